@@ -1,0 +1,49 @@
+// Package core is the runtime of an agent: the supervisor of one process
+// tree on one host. It holds the agent's event loop, the two sequences
+// (checkpoint.go and restart.go, each readable from top to bottom) and the
+// dispatch of events to plugins.
+package core
+
+import (
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// Options are common to Launch and Restart.
+type Options struct {
+	Name     string        // of the computation; made unique among the running ones by a suffix -2, -3, ... if UniqueName
+	Dir      string        // the directory of images (--ckptdir), absolute
+	Interval time.Duration // between checkpoints; 0: on request only
+	Keep     int           // committed generations kept; at least 1
+	Compress string        // "none" or "zstd"
+	Detached bool          // the command has let go of its terminal
+	// UniqueName lets a suffix be added to Name where a running computation
+	// has it; else that is an error.
+	UniqueName bool
+
+	Plugins       []plugin.Definition                // in order
+	PluginConfig  func(name string, dst any) error   // decodes a plugin's configuration
+	PluginTimeout time.Duration                      // for each call of a plugin; 0: 30 s
+	Log           func(plugin string) zerolog.Logger // the logger of a plugin, "" for the core's own
+
+	// Ready is called once when the tree runs, with the final name.
+	Ready func(name string)
+}
+
+// LaunchOptions are the options of Launch.
+type LaunchOptions struct {
+	Options
+	Args []string // the command and its arguments
+	Env  []string // its environment, as in os.Environ
+}
+
+// RestartOptions are the options of Restart.
+type RestartOptions struct {
+	Options
+	Generation string // the folder of a committed generation
+	Namespaces string // "auto", "always" or "never"
+}
+

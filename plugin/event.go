@@ -1,0 +1,39 @@
+package plugin
+
+import "fmt"
+
+// Kind tells what is happening. The numbers stand in images and in the WASM
+// ABI: they are append-only.
+type Kind uint32
+
+const (
+	PreSuspend    Kind = iota + 1 // threads still run; programs may be asked
+	PreCheckpoint                 // threads are stopped: drain, claim, save
+	Resume                        // the state is saved, or the checkpoint was given up: refill
+	Restart                       // processes exist, kernel objects do not: make them
+	Running                       // after a restart: threads are about to run
+	Launch                        // a tree begins
+	Exit                          // a tree has ended
+)
+
+var kindNames = [...]string{"", "presuspend", "precheckpoint", "resume", "restart", "running", "launch", "exit"}
+
+// String returns the name used in logs and in configuration.
+func (k Kind) String() string {
+	if k == 0 || int(k) >= len(kindNames) {
+		return fmt.Sprintf("kind(%d)", uint32(k))
+	}
+	return kindNames[k]
+}
+
+// Reversed says whether plugins hear of k in the reverse of the list's order.
+func (k Kind) Reversed() bool {
+	return k == Resume || k == Restart || k == Running || k == Exit
+}
+
+// Event is what a plugin's Handle receives.
+type Event struct {
+	Kind       Kind
+	Generation uint64    // of the checkpoint, or of the image restarted; 0 at Launch
+	Procs      []Process // all processes of this agent, parents first; empty at Launch and Exit
+}

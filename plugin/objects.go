@@ -1,0 +1,128 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"syscall"
+)
+
+// Process is one process of the tree, stopped. It is valid during the call
+// that received it only.
+type Process interface {
+	PID() int     // as the program sees it: the name of the process in the image
+	HostPID() int // as the supervisor's /proc shows it
+	Threads() []Thread
+
+	// ReadAt and WriteAt reach the process's memory at the address off.
+	io.ReaderAt
+	io.WriterAt
+
+	// Scratch is writable memory of the process for the arguments of
+	// injected system calls. Its content is lost between calls of a plugin.
+	Scratch() (addr uint64, size int)
+	// Syscall runs one system call in the leader. A failed call returns a
+	// syscall.Errno.
+	Syscall(ctx context.Context, nr uintptr, args ...uintptr) (uintptr, error)
+	// Batch runs many in one stop, in order, and sets Ret and Err of each.
+	// It stops behind the first that fails, unless its MayFail is set, and
+	// returns an error that names it.
+	Batch(ctx context.Context, calls []Call) error
+}
+
+// Thread is one thread of a Process.
+type Thread struct {
+	TID     int // as the program sees it
+	HostTID int // as the supervisor's /proc shows it
+}
+
+// Call is one system call of a batch.
+type Call struct {
+	Nr      uintptr
+	Args    [6]uintptr
+	MayFail bool
+
+	Ret uintptr       // set by Batch
+	Err syscall.Errno // set by Batch; 0 where the call succeeded or was not reached
+}
+
+// FileRef is one descriptor that refers to an open file description.
+type FileRef struct {
+	PID     int // as the program sees it
+	FD      int
+	Cloexec bool
+}
+
+// OpenFile is one open file description (open(2)) with all its descriptors.
+// In a restart it is as ClaimFile saw it, but for FDInfo, Dup and Inherited.
+type OpenFile struct {
+	ID    int    // names the description in the image
+	Link  string // /proc/PID/fd/N, read as a link
+	Flags int    // open(2) flags, without O_CLOEXEC
+	Pos   int64  // file offset
+	Stat  syscall.Stat_t
+	Refs  []FileRef // at least one, parents first
+
+	// FDInfo is /proc/PID/fdinfo/N of the first reference.
+	FDInfo []byte
+	// Dup returns a duplicate in the supervisor, which the caller closes.
+	Dup func() (int, error)
+	// Inherited is n+1 where the description is the supervisor's own
+	// descriptor n (0, 1 or 2), so that the program has it from whoever
+	// started the supervisor; 0 elsewhere.
+	Inherited int
+}
+
+// Mapping is one mapping of a process: a line of /proc/PID/smaps.
+type Mapping struct {
+	Start, End uint64
+	Prot       int // PROT_READ | PROT_WRITE | PROT_EXEC
+	Shared     bool
+	Offset     uint64
+	Dev        uint64 // as in stat(2)
+	Ino        uint64
+	Path       string   // as in /proc/PID/maps
+	Flags      []string // VmFlags of /proc/PID/smaps, proc_pid_smaps(5)
+}
+
+// MapPolicy tells the engine what to do with a claimed mapping.
+type MapPolicy uint8
+
+const (
+	MapSave   MapPolicy = iota + 1 // save its bytes; it comes back as private anonymous memory
+	MapShare                       // save the bytes of the object (Dev, Ino) once; it comes back as shared memory
+	MapReopen                      // the plugin's ReopenMap gives the file; only changed private pages are saved
+	MapSkip                        // leave it out
+)
+
+// RefusalError says that an object cannot be saved, and why. The program
+// runs on.
+type RefusalError struct {
+	PID    int    `json:"pid"`
+	FD     int    `json:"fd"` // -1 where the object is not a descriptor
+	Object string `json:"object"`
+	Reason string `json:"reason"`
+}
+
+// Error names the pid, the descriptor, the object and the reason.
+func (e *RefusalError) Error() string {
+	if e.FD < 0 {
+		return fmt.Sprintf("pid %d: %s: %s", e.PID, e.Object, e.Reason)
+	}
+	return fmt.Sprintf("pid %d fd %d: %s: %s", e.PID, e.FD, e.Object, e.Reason)
+}
+
+// Refuse returns the error by which a plugin refuses an open file of its own.
+func Refuse(f OpenFile, format string, args ...any) error {
+	e := &RefusalError{FD: -1, Object: f.Link, Reason: fmt.Sprintf(format, args...)}
+	if len(f.Refs) > 0 {
+		e.PID, e.FD = f.Refs[0].PID, f.Refs[0].FD
+	}
+	return e
+}
+
+// RefuseProcess returns the error by which a plugin refuses an object of a
+// process that is not a descriptor.
+func RefuseProcess(p Process, object, format string, args ...any) error {
+	return &RefusalError{PID: p.PID(), FD: -1, Object: object, Reason: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,105 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/rs/zerolog"
+)
+
+var (
+	// ErrNotMine is a claimer's answer for an object of another plugin.
+	ErrNotMine = errors.New("not mine")
+	// ErrSkip is New's answer where the plugin has nothing to do on this
+	// host: no such hardware, no such kernel feature. It is not a failure.
+	ErrSkip = errors.New("plugin not needed here")
+)
+
+// Definition describes a plugin. It is inert data: making one has no effect.
+type Definition struct {
+	Name     string   // folder, configuration key, log field, image section
+	Summary  string   // one line for `hiatus plugins`
+	State    uint16   // the state format that Save writes
+	Oldest   uint16   // the oldest state format that Load accepts
+	After    []string // names that must stand earlier in the list: asserted, never sorted
+	Kinds    []Kind   // the events that Handle wants
+	Barriers []string // names used with Host.Barrier, compared across hosts before a checkpoint
+
+	// New makes the plugin for one agent. It returns ErrSkip where the
+	// plugin is not needed.
+	New func(Host) (Plugin, error)
+}
+
+// Plugin is the one interface that every plugin implements.
+type Plugin interface {
+	// Handle is called for each event listed in Definition.Kinds.
+	Handle(ctx context.Context, ev Event) error
+}
+
+// Stater is a plugin with state in the image. Both methods are pure: no
+// system calls. The state is an explicit, versioned structure in JSON.
+type Stater interface {
+	Save(ctx context.Context, w io.Writer) error
+	// Load validates all it reads: the image may be damaged or hostile.
+	Load(ctx context.Context, format uint16, r io.Reader) error
+}
+
+// FileClaimer is a plugin that owns open file descriptions.
+type FileClaimer interface {
+	// ClaimFile is called with the program stopped. It returns ErrNotMine
+	// for an object of another plugin, nil for one that it has saved, and
+	// any other error (see Refuse) for one of its own that it cannot keep.
+	ClaimFile(ctx context.Context, f OpenFile) error
+	// ReopenFile makes the description again in the supervisor and returns
+	// a descriptor, which the engine passes to the processes and closes.
+	ReopenFile(ctx context.Context, f OpenFile) (fd int, err error)
+}
+
+// MapClaimer is a plugin that owns mappings of memory.
+type MapClaimer interface {
+	// ClaimMap returns ErrNotMine for a mapping that is not of this plugin.
+	ClaimMap(ctx context.Context, p Process, m Mapping) (MapPolicy, error)
+}
+
+// MapReopener is a MapClaimer that answers MapReopen.
+type MapReopener interface {
+	// ReopenMap returns a descriptor in the supervisor, which the engine
+	// passes to the process, maps at m.Offset and closes.
+	ReopenMap(ctx context.Context, p Process, m Mapping) (fd int, err error)
+}
+
+// ProcessSaver is a plugin with kernel state of each process that only an
+// injected system call can read, as POSIX timers.
+type ProcessSaver interface {
+	SaveProcess(ctx context.Context, p Process) error
+	RestoreProcess(ctx context.Context, p Process) error
+}
+
+// Host is what a plugin may ask of the core. Its methods may be called from
+// any method of the plugin but Save and Load, which may use Log only.
+type Host interface {
+	// Log has the field plugin=<name>, and a level of its own.
+	Log() *zerolog.Logger
+	// Config decodes the plugin's configuration; an unknown key is an error.
+	Config(dst any) error
+	// Root is the path under which the supervisor sees the programs' root
+	// directory, without a trailing slash: "" for the host's own,
+	// "/proc/N/root" inside namespaces. Prefix every path of a program with
+	// it: a descriptor that was opened on another mount cannot be linked or
+	// renamed by the program (EXDEV).
+	Root() string
+	// Terminal returns a descriptor of the terminal of the command that
+	// launched or restarted the tree, and false where it has none. It stays
+	// the core's: duplicate it.
+	Terminal() (fd int, ok bool)
+	// Stdio returns descriptor 0, 1 or 2 of the launching or restarting
+	// command, which the core owns: duplicate it.
+	Stdio(n int) (fd int)
+	// Barrier waits until every agent of the computation has come to name.
+	Barrier(ctx context.Context, name string) error
+	// Publish makes val known under key, seen by Lookup after the next barrier.
+	Publish(ctx context.Context, key string, val []byte) error
+	// Lookup returns what was published, or an error where nothing was.
+	Lookup(ctx context.Context, key string) ([]byte, error)
+}
