@@ -46,4 +46,3 @@ type RestartOptions struct {
 	Generation string // the folder of a committed generation
 	Namespaces string // "auto", "always" or "never"
 }
-

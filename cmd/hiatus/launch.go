@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hiatus-project/hiatus/core"
+)
+
+func (a *app) launchCommand() *cobra.Command {
+	var f runFlags
+	var ckptdir string
+	cmd := &cobra.Command{
+		Use:   "launch [flags] [--] CMD [ARG...]",
+		Short: "Run a command so that it can be checkpointed",
+		Long: `Run CMD, with all processes that come of it, so that it can be checkpointed.
+
+Hiatus stays in front as if CMD ran alone: signals, the terminal and job control
+reach CMD, and hiatus ends when the last process of the tree has ended. Flags end
+at the first word that is not one.
+
+Images go to DIR/NAME/GENERATION, where DIR is --ckptdir. NAME is --name, or comes
+from CMD, with a number where a running computation has that name.
+
+With --detach, hiatus returns as soon as CMD runs. CMD then has no terminal:
+where stdout or stderr was one, it is DIR/NAME/output.log; where stdin was one,
+it is /dev/null. What is not a terminal stays as it is.
+
+` + helpRun,
+		Example: `  hiatus launch ./simulate input.dat
+  hiatus launch --name sim --ckptdir /scratch/ckpt --interval 1h -- ./simulate -v input.dat
+  hiatus launch --detach --name build make -j8
+  hiatus launch --debug-logs file,socket=trace --log-file hiatus.log python3 train.py`,
+		Args: usageArgs(cobra.MinimumNArgs(1)),
+	}
+	f.register(a, cmd, "from CMD")
+	cmd.Flags().SetInterspersed(false)
+	cmd.Flags().StringVar(&ckptdir, "ckptdir", ".", "keep images in `DIR`")
+	completeDir(cmd, "ckptdir")
+	cmd.RunE = a.start(func(ctx context.Context, args []string) error { return a.launch(ctx, &f, ckptdir, args) })
+	return cmd
+}
+
+func (a *app) launch(ctx context.Context, f *runFlags, ckptdir string, args []string) (err error) {
+	opts, done, err := f.options(a)
+	if err != nil {
+		return err
+	}
+	defer closeLog(done, &err)
+	if opts.Name, opts.UniqueName, err = computationName(f.name, defaultName(args[0])); err != nil {
+		return err
+	}
+	if err := findCommand(args[0]); err != nil {
+		return err
+	}
+	if opts.Dir, err = imageDir(ckptdir); err != nil {
+		return err
+	}
+	if f.detach && a.ready == nil {
+		return a.detach(ctx, opts, f.json)
+	}
+	keepSIGPIPE()
+	code, err := a.engine.Launch(ctx, core.LaunchOptions{Options: opts, Args: args, Env: os.Environ()})
+	return programEnd(code, err)
+}
+
+// computationName returns the name and whether a suffix may make it unique.
+func computationName(given, byDefault string) (name string, unique bool, err error) {
+	if given == "" {
+		return byDefault, true, nil
+	}
+	if err := validName(given); err != nil {
+		return "", false, &usageError{err}
+	}
+	return given, false, nil
+}
+
+// programEnd turns what the core returns into what the command returns.
+func programEnd(code int, err error) error {
+	if err != nil || code == 0 {
+		return err
+	}
+	return exitCode(code)
+}
+
+// closeLog closes the log file; its error counts where there is no other.
+func closeLog(done func() error, err *error) {
+	if cerr := done(); *err == nil {
+		*err = cerr
+	}
+}

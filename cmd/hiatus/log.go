@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// coreLog is the value of the field plugin in the core's own lines.
+const coreLog = "core"
+
+// logTime is RFC 3339 with milliseconds, which a sequence of events needs.
+const logTime = "2006-01-02T15:04:05.000Z07:00"
+
+// logLevels returns the names that --log-level and --debug-logs take.
+func logLevels() []string { return []string{"trace", "debug", "info", "warn", "error", "off"} }
+
+// parseLevel takes a name of logLevels.
+func parseLevel(name string) (zerolog.Level, error) {
+	if !slices.Contains(logLevels(), name) {
+		return 0, fmt.Errorf("unknown log level %q; known: %s", name, strings.Join(logLevels(), ", "))
+	}
+	if name == "off" {
+		return zerolog.Disabled, nil
+	}
+	return zerolog.ParseLevel(name)
+}
+
+// parseDebugLogs reads the PLUGIN[=LEVEL] of --debug-logs. The level is debug
+// where none is given.
+func parseDebugLogs(specs, plugins []string) (map[string]zerolog.Level, error) {
+	known := append([]string{coreLog}, plugins...)
+	levels := make(map[string]zerolog.Level, len(specs))
+	for _, spec := range specs {
+		name, level, given := strings.Cut(spec, "=")
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("--debug-logs: unknown plugin %q; known: %s", name, strings.Join(known, ", "))
+		}
+		if !given {
+			level = "debug"
+		}
+		l, err := parseLevel(level)
+		if err != nil {
+			return nil, fmt.Errorf("--debug-logs: %s: %w", name, err)
+		}
+		levels[name] = l
+	}
+	return levels, nil
+}
+
+// logging says what is logged, and where to.
+type logging struct {
+	level   zerolog.Level
+	plugins map[string]zerolog.Level // of single plugins, over level
+	file    string                   // also written to, in JSON; "" for none
+}
+
+// open returns the logger of each plugin ("" is the core), and what closes
+// the file. With a file, stderr has warnings and errors only: it is the
+// program's as well.
+func (l logging) open(stderr io.Writer) (func(plugin string) zerolog.Logger, func() error, error) {
+	w, done := stderrLog(stderr), func() error { return nil }
+	if l.file != "" {
+		f, err := os.OpenFile(l.file, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+		if err != nil {
+			return nil, nil, fmt.Errorf("log file: %w", err)
+		}
+		done = f.Close
+		w = zerolog.MultiLevelWriter(f, &zerolog.FilteredLevelWriter{
+			Writer: zerolog.LevelWriterAdapter{Writer: w},
+			Level:  zerolog.WarnLevel,
+		})
+	}
+	base := zerolog.New(zerolog.SyncWriter(w)).Hook(zerolog.HookFunc(stamp))
+	return func(plugin string) zerolog.Logger {
+		if plugin == "" {
+			plugin = coreLog
+		}
+		level, own := l.plugins[plugin]
+		if !own {
+			level = l.level
+		}
+		return base.Level(level).With().Str("plugin", plugin).Logger()
+	}, done, nil
+}
+
+// stderrLog writes for people on a terminal, and JSON elsewhere.
+func stderrLog(stderr io.Writer) io.Writer {
+	if !isTerminal(stderr) {
+		return stderr
+	}
+	return zerolog.ConsoleWriter{Out: stderr, TimeFormat: "15:04:05.000", NoColor: os.Getenv("NO_COLOR") != ""}
+}
+
+func stamp(e *zerolog.Event, _ zerolog.Level, _ string) {
+	e.Str(zerolog.TimestampFieldName, time.Now().Format(logTime))
+}

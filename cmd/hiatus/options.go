@@ -1,0 +1,223 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"github.com/hiatus-project/hiatus/core"
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// choice is a flag's value out of a few.
+type choice struct {
+	value   *string
+	allowed []string
+}
+
+func (c choice) String() string {
+	if c.value == nil { // pflag asks a zero value for its default
+		return ""
+	}
+	return *c.value
+}
+
+func (c choice) Type() string { return strings.Join(c.allowed, "|") }
+
+func (c choice) Set(s string) error {
+	if !slices.Contains(c.allowed, s) {
+		return fmt.Errorf("must be one of %s", strings.Join(c.allowed, ", "))
+	}
+	*c.value = s
+	return nil
+}
+
+// runFlags are the flags that launch and restart share.
+type runFlags struct {
+	name           string
+	interval       time.Duration
+	keep           int
+	withPlugins    []string
+	disablePlugins []string
+	compress       string
+	logLevel       string
+	debugLogs      []string
+	logFile        string
+	detach         bool
+	json           bool
+}
+
+// register adds the flags to cmd. nameDefault says where a name comes from
+// that is not given.
+func (f *runFlags) register(a *app, cmd *cobra.Command, nameDefault string) {
+	f.compress, f.logLevel = "none", "warn"
+	fs := cmd.Flags()
+	fs.StringVar(&f.name, "name", "", "`NAME` of the computation (default: "+nameDefault+")")
+	fs.DurationVar(&f.interval, "interval", 0, "checkpoint each `DUR` (10m, 1h30m); 0: on request only")
+	fs.IntVar(&f.keep, "keep", 2, "keep the last `N` generations")
+	fs.StringSliceVar(&f.withPlugins, "with-plugin", nil, "use plugin `P`, even where --disable-plugin names it; may be repeated")
+	fs.StringSliceVar(&f.disablePlugins, "disable-plugin", nil, "do not use plugin `P`; may be repeated")
+	fs.Var(choice{&f.compress, []string{"none", "zstd"}}, "compress", "compress images")
+	fs.Var(choice{&f.logLevel, logLevels()}, "log-level", "log messages of this level and above")
+	fs.StringSliceVar(&f.debugLogs, "debug-logs", nil, "a level for single plugins: `PLUGIN[=LEVEL],...` (LEVEL is debug where not given; \"core\" is the engine)")
+	fs.StringVar(&f.logFile, "log-file", "", "log to `FILE` in JSON; only warnings and errors go to stderr as well")
+	fs.BoolVar(&f.detach, "detach", false, "return as soon as it runs; output that would go to the terminal goes to a file")
+	fs.BoolVar(&f.json, "json", false, "with --detach: print JSON")
+	a.completeRunFlags(cmd)
+}
+
+// options makes the core's options, but for Name, Dir and UniqueName. The
+// caller calls done at the end.
+func (f *runFlags) options(a *app) (opts core.Options, done func() error, err error) {
+	if f.interval < 0 {
+		return opts, nil, usagef("--interval %s: must not be negative", f.interval)
+	}
+	if f.keep < 1 {
+		return opts, nil, usagef("--keep %d: at least one generation must be kept", f.keep)
+	}
+	if f.json && !f.detach {
+		return opts, nil, usagef("--json wants --detach: in front, the output is the program's")
+	}
+	active, err := selectPlugins(a.engine.Plugins, f.withPlugins, f.disablePlugins)
+	if err != nil {
+		return opts, nil, err
+	}
+	log, done, err := f.logging(a)
+	if err != nil {
+		return opts, nil, err
+	}
+	opts = core.Options{
+		Interval:     f.interval,
+		Keep:         f.keep,
+		Compress:     f.compress,
+		Detached:     a.ready != nil,
+		Plugins:      active,
+		PluginConfig: a.config.plugin,
+		Log:          log,
+	}
+	if a.ready != nil {
+		opts.Ready = a.ready.done
+	}
+	return opts, done, nil
+}
+
+func (f *runFlags) logging(a *app) (func(string) zerolog.Logger, func() error, error) {
+	level, err := parseLevel(f.logLevel)
+	if err != nil {
+		return nil, nil, usagef("--log-level: %w", err)
+	}
+	levels, err := parseDebugLogs(f.debugLogs, pluginNames(a.engine.Plugins))
+	if err != nil {
+		return nil, nil, &usageError{err}
+	}
+	return logging{level: level, plugins: levels, file: f.logFile}.open(a.stderr)
+}
+
+// selectPlugins leaves the disabled plugins out, unless they are asked for.
+func selectPlugins(all []plugin.Definition, with, disabled []string) ([]plugin.Definition, error) {
+	known := pluginNames(all)
+	for _, name := range slices.Concat(with, disabled) {
+		if strings.HasSuffix(name, ".wasm") {
+			return nil, usagef("plugin %s: extensions in WASM are not in this release", name)
+		}
+		if !slices.Contains(known, name) {
+			return nil, usagef("unknown plugin %q; known: %s", name, strings.Join(known, ", "))
+		}
+	}
+	var active []plugin.Definition
+	for _, d := range all {
+		if !slices.Contains(disabled, d.Name) || slices.Contains(with, d.Name) {
+			active = append(active, d)
+		}
+	}
+	return active, nil
+}
+
+func pluginNames(defs []plugin.Definition) []string {
+	names := make([]string, 0, len(defs))
+	for _, d := range defs {
+		names = append(names, d.Name)
+	}
+	return names
+}
+
+// findCommand says whether name can be executed, before anything starts.
+func findCommand(name string) error {
+	// exec.ErrDot is Go's own caution: a PATH with "." is the user's choice.
+	_, err := exec.LookPath(name)
+	switch {
+	case err == nil || errors.Is(err, exec.ErrDot):
+		return nil
+	case errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%s: command not found", name)
+	default:
+		if e, ok := errors.AsType[*exec.Error](err); ok {
+			err = e.Err
+		}
+		return fmt.Errorf("%s: cannot be executed: %w", name, err)
+	}
+}
+
+// imageDir makes the directory of images an absolute path, and makes the
+// directory itself: what is wrong with it is better said now than at the
+// first checkpoint.
+func imageDir(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", fmt.Errorf("ckptdir: %w", err)
+	}
+	if err := os.MkdirAll(abs, 0o700); err != nil {
+		return "", fmt.Errorf("ckptdir: %w", err)
+	}
+	return abs, nil
+}
+
+// Names are as the coordinator takes them: they stand in paths and on command
+// lines.
+const (
+	maxName   = 64
+	maxSuffix = len("-9999")
+)
+
+func validName(name string) error {
+	if name == "" || len(name) > maxName {
+		return fmt.Errorf("name %q: must have 1 to %d characters", name, maxName)
+	}
+	if i := strings.IndexFunc(name, func(r rune) bool { return !nameRune(r) }); i >= 0 {
+		return fmt.Errorf("name %q: only letters, digits and the four of \"._+-\" may stand in a name", name)
+	}
+	if name[0] == '.' || name[0] == '-' {
+		return fmt.Errorf("name %q: must not begin with %q", name, name[0])
+	}
+	return nil
+}
+
+func nameRune(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._+-", r)
+}
+
+// defaultName makes a valid name of the command's base name.
+func defaultName(command string) string {
+	name := strings.Map(func(r rune) rune {
+		if nameRune(r) {
+			return r
+		}
+		return '_'
+	}, filepath.Base(command))
+	name = strings.TrimLeft(name, ".-")
+	if len(name) > maxName-maxSuffix {
+		name = name[:maxName-maxSuffix]
+	}
+	if name == "" {
+		return "computation"
+	}
+	return name
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hiatus-project/hiatus/core"
+	"github.com/hiatus-project/hiatus/core/image"
+)
+
+// restartFlags are the flags of restart only.
+type restartFlags struct {
+	generation uint64
+	namespaces string
+}
+
+func (a *app) restartCommand() *cobra.Command {
+	var f runFlags
+	r := restartFlags{namespaces: "auto"}
+	cmd := &cobra.Command{
+		Use:   "restart [DIR|MANIFEST]",
+		Short: "Start a computation again from its image",
+		Long: `Start a computation again from the newest generation in DIR, a --ckptdir (by
+default the current directory), or from the generation of a MANIFEST.
+
+All images are verified before anything starts. From then on it is as with
+launch: hiatus stays in front, and further checkpoints go to the same directory.
+The terminal of this command takes the place of the one that was. The image does
+not hold the options of launch: give --interval, --keep and --compress again.
+
+Programs find their old process ids, paths and clocks in new namespaces, which
+an ordinary user may make. "never" takes the current ones, which wants privileges
+and free process ids; "auto" does so where it can.
+
+` + helpRun,
+		Example: `  hiatus restart /scratch/ckpt
+  hiatus restart /scratch/ckpt --generation 3 --name sim-again
+  hiatus restart /scratch/ckpt/sim/00003/manifest.json --detach`,
+		Args: usageArgs(cobra.MaximumNArgs(1)),
+	}
+	f.register(a, cmd, "as in the image")
+	cmd.Flags().Uint64Var(&r.generation, "generation", 0, "restart generation `N` (default: the newest)")
+	complete(cmd, "generation", cobra.NoFileCompletions)
+	cmd.Flags().Var(choice{&r.namespaces, []string{"auto", "always", "never"}}, "namespaces", "make new namespaces")
+	completeChoice(cmd, "namespaces", "auto", "always", "never")
+	cmd.RunE = a.start(func(ctx context.Context, args []string) error {
+		return a.restart(ctx, &f, r, optional(args, "."))
+	})
+	return cmd
+}
+
+func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path string) (err error) {
+	opts, done, err := f.options(a)
+	if err != nil {
+		return err
+	}
+	defer closeLog(done, &err)
+	gen, err := resolveGeneration(path, r.generation)
+	if err != nil {
+		return err
+	}
+	// DIR/NAME/GENERATION: see the image format.
+	named := filepath.Dir(gen)
+	opts.Dir = filepath.Dir(named)
+	if opts.Name, opts.UniqueName, err = computationName(f.name, imageName(named)); err != nil {
+		return err
+	}
+	if f.detach && a.ready == nil {
+		return a.detach(ctx, opts, f.json)
+	}
+	keepSIGPIPE()
+	code, err := a.engine.Restart(ctx, core.RestartOptions{Options: opts, Generation: gen, Namespaces: r.namespaces})
+	return programEnd(code, err)
+}
+
+// imageName is the name of the computation whose images are in dir. Others may
+// have renamed the folder, so it is made valid.
+func imageName(dir string) string {
+	if name := filepath.Base(dir); validName(name) == nil {
+		return name
+	}
+	return defaultName(dir)
+}
+
+// resolveGeneration returns the folder of the generation that path names, as
+// an absolute path.
+func resolveGeneration(path string, generation uint64) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return image.Resolve(abs, generation)
+}

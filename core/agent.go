@@ -1,0 +1,240 @@
+package core
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/coord"
+	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/core/proc"
+	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// agent supervises one process tree, and embeds its computation's coordinator.
+type agent struct {
+	opts    Options
+	log     zerolog.Logger
+	tr      *proc.Tracer
+	sleeps  *proc.Sleeps
+	plugins *pluginSet
+	where   *surroundings
+	meeting *meetingPoint
+	term    *terminal // nil: none
+
+	computation string
+	command     []string
+	cwd         string
+	server      *coord.Server
+	member      *coord.Member
+
+	// sequence is held during a checkpoint, up to Finish, and a check.
+	sequence sync.Mutex
+	held     *heldTree
+
+	tree treeRoots
+}
+
+// treeRoots is where the agent finds its processes.
+type treeRoots struct {
+	parent int // host pid whose children are the roots: the agent, or the reaper of a restored tree
+	reaper int // parent as the program sees it
+	main   int // host pid of the command's own process
+	// mainPID is main as the program sees it, by which a restored tree
+	// reports it.
+	mainPID int
+	ended   *int // wait status of main, once it has ended
+	reports *os.File
+}
+
+// newAgent makes the parts that launch and restart have in common. It has no
+// effect outside this process.
+func newAgent(o Options) (*agent, error) {
+	a := &agent{opts: o, log: o.Log(""), where: newSurroundings(), meeting: &meetingPoint{}, sleeps: proc.NewSleeps()}
+	var err error
+	a.plugins, err = newPluginSet(o.Plugins, func(d plugin.Definition) plugin.Host {
+		return newPluginHost(d, o.Log(d.Name), o.PluginConfig, a.where, a.meeting)
+	}, o.PluginTimeout, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	if !o.Detached {
+		a.term = openTerminal()
+	}
+	if a.term != nil {
+		a.where.setTerminal(a.term.fd)
+	}
+	a.tr = proc.NewTracer()
+	return a, nil
+}
+
+// newComputation returns a fresh id.
+func newComputation() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// openCoordinator makes the coordinator, which claims the name.
+func (a *agent) openCoordinator() error {
+	var err error
+	a.server, err = coord.Listen(coord.Config{Name: a.opts.Name, Unique: a.opts.UniqueName, Computation: a.computation,
+		OpenStore: func(name string) (*image.Store, error) { return image.OpenStore(a.opts.Dir, name) },
+		Keep:      a.opts.Keep, Interval: a.opts.Interval, Manifest: a.manifest, Log: a.log})
+	return err
+}
+
+// join starts the coordinator and makes the agent its member.
+func (a *agent) join(ctx context.Context) error {
+	go func() {
+		if err := a.server.Serve(ctx); err != nil {
+			a.log.Error().Err(err).Msg("the coordinator has ended")
+		}
+	}()
+	host, _ := os.Hostname()
+	hello := coord.Hello{ID: "0", Host: host, PID: os.Getpid()}
+	for _, p := range a.plugins.Infos() {
+		hello.Plugins = append(hello.Plugins, coord.PluginInfo{Name: p.Name, State: p.State, Barriers: p.Barriers})
+	}
+	var err error
+	a.member, err = coord.Join(ctx, a.server.Addr(), hello, a, a.log)
+	if err == nil {
+		a.meeting.join(a.member)
+	}
+	return err
+}
+
+// manifest returns what the agent knows of a generation's manifest.
+func (a *agent) manifest() image.Manifest {
+	var u unix.Utsname
+	_ = unix.Uname(&u)
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return image.Manifest{Computation: a.computation, Name: a.server.Name(), Hiatus: version(), Command: a.command, Cwd: a.cwd,
+		Uid: os.Geteuid(), Arch: archName, Kernel: unix.ByteSliceToString(u.Release[:]),
+		BootID: string(slices.DeleteFunc(boot, func(c byte) bool { return c == '\n' })), Created: time.Now().UTC()}
+}
+
+func version() string {
+	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" {
+		return bi.Main.Version
+	}
+	return "(devel)"
+}
+
+func (a *agent) close() {
+	if a.member != nil {
+		a.member.Close()
+		<-a.member.Done()
+	}
+	if a.server != nil {
+		a.server.Close()
+	}
+	if a.term != nil {
+		a.term.close()
+	}
+	a.tr.Close()
+}
+
+// roots lists the processes that have no parent in the tree.
+func (a *agent) roots() ([]int, error) {
+	pids, err := procfs.Children(a.tree.parent)
+	if err != nil {
+		return nil, fmt.Errorf("children of %d: %w", a.tree.parent, err)
+	}
+	return pids, nil
+}
+
+// surroundings tells the engine where the tree lives.
+func (a *agent) surroundings() proc.Surroundings {
+	s := proc.Surroundings{Reference: a.tree.parent, Reaper: a.tree.reaper}
+	if a.term != nil {
+		s.Terminal = a.term.dev
+	}
+	return s
+}
+
+// all lists the host pids of the whole tree, parents first.
+func (a *agent) all() ([]int, error) {
+	pids, err := a.roots()
+	for i := 0; i < len(pids); i++ {
+		children, err := procfs.Children(pids[i])
+		if err != nil && !procfs.IsGone(err) {
+			return nil, err
+		}
+		pids = append(pids, children...)
+	}
+	return pids, err
+}
+
+// Status implements coord.Handler.
+func (a *agent) Status(context.Context) (coord.AgentStatus, error) {
+	host, _ := os.Hostname()
+	st := coord.AgentStatus{ID: "0", Host: host, PID: os.Getpid()}
+	for _, p := range a.plugins.Infos() {
+		st.Plugins = append(st.Plugins, p.Name)
+	}
+	pids, err := a.all()
+	if err != nil {
+		return st, err
+	}
+	inner := map[int]int{}
+	for _, pid := range pids {
+		s, err := procfs.ReadStatus(pid)
+		if err != nil {
+			continue // it has ended
+		}
+		inner[pid] = s.InnerPID()
+		ps := coord.ProcessStatus{PID: s.InnerPID(), HostPID: pid, PPID: a.tree.reaper, Threads: s.Threads,
+			State: string(s.State), Command: s.Name}
+		if p, ok := inner[s.PPid]; ok {
+			ps.PPID = p
+		}
+		st.Processes = append(st.Processes, ps)
+	}
+	return st, nil
+}
+
+// Kill implements coord.Handler. SIGKILL is sent until nothing is left.
+func (a *agent) Kill(ctx context.Context, sig syscall.Signal) error {
+	for {
+		pids, err := a.all()
+		if err != nil {
+			return err
+		}
+		left := 0
+		var errs []error
+		for _, pid := range pids {
+			if st, err := procfs.ReadStat(pid); err != nil || st.State == 'Z' {
+				continue
+			}
+			left++
+			if err := unix.Kill(pid, sig); err != nil && err != unix.ESRCH {
+				errs = append(errs, fmt.Errorf("pid %d: kill: %w", pid, err))
+			}
+		}
+		if err := errors.Join(errs...); err != nil || sig != unix.SIGKILL || left == 0 {
+			return err
+		}
+		// A process that was forked meanwhile is met in the next round; the
+		// killed need a moment to die.
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+var _ coord.Handler = (*agent)(nil)

@@ -1,0 +1,305 @@
+package core
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hiatus-project/hiatus/core/coord"
+	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/core/proc"
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// freezeTimeout bounds how long threads may take to stop: one in an
+// uninterruptible wait cannot.
+const freezeTimeout = 30 * time.Second
+
+// stripes is how many files the memory of an image is spread over: one inode's
+// lock caps the speed of a file.
+const stripes = 2
+
+// coreSection is the section of an image with what the agent itself knows.
+const coreSection = "core"
+
+// agentState is the content of coreSection.
+type agentState struct {
+	Main    int      `json:"main"`            // pid of the command's own process
+	Ended   *int     `json:"ended,omitempty"` // its wait status, where only its children live on
+	Command []string `json:"command"`
+}
+
+// checkpoint is one generation in the making.
+type checkpoint struct {
+	a     *agent
+	order coord.Order
+	tree  *proc.Tree
+	procs []plugin.Process
+	state *proc.State
+	w     *image.Writer
+
+	begun   time.Time
+	frozen  time.Time
+	pause   time.Duration
+	timings []coord.Timing
+}
+
+// heldTree is a tree that stays frozen until the outcome is known.
+type heldTree struct{ c *checkpoint }
+
+// Checkpoint implements coord.Handler: the whole local sequence. Whatever
+// fails, the program runs on.
+func (a *agent) Checkpoint(ctx context.Context, order coord.Order) (coord.AgentResult, error) {
+	a.sequence.Lock()
+	c := &checkpoint{a: a, order: order, begun: time.Now()}
+	a.meeting.begin(order.Generation, false)
+	err := c.run(ctx)
+	if err != nil {
+		err = errors.Join(err, c.giveUp())
+		a.log.Warn().Err(err).Uint64("generation", order.Generation).Msg("checkpoint given up")
+		return coord.AgentResult{}, err
+	}
+	return c.finishImage(ctx)
+}
+
+// run is the sequence from the order to the resumed program.
+func (c *checkpoint) run(ctx context.Context) error {
+	a, gen := c.a, c.order.Generation
+	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.PreSuspend, Generation: gen}); err != nil {
+		return err
+	}
+	if err := c.freeze(ctx); err != nil {
+		return err
+	}
+	if err := a.member.Barrier(ctx, gen, "suspended"); err != nil {
+		return err
+	}
+	if err := c.save(ctx); err != nil {
+		return err
+	}
+	if err := c.write(ctx); err != nil {
+		return err
+	}
+	if c.order.Kill {
+		a.held = &heldTree{c}
+		c.pause = time.Since(c.frozen)
+	} else if err := c.resume(); err != nil {
+		// The program runs: what failed is the plugins' word for it.
+		a.log.Error().Err(err).Msg("resume")
+	}
+	return a.member.Barrier(ctx, gen, "resumed")
+}
+
+func (c *checkpoint) freeze(ctx context.Context) error {
+	defer c.timed("freeze", time.Now())
+	ctx, cancel := context.WithTimeout(ctx, freezeTimeout)
+	defer cancel()
+	c.frozen = time.Now()
+	tree, err := c.a.tr.Freeze(ctx, c.a.sleeps, c.a.roots)
+	if err != nil {
+		return fmt.Errorf("freeze: %w", err)
+	}
+	c.tree = tree
+	for _, p := range tree.Procs() {
+		c.procs = append(c.procs, p)
+	}
+	if len(c.procs) == 0 {
+		return errors.New("no process is left")
+	}
+	return nil
+}
+
+// save lets plugins and engine read all state: nothing is written yet. All
+// refusals are joined.
+func (c *checkpoint) save(ctx context.Context) error {
+	defer c.timed("save", time.Now())
+	a, tree := c.a, c.tree
+	where := a.surroundings()
+	if err := tree.Check(where); err != nil {
+		return err
+	}
+	if err := tree.Open(ctx); err != nil {
+		return err
+	}
+	err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.PreCheckpoint, Generation: c.order.Generation, Procs: c.procs})
+	if err != nil {
+		return err
+	}
+	files, err := c.claimFiles(ctx)
+	for _, p := range c.procs {
+		err = errors.Join(err, a.plugins.SaveProcess(ctx, p))
+	}
+	state, err2 := tree.Inspect(ctx, where, a.plugins.ClaimMap)
+	if err = errors.Join(err, err2); err != nil {
+		return err
+	}
+	state.Files = files
+	c.state = state
+	return state.CheckFiles()
+}
+
+// claimFiles finds an owner for every open file description.
+func (c *checkpoint) claimFiles(ctx context.Context) ([]proc.FileState, error) {
+	files, err := c.tree.OpenFiles()
+	if err != nil {
+		return nil, err
+	}
+	var out []proc.FileState
+	var errs []error
+	for _, f := range files {
+		owner, err := c.a.plugins.ClaimFile(ctx, f)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		out = append(out, proc.NewFileState(owner, f))
+	}
+	return out, errors.Join(errs...)
+}
+
+// write writes the image, but for its index.
+func (c *checkpoint) write(ctx context.Context) (err error) {
+	defer c.timed("write", time.Now())
+	a := c.a
+	sections, err := a.plugins.Save(ctx)
+	if err != nil {
+		return err
+	}
+	c.w, err = image.Create(c.order.Dir, image.Options{Compress: a.opts.Compress, Stripes: stripes})
+	if err != nil {
+		return err
+	}
+	own, err := json.Marshal(agentState{Main: a.tree.mainPID, Ended: a.tree.ended, Command: a.command})
+	if err != nil {
+		return err
+	}
+	engine, err := c.state.Encode()
+	if err != nil {
+		return err
+	}
+	err = errors.Join(c.w.Section(coreSection, 1, own), c.w.Section(proc.SectionName, proc.StateVersion, engine))
+	for _, s := range sections {
+		err = errors.Join(err, c.w.Section(pluginPrefix+s.Name, s.Version, s.Payload))
+	}
+	if err != nil {
+		return err
+	}
+	return c.tree.WriteMemory(ctx, c.state, c.w, stripes, a.member.Progress)
+}
+
+// pluginPrefix begins the names of the plugins' sections.
+const pluginPrefix = "plugin/"
+
+// resume lets plugins refill and the program run on: the pause ends.
+func (c *checkpoint) resume() error {
+	ctx, cancel := context.WithTimeout(context.Background(), freezeTimeout)
+	defer cancel()
+	defer func() { c.pause = time.Since(c.frozen) }()
+	err := c.a.plugins.Resume(ctx, c.order.Generation, c.procs)
+	tree := c.tree
+	c.tree = nil
+	return errors.Join(err, tree.Release(ctx))
+}
+
+// finishImage completes the image while the program runs.
+func (c *checkpoint) finishImage(ctx context.Context) (coord.AgentResult, error) {
+	begun := time.Now()
+	sum, err := c.w.Close(ctx)
+	c.w = nil
+	if err == nil {
+		c.timed("sync", begun)
+		err = c.a.member.Barrier(ctx, c.order.Generation, "written")
+	}
+	if err != nil {
+		return coord.AgentResult{}, err
+	}
+	r := coord.AgentResult{Files: sum.Files, Bytes: sum.Bytes, RawBytes: sum.RawBytes, Pause: c.pause,
+		Total: time.Since(c.begun), Processes: len(c.state.Processes), Timings: c.timings}
+	for _, p := range c.state.Processes {
+		r.Threads += len(p.Threads)
+	}
+	for _, t := range c.a.plugins.Timings() {
+		r.Timings = append(r.Timings, coord.Timing{Plugin: t.Plugin, Phase: t.Phase, Took: t.Took})
+	}
+	for _, p := range c.a.plugins.Infos() {
+		r.Plugins = append(r.Plugins, image.PluginVersion{Name: p.Name, State: p.State})
+	}
+	return r, nil
+}
+
+// giveUp undoes what was begun.
+func (c *checkpoint) giveUp() error {
+	c.a.held = nil
+	if c.w != nil {
+		c.w.Abort()
+		c.w = nil
+	}
+	if c.tree == nil {
+		return nil
+	}
+	return c.resume()
+}
+
+// timed notes how long a phase of the engine took.
+func (c *checkpoint) timed(phase string, begun time.Time) {
+	c.timings = append(c.timings, coord.Timing{Plugin: "engine", Phase: phase, Took: time.Since(begun)})
+}
+
+// Finish implements coord.Handler: a tree that was held is ended, or runs on
+// if the generation was not committed.
+func (a *agent) Finish(_ context.Context, order coord.Order, committed bool, reason string) error {
+	defer a.sequence.Unlock()
+	held := a.held
+	a.held = nil
+	switch {
+	case !committed:
+		a.log.Warn().Uint64("generation", order.Generation).Str("reason", reason).Msg("generation not committed")
+	default:
+		a.log.Info().Uint64("generation", order.Generation).Msg("generation committed")
+	}
+	if held == nil || held.c.tree == nil {
+		return nil
+	}
+	if committed && order.Kill {
+		return held.c.tree.Kill()
+	}
+	return held.c.resume()
+}
+
+// Check implements coord.Handler: a checkpoint that stops before anything is
+// written.
+func (a *agent) Check(ctx context.Context) ([]coord.Refusal, error) {
+	a.sequence.Lock()
+	defer a.sequence.Unlock()
+	a.meeting.begin(0, true)
+	c := &checkpoint{a: a, begun: time.Now()}
+	err := c.freeze(ctx)
+	if err == nil {
+		err = c.save(ctx)
+	}
+	err = errors.Join(err, c.giveUp())
+	refusals, rest := splitRefusals(err)
+	return refusals, rest
+}
+
+// splitRefusals takes the refusals out of joined errors.
+func splitRefusals(err error) (refusals []coord.Refusal, rest error) {
+	refusal, refused := errors.AsType[*plugin.RefusalError](err)
+	if !refused {
+		return nil, err
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return []coord.Refusal{*refusal}, nil
+	}
+	for _, e := range joined.Unwrap() {
+		if e == error(refusal) { // wrapped with its cause by fmt.Errorf, not joined with others
+			return []coord.Refusal{*refusal}, nil
+		}
+		r, other := splitRefusals(e)
+		refusals, rest = append(refusals, r...), errors.Join(rest, other)
+	}
+	return refusals, rest
+}

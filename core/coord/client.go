@@ -1,0 +1,199 @@
+package coord
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// listTimeout is for all coordinators to answer ListRunning.
+const listTimeout = 2*time.Second + statusTimeout
+
+// Client is a command's connection to a coordinator. Its methods may be
+// called from several goroutines; the limits in time are the contexts'.
+type Client struct {
+	name string
+	conn *conn
+
+	mu       sync.Mutex
+	progress func(Progress) // of the checkpoint that is waited for
+}
+
+// Dial connects to the coordinator of the computation called name. The name
+// may be "" where exactly one runs. Otherwise the error, which matches
+// ErrNotRunning where there is no such computation, lists those that run.
+func Dial(ctx context.Context, name string) (*Client, error) {
+	dir, err := RuntimeDir()
+	if err != nil {
+		return nil, err
+	}
+	return dialIn(ctx, dir, name)
+}
+
+func dialIn(ctx context.Context, dir, name string) (*Client, error) {
+	names, err := running(dir)
+	if err != nil {
+		return nil, err
+	}
+	if name, err = choose(names, name); err != nil {
+		return nil, err
+	}
+	return connect(ctx, dir, name)
+}
+
+// choose returns the name that is meant.
+func choose(names []string, name string) (string, error) {
+	list := strings.Join(names, ", ")
+	switch {
+	case name != "" && slices.Contains(names, name):
+		return name, nil
+	case name == "" && len(names) == 1:
+		return names[0], nil
+	case len(names) == 0 && name == "":
+		return "", fmt.Errorf("%w: none is", ErrNotRunning)
+	case len(names) == 0:
+		return "", fmt.Errorf("%q: %w: none is", name, ErrNotRunning)
+	case name == "":
+		return "", fmt.Errorf("%d computations are running, name one: %s", len(names), list)
+	}
+	return "", fmt.Errorf("%q: %w, but these: %s", name, ErrNotRunning, list)
+}
+
+// connect makes a client for the coordinator of name in dir.
+func connect(ctx context.Context, dir, name string) (*Client, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	nc, err := dialSocket(ctx, socketPath(dir, name))
+	if err != nil {
+		return nil, fmt.Errorf("computation %q: %w", name, err)
+	}
+	c := &Client{name: name}
+	c.conn = newConn(nc, zerolog.Nop(), c.dispatch)
+	go c.conn.run()
+	in := helloBody{Protocol: protocolVersion, Role: roleCommand}
+	if err := c.conn.call(ctx, methodHello, in, nil); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("computation %q: %w", name, err)
+	}
+	return c, nil
+}
+
+// dispatch is the dispatcher of the connection.
+func (c *Client) dispatch(method string, body json.RawMessage) (task, error) {
+	if method != methodProgress {
+		return nil, unknownMethod(method)
+	}
+	return request(body, func(_ context.Context, p Progress) (any, error) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.progress != nil {
+			c.progress(p)
+		}
+		return nil, nil
+	})
+}
+
+// Name returns the name of the computation.
+func (c *Client) Name() string { return c.name }
+
+// Checkpoint asks for a checkpoint and waits until the generation is
+// committed, or given up: see Server.Checkpoint for the errors. progress,
+// unless nil, is called up to ten times a second, and not after Checkpoint
+// has returned; it must not call the Client. When ctx is done Checkpoint
+// returns, but the checkpoint goes on.
+func (c *Client) Checkpoint(ctx context.Context, req CheckpointRequest, progress func(Progress)) (CheckpointResult, error) {
+	c.setProgress(progress)
+	defer c.setProgress(nil)
+	var result CheckpointResult
+	err := c.conn.call(ctx, methodCheckpoint, req, &result)
+	return result, err
+}
+
+func (c *Client) setProgress(f func(Progress)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.progress = f
+}
+
+// Status returns the state of the computation.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var st Status
+	err := c.conn.call(ctx, methodStatus, nothing{}, &st)
+	return st, err
+}
+
+// Check returns what could not be checkpointed now.
+func (c *Client) Check(ctx context.Context) ([]Refusal, error) {
+	var refusals []Refusal
+	err := c.conn.call(ctx, methodCheck, nothing{}, &refusals)
+	return refusals, err
+}
+
+// Kill sends sig to all processes of the computation.
+func (c *Client) Kill(ctx context.Context, sig syscall.Signal) error {
+	return c.conn.call(ctx, methodKill, killBody{Signal: sig}, nil)
+}
+
+// SetInterval sets the time between periodic checkpoints; 0 means none.
+func (c *Client) SetInterval(ctx context.Context, d time.Duration) error {
+	return c.conn.call(ctx, methodInterval, intervalBody{Interval: d}, nil)
+}
+
+// Close ends the connection.
+func (c *Client) Close() error {
+	c.conn.abort(errors.New("closed by this end"))
+	return nil
+}
+
+// ListRunning asks every coordinator in the runtime directory for its status,
+// all at once, by name. It waits until ctx is done, 7 s at most; one that has
+// not answered is StateUnreachable. What dead coordinators have left behind is
+// removed.
+func ListRunning(ctx context.Context) ([]Status, error) {
+	dir, err := RuntimeDir()
+	if err != nil {
+		return nil, err
+	}
+	return listIn(ctx, dir)
+}
+
+func listIn(ctx context.Context, dir string) ([]Status, error) {
+	names, err := running(dir)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	list := make([]Status, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() { list[i] = ask(ctx, dir, name) })
+	}
+	wg.Wait()
+	return slices.DeleteFunc(list, func(st Status) bool { return st.Name == "" }), nil
+}
+
+// ask returns the status of one computation, or why there is none. It is empty
+// where the computation has ended meanwhile.
+func ask(ctx context.Context, dir, name string) Status {
+	c, err := connect(ctx, dir, name)
+	if err == nil {
+		defer c.Close()
+		var st Status
+		if st, err = c.Status(ctx); err == nil {
+			return st
+		}
+	}
+	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED) {
+		return Status{}
+	}
+	return Status{Name: name, Addr: unixScheme + socketPath(dir, name), State: StateUnreachable, LastError: err.Error()}
+}

@@ -1,0 +1,345 @@
+package coord
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/image"
+)
+
+const (
+	maxConns       = 512
+	defaultTimeout = time.Hour
+	closeGrace     = 5 * time.Second        // for each step of Close
+	acceptPause    = 100 * time.Millisecond // where accept(2) lacks a descriptor or memory
+)
+
+// Config is what a coordinator is made from.
+type Config struct {
+	Name        string // letters, digits and "._+-", at most 64
+	Unique      bool   // where Name is taken, add -2, -3, ...; else that is ErrNameTaken
+	Computation string // id, kept across restarts
+	Store       *image.Store
+	// OpenStore opens the store of the final name, where Store is nil.
+	OpenStore  func(name string) (*image.Store, error)
+	Keep       int                   // committed generations kept; less than 1 means 1
+	Interval   time.Duration         // between periodic checkpoints; 0: none
+	Timeout    time.Duration         // of a checkpoint whose request has none; 0: 1 hour
+	Agents     int                   // that a restart brings back: its barriers wait for all of them; 0: 1
+	Manifest   func() image.Manifest // the base fields of a manifest: command, cwd, ...
+	Log        zerolog.Logger
+	RuntimeDir string // "": RuntimeDir()
+}
+
+// Server is the coordinator of one computation.
+type Server struct {
+	cfg     Config
+	slot    *slot
+	ln      *net.UnixListener
+	log     zerolog.Logger
+	started time.Time
+
+	ctx             context.Context // done when Close begins
+	cancel          context.CancelCauseFunc
+	closed          chan struct{}  // closed when Close has ended
+	conns           sync.WaitGroup // connections being served; added to under mu, unless closing
+	intervalChanged chan struct{}  // holds at most one
+
+	running chan struct{} // holds one value while a checkpoint is in progress
+
+	mu       sync.Mutex
+	closing  bool
+	open     map[*conn]struct{}
+	members  map[string]*member // by id
+	session  *session           // nil: none
+	begun    bool               // a checkpoint has been tried: no restart any more
+	interval time.Duration
+	last     outcome
+}
+
+// outcome is what is remembered of checkpoints.
+type outcome struct {
+	pause, total time.Duration
+	bytes        int64
+	err          string
+	at           time.Time
+}
+
+// Listen claims the name and makes the socket. The caller calls Serve, and
+// Close in any case.
+func Listen(cfg Config) (*Server, error) {
+	if err := checkName("name", cfg.Name); err != nil {
+		return nil, err
+	}
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	slot, ln, err := claim(cfg.RuntimeDir, cfg.Name, cfg.Unique)
+	if err != nil {
+		return nil, fmt.Errorf("coordinator: %w", err)
+	}
+	if cfg.Store == nil {
+		if cfg.Store, err = cfg.OpenStore(slot.name); err != nil {
+			return nil, errors.Join(err, ln.Close(), slot.release())
+		}
+	}
+	s := &Server{
+		cfg: cfg, slot: slot, ln: ln, started: time.Now(),
+		log:             cfg.Log,
+		closed:          make(chan struct{}),
+		intervalChanged: make(chan struct{}, 1),
+		running:         make(chan struct{}, 1),
+		open:            make(map[*conn]struct{}),
+		members:         make(map[string]*member),
+		interval:        max(cfg.Interval, 0),
+	}
+	s.ctx, s.cancel = context.WithCancelCause(context.Background())
+	return s, nil
+}
+
+// complete fills in what was left out.
+func (cfg *Config) complete() (err error) {
+	cfg.Keep = max(cfg.Keep, 1)
+	cfg.Agents = max(cfg.Agents, 1)
+	if cfg.Timeout <= 0 {
+		cfg.Timeout = defaultTimeout
+	}
+	if cfg.RuntimeDir == "" {
+		cfg.RuntimeDir, err = RuntimeDir()
+	}
+	return err
+}
+
+// Name returns the name of the computation, which may have got a number.
+func (s *Server) Name() string { return s.slot.name }
+
+// Addr returns the address for Join: "unix:" and the path of the socket.
+func (s *Server) Addr() string { return unixScheme + socketPath(s.slot.dir, s.slot.name) }
+
+// Serve accepts connections and takes the periodic checkpoints until ctx is
+// done or Close is called; then it closes the server and returns nil. A
+// listener that fails otherwise is an error.
+func (s *Server) Serve(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { s.Close() })
+	defer stop()
+	go s.periodic()
+	for {
+		nc, err := s.ln.AcceptUnix()
+		switch {
+		case err == nil:
+			s.admit(nc)
+		case s.ctx.Err() != nil:
+			<-s.closed
+			return nil
+		case passing(err):
+			s.log.Warn().Err(err).Msg("connection not accepted")
+			within(s.ctx.Done(), acceptPause)
+		default:
+			return fmt.Errorf("coordinator: %w", err)
+		}
+	}
+}
+
+// passing says whether accept(2) failed for want of something that will be
+// there again, or for a peer that went away.
+func passing(err error) bool {
+	return slices.ContainsFunc([]error{
+		unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ECONNABORTED,
+	}, func(known error) bool { return errors.Is(err, known) })
+}
+
+// admit serves a connection on a goroutine of its own, if its peer may come.
+func (s *Server) admit(nc *net.UnixConn) {
+	if err := checkPeer(nc); err != nil {
+		s.log.Warn().Err(err).Msg("connection refused")
+		nc.Close()
+		return
+	}
+	v := &visitor{server: s}
+	v.conn = newConn(nc, s.log, v.dispatch)
+	v.conn.setIdle(handshakeTimeout)
+	s.mu.Lock()
+	refuse := s.closing || len(s.open) >= maxConns
+	if !refuse {
+		s.open[v.conn] = struct{}{}
+		s.conns.Add(1)
+	}
+	s.mu.Unlock()
+	if refuse {
+		s.log.Warn().Int("limit", maxConns).Msg("connection refused: too many, or closing")
+		nc.Close()
+		return
+	}
+	go s.serve(v)
+}
+
+func (s *Server) serve(v *visitor) {
+	defer s.conns.Done()
+	stop := context.AfterFunc(v.conn.ctx, func() { s.leave(v, context.Cause(v.conn.ctx)) })
+	defer stop()
+	v.conn.logEnd(v.conn.run())
+	s.leave(v, context.Cause(v.conn.ctx))
+}
+
+// leave removes a connection, and with an agent's the member. A session that
+// the agent takes part in is given up.
+func (s *Server) leave(v *visitor, cause error) {
+	s.mu.Lock()
+	delete(s.open, v.conn)
+	m := v.member.Load()
+	if m == nil || s.members[m.hello.ID] != m {
+		s.mu.Unlock()
+		return
+	}
+	delete(s.members, m.hello.ID)
+	x := s.session
+	s.mu.Unlock()
+	s.log.Info().Str("agent", m.hello.ID).Str("host", m.hello.Host).Msg("agent left")
+	if x != nil && x.has(m) {
+		x.giveUp(fmt.Errorf("agent %s: %w", m.hello.ID, cause))
+	}
+}
+
+// join adds a member.
+func (s *Server) join(m *member) error {
+	if err := checkName("agent id", m.hello.ID); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closing {
+		return ErrClosed
+	}
+	if _, ok := s.members[m.hello.ID]; ok {
+		return fmt.Errorf("an agent %q has joined already", m.hello.ID)
+	}
+	s.members[m.hello.ID] = m
+	s.log.Info().Str("agent", m.hello.ID).Str("host", m.hello.Host).Int("pid", m.hello.PID).Msg("agent joined")
+	return nil
+}
+
+// list returns the members, by id.
+func (s *Server) list() []*member {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := slices.Collect(maps.Values(s.members))
+	sortMembers(list)
+	return list
+}
+
+// sessionFor returns the session that m works in: the checkpoint of that
+// generation, or before the first checkpoint the restart, which opens here.
+func (s *Server) sessionFor(m *member, generation uint64) (*session, error) {
+	s.mu.Lock()
+	if s.session == nil && !s.begun && !s.closing {
+		s.session = newSession(s.ctx, 0, s.cfg.Agents)
+	}
+	x := s.session
+	s.mu.Unlock()
+	if x == nil || x.checkpoint && x.generation != generation {
+		return nil, givenUp(fmt.Errorf("generation %d is not in progress", generation))
+	}
+	return x, x.enter(m)
+}
+
+// SetInterval sets the time between periodic checkpoints, from the end of one
+// to the beginning of the next; 0 means none.
+func (s *Server) SetInterval(d time.Duration) {
+	s.mu.Lock()
+	s.interval = max(d, 0)
+	s.mu.Unlock()
+	select {
+	case s.intervalChanged <- struct{}{}:
+	default:
+	}
+}
+
+// periodic takes checkpoints until the server closes. One that fails is
+// logged and remembered for the status; the next goes on.
+func (s *Server) periodic() {
+	for {
+		s.mu.Lock()
+		interval := s.interval
+		s.mu.Unlock()
+		var due <-chan time.Time
+		if interval > 0 {
+			due = time.After(interval)
+		}
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-s.intervalChanged:
+		case <-due:
+			_, err := s.Checkpoint(s.ctx, CheckpointRequest{}, nil)
+			switch {
+			case err == nil || s.ctx.Err() != nil:
+			case errors.Is(err, ErrBusy), errors.Is(err, ErrRestarting):
+				s.log.Debug().Err(err).Msg("periodic checkpoint passed over")
+			default:
+				s.log.Error().Err(err).Msg("periodic checkpoint failed")
+			}
+		}
+	}
+}
+
+// Close ends the coordinator: the socket is removed, a checkpoint that is not
+// committed is given up, replies that are due are sent, connections are closed
+// and the name is freed. It takes 15 s at most. Calls after the first
+// wait for it and return nil.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	again := s.closing
+	s.closing = true
+	s.mu.Unlock()
+	if again {
+		<-s.closed
+		return nil
+	}
+	defer close(s.closed)
+	s.cancel(ErrClosed)
+	err := errors.Join(removeIfThere(socketPath(s.slot.dir, s.slot.name)), s.ln.Close())
+
+	select {
+	case s.running <- struct{}{}: // never given back
+	case <-time.After(closeGrace):
+	}
+	s.eachConn((*conn).stop)
+	ended := make(chan struct{})
+	go func() {
+		s.conns.Wait()
+		close(ended)
+	}()
+	if !within(ended, closeGrace) {
+		s.eachConn(func(c *conn) { c.abort(ErrClosed) })
+		within(ended, closeGrace)
+	}
+	return errors.Join(err, s.slot.release())
+}
+
+// within waits for done, at most for d.
+func within(done <-chan struct{}, d time.Duration) bool {
+	select {
+	case <-done:
+		return true
+	case <-time.After(d):
+		return false
+	}
+}
+
+func (s *Server) eachConn(do func(*conn)) {
+	s.mu.Lock()
+	list := slices.Collect(maps.Keys(s.open))
+	s.mu.Unlock()
+	for _, c := range list {
+		do(c)
+	}
+}

@@ -1,0 +1,107 @@
+package coord
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// statusTimeout is for an agent to describe itself.
+const statusTimeout = 5 * time.Second
+
+// Status describes the computation. An agent that does not answer within 5 s
+// is described by its hello, with an Error; that is no error of Status.
+func (s *Server) Status(ctx context.Context) (Status, error) {
+	generations, err := s.cfg.Store.Generations()
+	if err != nil {
+		return Status{}, fmt.Errorf("status: %w", err)
+	}
+	s.mu.Lock()
+	st := Status{
+		Name: s.Name(), Computation: s.cfg.Computation, Addr: s.Addr(), Dir: s.cfg.Store.Path(),
+		Generations: generations, State: StateRunning, Interval: s.interval,
+		LastPause: s.last.pause, LastTotal: s.last.total, LastBytes: s.last.bytes,
+		LastError: s.last.err, LastTime: s.last.at, Started: s.started,
+	}
+	if s.session != nil && s.session.checkpoint {
+		st.State = StateCheckpointing
+	}
+	s.mu.Unlock()
+	if len(generations) > 0 {
+		st.Generation = slices.Max(generations)
+	}
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	agents := s.list()
+	st.Agents = make([]AgentStatus, len(agents))
+	var wg sync.WaitGroup
+	for i, m := range agents {
+		wg.Go(func() { st.Agents[i] = m.status(ctx) })
+	}
+	wg.Wait()
+	return st, nil
+}
+
+// status asks the agent; what it says of itself must be its hello's.
+func (m *member) status(ctx context.Context) AgentStatus {
+	var st AgentStatus
+	if err := m.conn.call(ctx, methodStatus, nothing{}, &st); err != nil {
+		st = AgentStatus{Error: err.Error()}
+		for _, p := range m.hello.Plugins {
+			st.Plugins = append(st.Plugins, p.Name)
+		}
+	}
+	st.ID, st.Host, st.PID = m.hello.ID, m.hello.Host, m.hello.PID
+	return st
+}
+
+// Check returns what could not be checkpointed now, over all agents. It
+// changes nothing.
+func (s *Server) Check(ctx context.Context) ([]Refusal, error) {
+	var mu sync.Mutex
+	refusals := []Refusal{}
+	err := s.each(ctx, func(ctx context.Context, m *member) error {
+		var more []Refusal
+		if err := m.conn.call(ctx, methodCheck, nothing{}, &more); err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		refusals = append(refusals, more...)
+		return nil
+	})
+	return refusals, err
+}
+
+// Kill sends sig to all processes of the computation.
+func (s *Server) Kill(ctx context.Context, sig syscall.Signal) error {
+	if err := validSignal(sig); err != nil {
+		return err
+	}
+	return s.each(ctx, func(ctx context.Context, m *member) error {
+		return m.conn.call(ctx, methodKill, killBody{Signal: sig}, nil)
+	})
+}
+
+// each calls do for every agent at once and joins the errors.
+func (s *Server) each(ctx context.Context, do func(context.Context, *member) error) error {
+	agents := s.list()
+	if len(agents) == 0 {
+		return ErrNoAgent
+	}
+	errs := make([]error, len(agents))
+	var wg sync.WaitGroup
+	for i, m := range agents {
+		wg.Go(func() {
+			if err := do(ctx, m); err != nil {
+				errs[i] = fmt.Errorf("agent %s: %w", m.hello.ID, err)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}

@@ -1,0 +1,138 @@
+package coord
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync/atomic"
+	"syscall"
+)
+
+// member is an agent as the coordinator sees it.
+type member struct {
+	hello Hello
+	conn  *conn
+}
+
+// visitor is the coordinator's side of one connection. Its role is set by
+// hello, on the reader's goroutine, where dispatch runs too.
+type visitor struct {
+	server *Server
+	conn   *conn
+	role   string
+	member atomic.Pointer[member] // of role agent
+}
+
+// dispatch is the dispatcher of the connection.
+func (v *visitor) dispatch(method string, body json.RawMessage) (task, error) {
+	switch v.role {
+	case roleAgent:
+		return v.dispatchAgent(method, body)
+	case roleCommand:
+		return v.dispatchCommand(method, body)
+	}
+	if method != methodHello {
+		return nil, fmt.Errorf("%w: %q before hello", errProtocol, method)
+	}
+	return v.hello(body)
+}
+
+// hello admits the peer; a refused one may read why, and has no role.
+func (v *visitor) hello(body json.RawMessage) (task, error) {
+	var in helloBody
+	if err := json.Unmarshal(body, &in); err != nil {
+		return nil, fmt.Errorf("%w: hello: %w", errProtocol, err)
+	}
+	switch {
+	case in.Protocol != protocolVersion:
+		return nil, fmt.Errorf("the coordinator speaks protocol %d, the peer %d: use one version of hiatus for both", protocolVersion, in.Protocol)
+	case in.Role == roleAgent && in.Agent != nil:
+		m := &member{hello: *in.Agent, conn: v.conn}
+		if err := v.server.join(m); err != nil {
+			return nil, err
+		}
+		v.member.Store(m)
+	case in.Role != roleCommand:
+		return nil, fmt.Errorf("%w: hello as %q", errProtocol, in.Role)
+	}
+	v.role = in.Role
+	v.conn.setIdle(0)
+	return func(context.Context) (any, error) {
+		return welcomeBody{protocolVersion, v.server.Name(), v.server.cfg.Computation}, nil
+	}, nil
+}
+
+func (v *visitor) dispatchAgent(method string, body json.RawMessage) (task, error) {
+	s, m := v.server, v.member.Load()
+	switch method {
+	case methodBarrier:
+		return request(body, func(ctx context.Context, in barrierBody) (any, error) {
+			x, err := s.sessionFor(m, in.Generation)
+			if err != nil {
+				return nil, err
+			}
+			return nil, x.wait(ctx, m, in.Name)
+		})
+	case methodPublish:
+		return request(body, func(_ context.Context, in entryBody) (any, error) {
+			x, err := s.sessionFor(m, in.Generation)
+			if err != nil {
+				return nil, err
+			}
+			x.publish(in.Key, in.Value)
+			return nil, nil
+		})
+	case methodLookup:
+		return request(body, func(_ context.Context, in entryBody) (any, error) {
+			x, err := s.sessionFor(m, in.Generation)
+			if err != nil {
+				return nil, err
+			}
+			in.Value, err = x.lookup(in.Key)
+			return in, err
+		})
+	case methodProgress:
+		return request(body, func(_ context.Context, in Progress) (any, error) {
+			s.progress(m, in)
+			return nil, nil
+		})
+	}
+	return nil, unknownMethod(method)
+}
+
+func (v *visitor) dispatchCommand(method string, body json.RawMessage) (task, error) {
+	s := v.server
+	switch method {
+	case methodCheckpoint:
+		return request(body, v.checkpoint)
+	case methodStatus:
+		return request(body, func(ctx context.Context, _ nothing) (any, error) { return s.Status(ctx) })
+	case methodCheck:
+		return request(body, func(ctx context.Context, _ nothing) (any, error) { return s.Check(ctx) })
+	case methodKill:
+		return request(body, func(ctx context.Context, in killBody) (any, error) { return nil, s.Kill(ctx, in.Signal) })
+	case methodInterval:
+		return request(body, func(_ context.Context, in intervalBody) (any, error) {
+			s.SetInterval(in.Interval)
+			return nil, nil
+		})
+	}
+	return nil, unknownMethod(method)
+}
+
+// checkpoint runs on the server's context, not the request's: the checkpoint
+// goes on when the command that asked for it goes away.
+func (v *visitor) checkpoint(_ context.Context, in CheckpointRequest) (any, error) {
+	progress := newRelay(relayEvery, func(p Progress) { v.conn.notify(methodProgress, p) })
+	defer progress.stop()
+	return v.server.Checkpoint(v.server.ctx, in, progress.put)
+}
+
+// validSignal accepts what kill(2) sends, signal(7).
+func validSignal(sig syscall.Signal) error {
+	const last = 64 // SIGRTMAX
+	if sig < 1 || sig > last {
+		return fmt.Errorf("signal %d: want 1 to %d", int(sig), last)
+	}
+	return nil
+}

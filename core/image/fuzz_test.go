@@ -1,0 +1,115 @@
+package image
+
+import (
+	"bytes"
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/zeebo/xxh3"
+)
+
+// FuzzOpen opens an image.hia beside two good stripes: as it is, and once more
+// with its size and sums made right, so that what stands behind them is reached.
+func FuzzOpen(f *testing.F) {
+	dir := f.TempDir()
+	writeImage(f, dir, "zstd")
+	path := filepath.Join(dir, imageFile)
+	f.Add(must[[]byte](f)(os.ReadFile(path)))
+	f.Add(newRawImage().bytes())
+	var pages [][]byte
+	for i := range 2 {
+		pages = append(pages, must[[]byte](f)(os.ReadFile(filepath.Join(dir, stripeName(i)))))
+	}
+	f.Fuzz(func(t *testing.T, image []byte) {
+		for _, b := range [][]byte{image, reseal(image)} {
+			// Most inputs end here, which needs no files.
+			if new(Reader).parse(bytes.NewReader(b), path, int64(len(b))) != nil {
+				continue
+			}
+			check(t, os.WriteFile(path, b, fileMode))
+			fuzzOpen(t, dir, pages)
+		}
+	})
+}
+
+func fuzzOpen(t *testing.T, dir string, pages [][]byte) {
+	r, err := Open(dir)
+	if err != nil {
+		return
+	}
+	defer r.Close()
+	_ = r.VerifyPages(t.Context(), nil)
+	for _, e := range r.Extents() {
+		b := make([]byte, e.Len)
+		stored := pages[e.Stripe][e.Offset : e.Offset+e.Stored] // in bounds, or Open is wrong
+		if r.ReadExtent(e, b) == nil && e.Codec == Raw && !bytes.Equal(b, stored) {
+			t.Errorf("extent %+v: wrong data", e)
+		}
+	}
+}
+
+// reseal returns a copy of an image.hia with the size and the sums that its
+// content asks for, as far as it can be followed.
+func reseal(image []byte) []byte {
+	b := bytes.Clone(image)
+	if len(b) < headerSize {
+		return b
+	}
+	le := binary.LittleEndian
+	copy(b, magic)
+	le.PutUint16(b[8:], formatVersion)
+	le.PutUint64(b[32:], uint64(len(b)))
+	le.PutUint64(b[40:], xxh3.Hash(b[:40]))
+	at := headerSize
+	for range le.Uint32(b[16:]) {
+		if len(b)-at < sectionHeadSize {
+			return b
+		}
+		name, payload := int(le.Uint16(b[at:])), le.Uint64(b[at+8:])
+		if payload > uint64(len(b)) || at+sectionHeadSize+name+int(payload)+sumSize > len(b) {
+			return b
+		}
+		end := at + sectionHeadSize + name + int(payload)
+		le.PutUint64(b[end:], xxh3.Hash(b[at:end]))
+		at = end + sumSize
+	}
+	for left := le.Uint64(b[24:]); left > 0; {
+		n := min(left, indexBlock)
+		end := at + int(n)*extentRecordSize
+		if end+sumSize > len(b) {
+			return b
+		}
+		le.PutUint64(b[end:], xxh3.Hash(b[at:end]))
+		at, left = end+sumSize, left-n
+	}
+	return b
+}
+
+// FuzzManifest decodes a manifest as it is, and with a right sum behind it.
+func FuzzManifest(f *testing.F) {
+	m := testManifest(1, testComputation, AgentManifest{ID: "0", Folder: "agent-0", Files: []FileInfo{{Name: imageFile}, {Name: "pages.0"}}})
+	b := must[[]byte](f)(m.encode())
+	f.Add(b)
+	f.Add(b[:len(b)-len(sumLine(nil))])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		for _, b := range [][]byte{b, append(bytes.Clone(b), sumLine(b)...)} {
+			m, what := decodeManifest(b)
+			if what != "" {
+				continue
+			}
+			for _, a := range m.Agents {
+				for _, name := range []string{a.Folder, a.Files[0].Name, a.Files[1].Name} {
+					if !filepath.IsLocal(name) || filepath.Base(name) != name {
+						t.Errorf("name %q leads elsewhere", name)
+					}
+				}
+			}
+			again := must[[]byte](t)(m.encode())
+			if _, what := decodeManifest(again); what != "" {
+				t.Errorf("written again: %s", what)
+			}
+		}
+	})
+}

@@ -1,0 +1,252 @@
+package image
+
+import (
+	"bytes"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/zeebo/xxh3"
+)
+
+const (
+	manifestFile   = "manifest.json"
+	manifestFormat = 1
+	maxManifest    = 64 << 20 // bytes
+
+	maxNameLen     = 64  // bytes of a computation's name
+	maxFileNameLen = 255 // NAME_MAX
+)
+
+// Manifest describes a generation. It is written by the coordinator, last.
+// Strings that are not UTF-8 lose the bytes that are not: they inform only.
+type Manifest struct {
+	Format      int             `json:"format"`      // set by Commit
+	Computation string          `json:"computation"` // id: 32 hexadecimal digits
+	Name        string          `json:"name"`        // of the computation
+	Generation  uint64          `json:"generation"`
+	Created     time.Time       `json:"created"`
+	Hiatus      string          `json:"hiatus"` // version of the program
+	Command     []string        `json:"command"`
+	Cwd         string          `json:"cwd"`
+	Uid         int             `json:"uid"`
+	Arch        string          `json:"arch"` // as GOARCH
+	Kernel      string          `json:"kernel"`
+	BootID      string          `json:"boot_id"` // /proc/sys/kernel/random/boot_id
+	Agents      []AgentManifest `json:"agents"`
+}
+
+// AgentManifest describes the image of one agent.
+type AgentManifest struct {
+	ID        string          `json:"id"`
+	Host      string          `json:"host"`
+	Folder    string          `json:"folder"` // beside the manifest
+	Files     []FileInfo      `json:"files"`  // Summary.Files
+	Processes int             `json:"processes"`
+	Threads   int             `json:"threads"`
+	Pause     time.Duration   `json:"pause_ns"` // the program stood still
+	Write     time.Duration   `json:"write_ns"`
+	Bytes     int64           `json:"bytes"` // of all files
+	Plugins   []PluginVersion `json:"plugins"`
+}
+
+// PluginVersion names a plugin and the version of its state in an image.
+type PluginVersion struct {
+	Name  string `json:"name"`
+	State uint16 `json:"state"`
+}
+
+// ReadManifest reads the manifest of the generation in the folder genDir and
+// checks it: its own sum, its owner, that no name in it leads out of genDir,
+// and that all files it lists are there, regular, the caller's, and of the size
+// it says. Verify looks into the files too.
+func ReadManifest(genDir string) (*Manifest, error) {
+	dir, err := openDir(genDir, true)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	m, err := loadManifest(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.checkFiles(genDir); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// loadManifest reads the manifest of dir without a look at other files.
+func loadManifest(dir *os.File) (*Manifest, error) {
+	f, size, err := openRegular(dir, manifestFile)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if size > maxManifest {
+		return nil, formatErrorf(f.Name(), "has %d bytes, want at most %d", size, maxManifest)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxManifest))
+	if err != nil {
+		return nil, err
+	}
+	m, what := decodeManifest(b)
+	if what != "" {
+		return nil, formatErrorf(f.Name(), "%s", what)
+	}
+	return m, nil
+}
+
+// encode returns the manifest as JSON whose last line but one holds the sum
+// of all bytes before that line.
+func (m *Manifest) encode() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // commands have & and >
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(m); err != nil {
+		return nil, err
+	}
+	body := append(bytes.TrimSuffix(b.Bytes(), []byte("\n}\n")), ",\n"...)
+	return append(body, sumLine(body)...), nil
+}
+
+// sumLine returns the end of a manifest that begins with body.
+func sumLine(body []byte) string {
+	return fmt.Sprintf("  \"xxh3\": \"%016x\"\n}\n", xxh3.Hash(body))
+}
+
+// decodeManifest returns the manifest, or what is wrong with it. The end must
+// be what sumLine gives to the byte, so that every byte is under the sum.
+func decodeManifest(b []byte) (m *Manifest, what string) {
+	body := b[:max(0, len(b)-len(sumLine(nil)))]
+	if string(b[len(body):]) != sumLine(body) {
+		return nil, "manifest is damaged or truncated: checksum differs"
+	}
+	var version struct{ Format int }
+	if err := json.Unmarshal(b, &version); err != nil {
+		return nil, err.Error()
+	}
+	if version.Format != manifestFormat {
+		return nil, fmt.Sprintf("manifest format %d, want %d", version.Format, manifestFormat)
+	}
+	m = new(Manifest)
+	if err := json.Unmarshal(b, m); err != nil {
+		return nil, err.Error()
+	}
+	return m, m.check()
+}
+
+// check returns what is wrong with the manifest by itself, or "".
+func (m *Manifest) check() string {
+	if what := checkComputation(m.Computation); what != "" {
+		return what
+	}
+	if what := checkFileName(m.Name, maxNameLen); what != "" {
+		return "computation: " + what
+	}
+	if m.Generation == 0 {
+		return "generation 0"
+	}
+	if len(m.Agents) == 0 {
+		return "no agents"
+	}
+	ids, folders := map[string]bool{}, map[string]bool{}
+	for i := range m.Agents {
+		a := &m.Agents[i]
+		if what := a.check(); what != "" {
+			return fmt.Sprintf("agent %q: %s", a.ID, what)
+		}
+		if ids[a.ID] || folders[a.Folder] {
+			return fmt.Sprintf("agent %q or folder %q stands twice", a.ID, a.Folder)
+		}
+		ids[a.ID], folders[a.Folder] = true, true
+	}
+	return ""
+}
+
+func checkComputation(id string) string {
+	if b, err := hex.DecodeString(id); err != nil || len(b) != 16 {
+		return fmt.Sprintf("computation id %q, want 32 hexadecimal digits", id)
+	}
+	return ""
+}
+
+// check wants the files that a Writer makes, in its order: any other name
+// would be nothing of ours.
+func (a *AgentManifest) check() string {
+	if what := checkFileName(a.Folder, maxFileNameLen); what != "" {
+		return "folder: " + what
+	}
+	if n := len(a.Files); n < 2 || n > maxStripes+1 {
+		return fmt.Sprintf("%d files, want %s and 1 to %d stripes", n, imageFile, maxStripes)
+	}
+	for i, f := range a.Files {
+		want := imageFile
+		if i > 0 {
+			want = stripeName(i - 1)
+		}
+		if f.Name != want {
+			return fmt.Sprintf("file %d is %q, want %s", i, f.Name, want)
+		}
+		if f.Size < 0 {
+			return fmt.Sprintf("%s has %d bytes", f.Name, f.Size)
+		}
+	}
+	return ""
+}
+
+// checkFiles compares the files in genDir with the list.
+func (m *Manifest) checkFiles(genDir string) error {
+	for i := range m.Agents {
+		if err := m.Agents[i].checkFiles(genDir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (a *AgentManifest) checkFiles(genDir string) error {
+	dir, err := openDir(filepath.Join(genDir, a.Folder), false)
+	if err != nil {
+		return fmt.Errorf("agent %q: %w", a.ID, err)
+	}
+	defer dir.Close()
+	for _, info := range a.Files {
+		f, size, err := openRegular(dir, info.Name)
+		if err != nil {
+			return fmt.Errorf("agent %q: %w", a.ID, err)
+		}
+		f.Close()
+		if size != info.Size {
+			return formatErrorf(f.Name(), "has %d bytes, the manifest says %d", size, info.Size)
+		}
+	}
+	return nil
+}
+
+// OpenAgent opens the image of an agent in the generation genDir, as Open
+// does, and checks that it is the one that the manifest means.
+func OpenAgent(genDir string, a AgentManifest) (*Reader, error) {
+	folder := filepath.Join(genDir, a.Folder)
+	r, err := Open(folder)
+	if err != nil {
+		return nil, fmt.Errorf("agent %q: %w", a.ID, err)
+	}
+	path := filepath.Join(folder, imageFile)
+	switch {
+	case r.header.XXH3 != a.Files[0].XXH3:
+		err = formatErrorf(path, "checksum %s, the manifest says %q", r.header.XXH3, a.Files[0].XXH3)
+	case r.header.Stripes != len(a.Files)-1:
+		err = formatErrorf(path, "%d stripes, the manifest says %d", r.header.Stripes, len(a.Files)-1)
+	}
+	if err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}

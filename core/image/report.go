@@ -1,0 +1,141 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+)
+
+// Verify reads a generation whole and compares everything with its sums: the
+// manifest, each image.hia, each extent. progress, unless it is nil, gets the
+// bytes of stripes done and of all; one goroutine calls it at a time, with done
+// growing.
+func Verify(ctx context.Context, genDir string, progress func(done, total int64)) error {
+	m, err := ReadManifest(genDir)
+	if err != nil {
+		return err
+	}
+	var done, total int64
+	for _, a := range m.Agents {
+		total += a.stripeBytes()
+	}
+	for _, a := range m.Agents {
+		var report func(int64, int64)
+		if progress != nil {
+			report = func(n, _ int64) { progress(done+n, total) }
+		}
+		if err := verifyAgent(ctx, genDir, a, report); err != nil {
+			return err
+		}
+		done += a.stripeBytes()
+	}
+	return nil
+}
+
+func verifyAgent(ctx context.Context, genDir string, a AgentManifest, progress func(done, total int64)) error {
+	r, err := OpenAgent(genDir, a)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if err := r.VerifyPages(ctx, progress); err != nil {
+		return fmt.Errorf("agent %q: %w", a.ID, err)
+	}
+	return nil
+}
+
+func (a *AgentManifest) stripeBytes() int64 {
+	n := int64(0)
+	for _, f := range a.Files[1:] {
+		n += f.Size
+	}
+	return n
+}
+
+// Report is what Inspect tells of a generation.
+type Report struct {
+	Path     string        `json:"path"`
+	Manifest *Manifest     `json:"manifest"`
+	Agents   []AgentReport `json:"agents"` // in the manifest's order
+}
+
+// AgentReport is the image of one agent.
+type AgentReport struct {
+	ID       string          `json:"id"`
+	Header   Header          `json:"header"`
+	Sections []SectionReport `json:"sections"`
+	Memory   SpaceStats      `json:"memory"` // of all spaces
+	Spaces   []SpaceReport   `json:"spaces"`
+}
+
+// SectionReport is one section with its payload.
+type SectionReport struct {
+	Name    string          `json:"name"`
+	Version uint16          `json:"version"`
+	Size    int64           `json:"size"` // bytes of the payload
+	Data    json.RawMessage `json:"data"` // null where the payload is not JSON
+}
+
+// SpaceReport is the memory of one process or shared object.
+type SpaceReport struct {
+	Space uint32 `json:"space"`
+	SpaceStats
+}
+
+// SpaceStats are the sums over extents.
+type SpaceStats struct {
+	Extents    int   `json:"extents"`
+	Compressed int   `json:"compressed"` // extents
+	Bytes      int64 `json:"bytes"`      // of memory
+	Stored     int64 `json:"stored"`     // bytes in the stripes
+}
+
+func (s *SpaceStats) add(e *Extent) {
+	s.Extents++
+	if e.Codec != Raw {
+		s.Compressed++
+	}
+	s.Bytes += int64(e.Len)
+	s.Stored += int64(e.Stored)
+}
+
+// Inspect describes a generation. It checks all that ReadManifest and Open do,
+// and leaves the content of memory unread.
+func Inspect(genDir string) (*Report, error) {
+	m, err := ReadManifest(genDir)
+	if err != nil {
+		return nil, err
+	}
+	report := &Report{Path: genDir, Manifest: m}
+	for _, a := range m.Agents {
+		r, err := OpenAgent(genDir, a)
+		if err != nil {
+			return nil, err
+		}
+		report.Agents = append(report.Agents, inspectAgent(a.ID, r))
+		if err := r.Close(); err != nil {
+			return nil, err
+		}
+	}
+	return report, nil
+}
+
+func inspectAgent(id string, r *Reader) AgentReport {
+	report := AgentReport{ID: id, Header: r.header, Sections: []SectionReport{}, Spaces: []SpaceReport{}}
+	for _, s := range r.sections {
+		section := SectionReport{Name: s.Name, Version: s.Version, Size: s.Size}
+		if json.Valid(s.payload) {
+			section.Data = s.payload
+		}
+		report.Sections = append(report.Sections, section)
+	}
+	for i := range r.extents {
+		e := &r.extents[i]
+		if n := len(report.Spaces); n == 0 || report.Spaces[n-1].Space != e.Space {
+			report.Spaces = append(report.Spaces, SpaceReport{Space: e.Space})
+		}
+		report.Spaces[len(report.Spaces)-1].add(e)
+		report.Memory.add(e)
+	}
+	return report
+}

@@ -1,0 +1,229 @@
+package image
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const (
+	storeLock = ".lock"
+	tmpPrefix = ".tmp-"
+)
+
+// Store is the folder of one computation's generations, DIR/NAME.
+type Store struct {
+	path string
+}
+
+// OpenStore returns the store name in dir. Both are made by the first Begin.
+// name is printable, at most 64 bytes, without a slash or a leading dot.
+func OpenStore(dir, name string) (*Store, error) {
+	if what := checkFileName(name, maxNameLen); what != "" {
+		return nil, fmt.Errorf("computation: %s", what)
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Store{path: filepath.Join(dir, name)}, nil
+}
+
+// Path returns the store's folder.
+func (s *Store) Path() string { return s.path }
+
+// Generations returns the committed generations, ascending; none where the
+// store does not exist.
+func (s *Store) Generations() ([]uint64, error) { return generations(s.path) }
+
+// Next returns the generation after the highest committed one.
+func (s *Store) Next() (uint64, error) {
+	gens, err := s.Generations()
+	if err != nil || len(gens) == 0 {
+		return 1, err
+	}
+	return gens[len(gens)-1] + 1, nil
+}
+
+// generations lists the committed generations in a store's folder: folders
+// with a generation's name and a manifest.
+func generations(path string) ([]uint64, error) {
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var gens []uint64
+	for _, e := range entries {
+		if n, ok := parseGeneration(e.Name()); ok && e.IsDir() && hasManifest(filepath.Join(path, e.Name())) {
+			gens = append(gens, n)
+		}
+	}
+	slices.SortFunc(gens, cmp.Compare[uint64]) // names of six digits sort before those of five
+	return gens, nil
+}
+
+func hasManifest(genDir string) bool {
+	info, err := os.Lstat(filepath.Join(genDir, manifestFile))
+	return err == nil && info.Mode().IsRegular()
+}
+
+// generationName is the folder of a generation, with zeros in front so that
+// ls sorts.
+func generationName(generation uint64) string { return fmt.Sprintf("%05d", generation) }
+
+func parseGeneration(name string) (uint64, bool) {
+	n, err := strconv.ParseUint(name, 10, 64)
+	return n, err == nil && n > 0 && name == generationName(n)
+}
+
+// make makes the store's folder. What stands there already must be a folder
+// of the caller's.
+func (s *Store) make() error {
+	parent := filepath.Dir(s.path)
+	if err := os.MkdirAll(parent, dirMode); err != nil {
+		return err
+	}
+	err := makeDir(s.path)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err == nil {
+		if err := syncPath(parent); err != nil {
+			return err
+		}
+	}
+	dir, err := openDir(s.path, false)
+	if err != nil {
+		return err
+	}
+	return dir.Close()
+}
+
+// lock waits for the store's lock, which Begin and Prune hold while they make
+// and rename temporary folders. Closing the file gives it back. Where the file
+// system has no locks there are none: folders are cleaned only with one.
+func (s *Store) lock() (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(s.path, storeLock), os.O_RDWR|os.O_CREATE, fileMode)
+	if err != nil {
+		return nil, err
+	}
+	err = f.Chmod(fileMode)
+	if err == nil {
+		_, err = lockFile(f, true)
+	}
+	if err != nil && !lockUnsupported(err) {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// clean removes the temporary folders that no living writer has. The caller
+// has the store's lock, so that none is just being made.
+func (s *Store) clean() error {
+	entries, err := os.ReadDir(s.path)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		path := filepath.Join(s.path, e.Name())
+		if !strings.HasPrefix(e.Name(), tmpPrefix) || !e.IsDir() {
+			continue
+		}
+		if dead, err := abandoned(path); err != nil {
+			errs = append(errs, err)
+		} else if dead {
+			errs = append(errs, os.RemoveAll(path))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// abandoned says whether the writer of a temporary folder is gone. Locks of
+// flock(2) go with the last descriptor of their file, however it ends.
+func abandoned(path string) (bool, error) {
+	f, err := os.OpenFile(filepath.Join(path, pendingLock), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	held, err := lockFile(f, false)
+	if lockUnsupported(err) {
+		return false, nil
+	}
+	return held, err
+}
+
+// Prune removes all generations of a computation, named by its id, but the
+// newest keep, and returns those that are gone. Generations of other
+// computations, and those whose manifest cannot be read, stay. Each is renamed
+// to a temporary name first, so that no crash leaves half of one that looks
+// committed; the rest of a removal that was cut short goes at the next Begin.
+func (s *Store) Prune(computation string, keep int) (removed []uint64, err error) {
+	if keep < 1 {
+		return nil, fmt.Errorf("prune %s: keep %d generations, want at least 1", s.path, keep)
+	}
+	moved, removed, err := s.setAside(computation, keep)
+	if len(moved) == 0 {
+		return nil, err
+	}
+	// Else the removal of files may become durable before the rename.
+	if syncErr := syncPath(s.path); syncErr != nil {
+		return removed, errors.Join(err, syncErr)
+	}
+	for _, path := range moved {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	return removed, err
+}
+
+// setAside renames what Prune removes.
+func (s *Store) setAside(computation string, keep int) (moved []string, gens []uint64, err error) {
+	old, err := s.generationsOf(computation)
+	if err != nil || len(old) <= keep {
+		return nil, nil, err
+	}
+	lock, err := s.lock()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer lock.Close()
+	for _, gen := range old[:len(old)-keep] {
+		tmp := filepath.Join(s.path, tmpName(gen))
+		err := os.Rename(filepath.Join(s.path, generationName(gen)), tmp)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another Prune was faster
+		}
+		if err != nil {
+			return moved, gens, err
+		}
+		moved, gens = append(moved, tmp), append(gens, gen)
+	}
+	return moved, gens, nil
+}
+
+func (s *Store) generationsOf(computation string) ([]uint64, error) {
+	gens, err := s.Generations()
+	return slices.DeleteFunc(gens, func(gen uint64) bool {
+		dir, err := openDir(filepath.Join(s.path, generationName(gen)), false)
+		if err != nil {
+			return true
+		}
+		defer dir.Close()
+		m, err := loadManifest(dir)
+		return err != nil || m.Computation != computation
+	}), err
+}

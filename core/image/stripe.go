@@ -1,0 +1,246 @@
+package image
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/zeebo/xxh3"
+	"golang.org/x/sys/unix"
+)
+
+// minWrite is the least size of a write to a stripe, but for the last one:
+// smaller ones cost more in system calls than in copying.
+const minWrite = 256 << 10
+
+// StripeWriter writes one stripe of an image. It is used by one goroutine at a
+// time; different stripes are written in parallel. After an error every call
+// returns that error.
+type StripeWriter struct {
+	file     *os.File
+	number   uint16
+	pageSize int
+	encoder  *zstd.Encoder // nil: no compression
+
+	// direct is the size from which bytes are stored without passing
+	// through run: 1 MiB where they are compressed, which larger blocks do better.
+	direct int
+
+	space uint32 // of run
+	addr  uint64 // of run
+	run   []byte // memory that the next Write may continue
+
+	packed []byte // the compressed form of an extent
+	out    []byte // small stored extents that wait for a write
+	disk   int64  // bytes given to the file so far
+
+	extents []Extent
+	size    int64 // bytes of all extents as stored
+	raw     int64 // bytes of all extents in memory
+	err     error
+}
+
+func newStripeWriter(file *os.File, number, pageSize int, encoder *zstd.Encoder) *StripeWriter {
+	s := &StripeWriter{
+		file:     file,
+		number:   uint16(number),
+		pageSize: pageSize,
+		encoder:  encoder,
+		direct:   minWrite,
+	}
+	if encoder != nil {
+		s.direct = maxExtent
+	}
+	return s
+}
+
+// Write stores the memory of space at addr, but for pages that are all zero:
+// they are left out, so that what is read back must lie over zeros. addr and
+// the length are multiples of the page size. What follows on the Write before
+// it joins its extent. pages may be used again when Write returns. The fastest
+// calls give 256 KiB or more (1 MiB with compression), which are not copied.
+func (s *StripeWriter) Write(space uint32, addr uint64, pages []byte) error {
+	if err := s.admit(addr, pages); err != nil {
+		return err
+	}
+	for len(pages) > 0 {
+		zeros := zeroPrefix(pages, s.pageSize)
+		addr, pages = addr+uint64(zeros), pages[zeros:]
+		n := dataPrefix(pages, s.pageSize)
+		if err := s.add(space, addr, pages[:n]); err != nil {
+			return err
+		}
+		addr, pages = addr+uint64(n), pages[n:]
+	}
+	return nil
+}
+
+// WriteDense is Write that stores all-zero pages too: for memory over a file,
+// where a page left out would show the file.
+func (s *StripeWriter) WriteDense(space uint32, addr uint64, pages []byte) error {
+	if err := s.admit(addr, pages); err != nil {
+		return err
+	}
+	return s.add(space, addr, pages)
+}
+
+// admit refuses what cannot be indexed.
+func (s *StripeWriter) admit(addr uint64, pages []byte) error {
+	if s.err != nil {
+		return s.err
+	}
+	size := uint64(s.pageSize)
+	if addr%size != 0 || uint64(len(pages))%size != 0 || addr > math.MaxUint64-uint64(len(pages)) {
+		return s.fail(fmt.Errorf("%s: memory at %#x of %d bytes is not whole pages", s.file.Name(), addr, len(pages)))
+	}
+	return nil
+}
+
+func (s *StripeWriter) fail(err error) error {
+	s.err = err
+	return err
+}
+
+// add gives memory to the current run, and stores each full extent.
+func (s *StripeWriter) add(space uint32, addr uint64, b []byte) error {
+	if len(s.run) > 0 && len(b) > 0 && (space != s.space || addr != s.addr+uint64(len(s.run))) {
+		if err := s.endRun(); err != nil {
+			return err
+		}
+	}
+	for len(b) > 0 {
+		n := min(len(b), maxExtent-len(s.run))
+		if len(s.run) == 0 && n >= s.direct {
+			if err := s.store(space, addr, b[:n]); err != nil {
+				return err
+			}
+		} else if err := s.extendRun(space, addr, b[:n]); err != nil {
+			return err
+		}
+		addr, b = addr+uint64(n), b[n:]
+	}
+	return nil
+}
+
+func (s *StripeWriter) extendRun(space uint32, addr uint64, b []byte) error {
+	if s.run == nil {
+		s.run = make([]byte, 0, maxExtent)
+	}
+	if len(s.run) == 0 {
+		s.space, s.addr = space, addr
+	}
+	s.run = append(s.run, b...)
+	if len(s.run) == maxExtent {
+		return s.endRun()
+	}
+	return nil
+}
+
+func (s *StripeWriter) endRun() error {
+	if len(s.run) == 0 {
+		return nil
+	}
+	err := s.store(s.space, s.addr, s.run)
+	s.run = s.run[:0]
+	return err
+}
+
+// store makes an extent of b, compressed if that is asked for and helps.
+func (s *StripeWriter) store(space uint32, addr uint64, b []byte) error {
+	stored, codec := b, Raw
+	if s.encoder != nil {
+		s.packed = s.encoder.EncodeAll(b, s.packed[:0])
+		if len(s.packed) < len(b) {
+			stored, codec = s.packed, Zstd
+		}
+	}
+	s.extents = append(s.extents, Extent{
+		Addr: addr, Len: uint64(len(b)),
+		Offset: uint64(s.size), Stored: uint64(len(stored)), Sum: xxh3.Hash(stored),
+		Space: space, Stripe: s.number, Codec: codec,
+	})
+	s.size += int64(len(stored))
+	s.raw += int64(len(b))
+	return s.put(stored)
+}
+
+// put gathers small pieces and writes large ones from where they are.
+func (s *StripeWriter) put(b []byte) error {
+	if s.out == nil {
+		s.out = make([]byte, 0, 2*minWrite)
+	}
+	if len(b) < minWrite && len(s.out)+len(b) <= cap(s.out) {
+		s.out = append(s.out, b...)
+		return nil
+	}
+	return s.write(s.out, b)
+}
+
+// write writes what was gathered, then b, in one call where the kernel takes
+// them whole. A short write is continued, so that its reason (ENOSPC, EFBIG,
+// EDQUOT) comes to light.
+func (s *StripeWriter) write(gathered, b []byte) error {
+	for len(gathered)+len(b) > 0 {
+		n, err := unix.Pwritev(int(s.file.Fd()), [][]byte{gathered, b}, s.disk)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err == nil && n == 0 {
+			err = unix.EIO
+		}
+		if err != nil {
+			return s.fail(&os.PathError{Op: "pwritev", Path: s.file.Name(), Err: err})
+		}
+		s.disk += int64(n)
+		k := min(n, len(gathered))
+		gathered, b = gathered[k:], b[n-k:]
+	}
+	s.out = s.out[:0]
+	return nil
+}
+
+// finish writes what is pending and makes the file durable.
+func (s *StripeWriter) finish() error {
+	if s.err != nil {
+		return s.err
+	}
+	if err := s.endRun(); err != nil {
+		return err
+	}
+	if err := s.write(s.out, nil); err != nil {
+		return err
+	}
+	s.run, s.packed, s.out = nil, nil, nil
+	if err := s.file.Sync(); err != nil {
+		return s.fail(err)
+	}
+	return nil
+}
+
+// zeroPrefix returns the bytes of the all-zero pages that b begins with.
+func zeroPrefix(b []byte, pageSize int) int {
+	n := 0
+	for n < len(b) && isZero(b[n:n+pageSize]) {
+		n += pageSize
+	}
+	return n
+}
+
+// dataPrefix returns the bytes of the other pages that b begins with.
+func dataPrefix(b []byte, pageSize int) int {
+	n := 0
+	for n < len(b) && !isZero(b[n:n+pageSize]) {
+		n += pageSize
+	}
+	return n
+}
+
+// isZero tests a page. Its first word decides most; a page that equals itself
+// moved by one word has that word throughout, and bytes.Equal is vectorized.
+func isZero(page []byte) bool {
+	return binary.NativeEndian.Uint64(page) == 0 && bytes.Equal(page[:len(page)-8], page[8:])
+}

@@ -1,0 +1,76 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+const archName = runtime.GOARCH
+
+// Launch runs a command below this process, which becomes its agent, and
+// returns when the whole tree has ended: with the command's exit code, or 128
+// and the number of the signal that ended it. An error is the agent's own: the
+// command has not run.
+func Launch(ctx context.Context, o LaunchOptions) (code int, err error) {
+	path, err := exec.LookPath(o.Args[0])
+	if err != nil {
+		return 0, err
+	}
+	a, err := newAgent(o.Options)
+	if err != nil {
+		return 0, err
+	}
+	defer a.close()
+	a.computation, a.command = newComputation(), o.Args
+	if a.cwd, err = os.Getwd(); err != nil {
+		return 0, err
+	}
+	if err := a.openCoordinator(); err != nil {
+		return 0, err
+	}
+	// Orphans of the tree become children of the agent.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return 0, fmt.Errorf("become a child subreaper: %w", err)
+	}
+	if err := a.join(ctx); err != nil {
+		return 0, err
+	}
+	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Launch}); err != nil {
+		return 0, err
+	}
+	l := newLoop(a)
+	defer l.stop()
+	if err := a.start(path, o); err != nil {
+		return 0, err
+	}
+	return l.run(ctx)
+}
+
+// start executes the command, in a process group of its own: in the
+// foreground if the agent is, in a session of its own if there is no terminal
+// by intention.
+func (a *agent) start(path string, o LaunchOptions) error {
+	sysattr := &syscall.SysProcAttr{Setpgid: true}
+	switch {
+	case o.Detached:
+		sysattr = &syscall.SysProcAttr{Setsid: true}
+	case a.term != nil && a.term.inFront():
+		sysattr.Foreground, sysattr.Ctty = true, a.term.fd
+	}
+	return a.tr.Do(func() error {
+		pid, err := syscall.ForkExec(path, o.Args, &syscall.ProcAttr{Env: o.Env, Files: []uintptr{0, 1, 2}, Sys: sysattr})
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		a.tree = treeRoots{parent: os.Getpid(), reaper: os.Getpid(), main: pid, mainPID: pid}
+		return nil
+	})
+}

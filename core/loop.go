@@ -1,0 +1,164 @@
+package core
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/proc"
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// loop is the agent's life while its tree runs: it waits for the children,
+// passes signals on, and stops and continues with the program.
+type loop struct {
+	a       *agent
+	signals chan os.Signal
+	child   chan os.Signal
+	reports chan proc.Exit // of a restored tree, by inner pid; closed at its end
+}
+
+// passedOn are the signals that the program gets in place of the agent: those
+// of a terminal go to its process group, others to the command itself.
+var passedOn = map[os.Signal]bool{unix.SIGHUP: true, unix.SIGINT: true, unix.SIGQUIT: true, unix.SIGTSTP: true,
+	unix.SIGTERM: false, unix.SIGUSR1: false, unix.SIGUSR2: false, unix.SIGALRM: false, unix.SIGWINCH: false}
+
+func newLoop(a *agent) *loop {
+	l := &loop{a: a, signals: make(chan os.Signal, 64), child: make(chan os.Signal, 1)}
+	for s := range passedOn {
+		// One that is ignored, as by nohup(1), must stay so in the program.
+		if !signal.Ignored(s) {
+			signal.Notify(l.signals, s)
+		}
+	}
+	// SIGXFSZ must not kill the agent: write(2) fails with EFBIG instead.
+	signal.Notify(l.signals, unix.SIGCONT, unix.SIGXFSZ)
+	signal.Notify(l.child, unix.SIGCHLD)
+	return l
+}
+
+func (l *loop) stop() {
+	signal.Stop(l.signals)
+	signal.Stop(l.child)
+}
+
+// run returns the exit code when the whole tree has ended.
+func (l *loop) run(ctx context.Context) (int, error) {
+	a := l.a
+	if a.tree.reports != nil {
+		l.reports = make(chan proc.Exit)
+		go readReports(a.tree.reports, l.reports)
+	}
+	if a.opts.Ready != nil {
+		a.opts.Ready(a.server.Name())
+	}
+	a.log.Info().Str("name", a.server.Name()).Int("pid", a.tree.main).Msg("running")
+	for {
+		exits, more := a.tr.Reap()
+		for _, e := range exits {
+			if a.tree.reports == nil && e.HostPID == a.tree.main {
+				l.changed(e.Status)
+			}
+		}
+		if !more && l.reports == nil {
+			break
+		}
+		select {
+		case <-l.child:
+		case s := <-l.signals:
+			l.signal(s)
+		case e, ok := <-l.reports:
+			if !ok {
+				l.reports = nil
+			} else if e.HostPID == a.tree.mainPID {
+				l.changed(e.Status)
+			}
+		}
+	}
+	err := a.plugins.Dispatch(context.WithoutCancel(ctx), plugin.Event{Kind: plugin.Exit})
+	if err != nil {
+		a.log.Warn().Err(err).Msg("at the end of the tree")
+	}
+	a.log.Info().Msg("the tree has ended")
+	return l.code(), nil
+}
+
+// readReports reads what the reaper of a restored tree writes: 8 bytes of pid
+// and 4 of wait status, then 4 that do not count.
+func readReports(r io.Reader, out chan<- proc.Exit) {
+	defer close(out)
+	var b [16]byte
+	for {
+		if _, err := io.ReadFull(r, b[:]); err != nil {
+			return
+		}
+		out <- proc.Exit{HostPID: int(binary.LittleEndian.Uint64(b[:])), Status: unix.WaitStatus(binary.LittleEndian.Uint32(b[8:]))}
+	}
+}
+
+// changed handles a change of state of the command's own process.
+func (l *loop) changed(ws unix.WaitStatus) {
+	a := l.a
+	switch {
+	case ws.Exited() || ws.Signaled():
+		status := int(ws)
+		a.tree.ended = &status
+		if a.term != nil {
+			a.term.takeBack()
+		}
+	case ws.Stopped() && a.term != nil:
+		l.suspend()
+	}
+}
+
+// suspend stops the agent's own process group with the program, so that the
+// shell gets its terminal back. SIGCONT continues both.
+func (l *loop) suspend() {
+	l.a.term.takeBack()
+	if err := unix.Kill(0, unix.SIGSTOP); err != nil {
+		l.a.log.Warn().Err(err).Msg("cannot stop with the program")
+	}
+}
+
+// signal passes a signal on.
+func (l *loop) signal(s os.Signal) {
+	a := l.a
+	sig := s.(syscall.Signal)
+	if sig == unix.SIGXFSZ || a.tree.ended != nil {
+		return
+	}
+	pgrp, err := unix.Getpgid(a.tree.main)
+	if err != nil {
+		return // it has just ended
+	}
+	if sig == unix.SIGCONT && a.term != nil && a.term.inFront() {
+		if err := a.term.give(pgrp); err != nil {
+			a.log.Warn().Err(err).Msg("cannot give the terminal to the program")
+		}
+	}
+	target := a.tree.main
+	if passedOn[s] || sig == unix.SIGCONT {
+		target = -pgrp
+	}
+	if err := unix.Kill(target, sig); err != nil && !errors.Is(err, unix.ESRCH) {
+		a.log.Warn().Err(err).Stringer("signal", sig).Msg("not passed on")
+	}
+}
+
+// code is the exit code by the shell's convention.
+func (l *loop) code() int {
+	if l.a.tree.ended == nil {
+		return 0
+	}
+	ws := unix.WaitStatus(*l.a.tree.ended)
+	if ws.Signaled() {
+		return 128 + int(ws.Signal())
+	}
+	return ws.ExitStatus()
+}

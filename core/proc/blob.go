@@ -1,0 +1,34 @@
+package proc
+
+import "unsafe"
+
+// Entries of the blob's code.
+const (
+	blobBatch  = 0
+	blobReaper = 256
+	blobPark   = 512
+	blobLen    = 1024
+)
+
+// Layout of the memory mapped for injection: a page of code, records, scratch
+// for arguments, and the escape routine of the thread that runs a batch.
+const (
+	blobCodeSize   = 4096
+	blobRecords    = 128 << 10
+	blobScratch    = 128 << 10
+	blobEscape     = 4096
+	blobRecordsOff = blobCodeSize
+	blobScratchOff = blobRecordsOff + blobRecords
+	blobEscapeOff  = blobScratchOff + blobScratch
+	blobSize       = blobEscapeOff + blobEscape
+	blobReportOff  = blobEscapeOff // scratch of the reaper, which has no escape
+	maxRecords     = blobRecords / recordSize
+)
+
+func blobText()
+func blobTextPC() unsafe.Pointer
+
+// blobCode returns the machine code: the text of this program's own blobText.
+func blobCode() []byte {
+	return unsafe.Slice((*byte)(blobTextPC()), blobLen)
+}

@@ -1,0 +1,198 @@
+package proc
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sort"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/linux"
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// OpenFiles lists the open file descriptions of the tree, each with all its
+// descriptors, in the order of their first.
+func (t *Tree) OpenFiles() ([]plugin.OpenFile, error) {
+	c := &fileCollector{byKey: map[fileKey][]*description{}}
+	for n := range 3 {
+		c.stdio[n] = stdioKey(n)
+	}
+	for _, p := range t.procs {
+		if p.zombie {
+			continue
+		}
+		if err := c.process(p); err != nil {
+			return nil, fmt.Errorf("pid %d: %w", p.pid, err)
+		}
+	}
+	out := make([]plugin.OpenFile, len(c.all))
+	for i, d := range c.all {
+		out[i] = d.OpenFile
+	}
+	return out, nil
+}
+
+// fileKey is equal for descriptors of one description.
+type fileKey struct {
+	link     string
+	dev, ino uint64
+}
+
+type description struct {
+	plugin.OpenFile
+	tid, fd int // its first descriptor, by host id
+}
+
+type fileCollector struct {
+	all   []*description
+	byKey map[fileKey][]*description // in the kernel's order, kcmp(2)
+	stdio [3]fileKey
+}
+
+func stdioKey(n int) fileKey {
+	var st unix.Stat_t
+	if unix.Fstat(n, &st) != nil {
+		return fileKey{}
+	}
+	link, _ := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", n))
+	return fileKey{link, st.Dev, st.Ino}
+}
+
+func (c *fileCollector) process(p *Process) error {
+	tid := p.liveTID()
+	fds, err := procfs.FDs(tid)
+	if err != nil {
+		return err
+	}
+	for _, fd := range fds {
+		if err := c.descriptor(p, tid, fd); err != nil {
+			return fmt.Errorf("fd %d: %w", fd, err)
+		}
+	}
+	return nil
+}
+
+func (c *fileCollector) descriptor(p *Process, tid, fd int) error {
+	path := fmt.Sprintf("/proc/%d/fd/%d", tid, fd)
+	link, err := os.Readlink(path)
+	if err != nil {
+		return err
+	}
+	raw, info, err := procfs.ReadFDInfo(tid, fd)
+	if err != nil {
+		return err
+	}
+	var st syscall.Stat_t
+	if err := syscall.Stat(path, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: link, Err: err}
+	}
+	ref := plugin.FileRef{PID: p.pid, FD: fd, Cloexec: info.Flags&unix.O_CLOEXEC != 0}
+	key := fileKey{link, st.Dev, st.Ino}
+	same := c.byKey[key]
+	at, err := search(same, tid, fd)
+	if err != nil {
+		return err
+	}
+	if at.found {
+		same[at.index].Refs = append(same[at.index].Refs, ref)
+		return nil
+	}
+	d := &description{tid: tid, fd: fd, OpenFile: plugin.OpenFile{
+		ID: len(c.all) + 1, Link: link, Flags: info.Flags &^ unix.O_CLOEXEC, Pos: info.Pos, Stat: st,
+		Refs: []plugin.FileRef{ref}, FDInfo: raw, Inherited: c.inherited(key, tid, fd),
+		Dup: func() (int, error) { return linux.DupFrom(tid, fd) },
+	}}
+	c.all = append(c.all, d)
+	c.byKey[key] = slices.Insert(same, at.index, d)
+	return nil
+}
+
+// inherited returns n+1 for a description that is the agent's own standard
+// descriptor n.
+func (c *fileCollector) inherited(key fileKey, tid, fd int) int {
+	for n, k := range c.stdio {
+		if k != key {
+			continue
+		}
+		if r, err := linux.Kcmp(os.Getpid(), tid, linux.KCMP_FILE, uint64(n), uint64(fd)); err == nil && r == 0 {
+			return n + 1
+		}
+	}
+	return 0
+}
+
+type position struct {
+	index int
+	found bool
+}
+
+// search finds the description of (tid, fd) among those that look the same:
+// kcmp orders them, so that a thousand eventfds cost ten comparisons each.
+func search(same []*description, tid, fd int) (position, error) {
+	var errs []error
+	i, found := sort.Find(len(same), func(i int) int {
+		r, err := linux.Kcmp(tid, same[i].tid, linux.KCMP_FILE, uint64(fd), uint64(same[i].fd))
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+			return 0
+		case r == 1: // less
+			return -1
+		case r == 2: // greater
+			return 1
+		default:
+			return 0
+		}
+	})
+	return position{i, found}, errors.Join(errs...)
+}
+
+// NewFileState returns what the image holds of a description that the plugin
+// owner has claimed.
+func NewFileState(owner string, f plugin.OpenFile) FileState {
+	s := FileState{ID: f.ID, Owner: owner, Link: f.Link, Flags: f.Flags, Pos: f.Pos, Stat: f.Stat}
+	for _, r := range f.Refs {
+		s.Refs = append(s.Refs, FileRef(r))
+	}
+	return s
+}
+
+// OpenFile returns the description as a plugin sees it in a restart.
+func (s *FileState) OpenFile() plugin.OpenFile {
+	f := plugin.OpenFile{ID: s.ID, Link: s.Link, Flags: s.Flags, Pos: s.Pos, Stat: s.Stat}
+	for _, r := range s.Refs {
+		f.Refs = append(f.Refs, plugin.FileRef(r))
+	}
+	return f
+}
+
+// CheckFiles refuses what memory and descriptors together do not allow: the
+// same nameless file mapped shared and open would come back as two. It notes
+// whether the tree has pseudoterminals of its own.
+func (st *State) CheckFiles() error {
+	shared := map[[2]uint64]string{}
+	for i := range st.Processes {
+		for _, m := range st.Processes[i].Maps {
+			if m.Kind == MapObject {
+				shared[[2]uint64{m.Dev, m.Ino}] = m.Path
+			}
+		}
+	}
+	var errs []error
+	for _, f := range st.Files {
+		if path, ok := shared[[2]uint64{f.Stat.Dev, f.Stat.Ino}]; ok {
+			errs = append(errs, &plugin.RefusalError{PID: f.Refs[0].PID, FD: f.Refs[0].FD, Object: f.Link,
+				Reason: fmt.Sprintf("it is also mapped shared (%s), which is not kept yet for a file without a name", path)})
+		}
+		const ptmx = 5<<8 | 2 // makedev(5, 2)
+		if f.Stat.Mode&unix.S_IFMT == unix.S_IFCHR && f.Stat.Rdev == ptmx {
+			st.OwnPtys = true
+		}
+	}
+	return errors.Join(errs...)
+}

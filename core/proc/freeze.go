@@ -1,0 +1,337 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// Tree is a frozen process tree.
+type Tree struct {
+	tr     *Tracer
+	procs  []*Process // parents first
+	byHost map[int]*Process
+	sleeps *Sleeps
+}
+
+// Freeze stops all processes below those that roots lists, until a whole pass
+// finds no new one. On error everything runs on.
+//
+// Parents are stopped before their children: the parent of vfork(2) sits in
+// an uninterruptible wait until its child has called execve(2) or has exited,
+// so that a frozen child would hold it for ever (kernel/fork.c,
+// wait_for_vfork_done).
+func (tr *Tracer) Freeze(ctx context.Context, sleeps *Sleeps, roots func() ([]int, error)) (*Tree, error) {
+	t := &Tree{tr: tr, byHost: map[int]*Process{}, sleeps: sleeps}
+	err := tr.Do(func() error {
+		err := t.freezeAll(ctx, roots)
+		if err != nil {
+			err = errors.Join(err, t.release())
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *Tree) freezeAll(ctx context.Context, roots func() ([]int, error)) error {
+	for {
+		pids, err := roots()
+		if err != nil {
+			return err
+		}
+		before := len(t.procs)
+		for _, pid := range pids {
+			if err := t.freezeBelow(ctx, pid); err != nil {
+				return err
+			}
+		}
+		if len(t.procs) == before {
+			t.sleeps.prune(t)
+			return nil
+		}
+	}
+}
+
+// freezeBelow freezes pid and all its descendants.
+func (t *Tree) freezeBelow(ctx context.Context, pid int) error {
+	if t.byHost[pid] == nil {
+		p, err := t.freezeProcess(ctx, pid)
+		if err != nil || p == nil {
+			return err
+		}
+		t.procs = append(t.procs, p)
+		t.byHost[pid] = p
+	}
+	children, err := procfs.Children(pid)
+	if err != nil && !procfs.IsGone(err) {
+		return err
+	}
+	for _, c := range children {
+		if err := t.freezeBelow(ctx, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// freezeProcess stops all threads of pid. It returns nil for a process that
+// has ended meanwhile: its children are found below whoever adopted them.
+func (t *Tree) freezeProcess(ctx context.Context, pid int) (*Process, error) {
+	p := &Process{host: pid, tr: t.tr, dumpable: -1}
+	err := t.freezeThreads(ctx, p)
+	if err == nil {
+		err = p.readStatus()
+	}
+	if err != nil {
+		err = errors.Join(err, p.release())
+		if procfs.IsGone(err) {
+			return nil, nil
+		}
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Process) readStatus() error {
+	st, err := procfs.ReadStat(p.host)
+	if err != nil {
+		return err
+	}
+	status, err := procfs.ReadStatus(p.host)
+	if err != nil {
+		return err
+	}
+	if len(p.threads) == 0 {
+		if st.State != 'Z' {
+			return fmt.Errorf("pid %d: has no thread to stop: %w", p.host, unix.ESRCH)
+		}
+		p.zombie = true
+	}
+	p.stat, p.status = st, status
+	p.pid, p.parent = status.InnerPID(), st.PPID
+	nested := len(status.NSpid) > 1
+	for _, th := range p.threads {
+		th.TID = th.HostTID
+		if !nested {
+			continue
+		}
+		s, err := procfs.ReadTaskStatus(p.host, th.HostTID)
+		if err != nil {
+			return err
+		}
+		th.TID = s.InnerPID()
+	}
+	return nil
+}
+
+// freezeThreads attaches to and stops all threads of p, again and again until
+// no new one has appeared.
+func (t *Tree) freezeThreads(ctx context.Context, p *Process) error {
+	seen := map[int]bool{}
+	for {
+		tids, err := procfs.Tasks(p.host)
+		if err != nil {
+			return err
+		}
+		tids = slices.DeleteFunc(tids, func(tid int) bool { return seen[tid] })
+		if len(tids) == 0 {
+			break
+		}
+		var fresh []*Thread
+		for _, tid := range tids {
+			seen[tid] = true
+			th, err := t.seize(p, tid)
+			if err != nil {
+				p.threads = append(p.threads, fresh...)
+				return err
+			}
+			if th != nil {
+				fresh = append(fresh, th)
+			}
+		}
+		p.threads = append(p.threads, fresh...)
+		if err := t.awaitStops(ctx, p, fresh); err != nil {
+			return err
+		}
+	}
+	slices.SortFunc(p.threads, func(a, b *Thread) int {
+		if (a.HostTID == p.host) != (b.HostTID == p.host) {
+			if a.HostTID == p.host {
+				return -1
+			}
+			return 1
+		}
+		return a.HostTID - b.HostTID
+	})
+	return nil
+}
+
+// seize attaches to a thread and asks it to stop. It returns nil for one that
+// has ended.
+func (t *Tree) seize(p *Process, tid int) (*Thread, error) {
+	th := &Thread{HostTID: tid, sleep: t.sleeps.before(p.host, tid)}
+	if err := ptrace(ptraceSeize, tid, 0, unix.PTRACE_O_TRACESYSGOOD); err != nil {
+		return nil, whyNotSeized(p.host, tid, err)
+	}
+	if err := ptrace(ptraceInterrupt, tid, 0, 0); err != nil && err != unix.ESRCH {
+		return nil, fmt.Errorf("pid %d tid %d: interrupt: %w", p.host, tid, err)
+	}
+	return th, nil
+}
+
+// whyNotSeized turns the error of PTRACE_SEIZE into nil for a thread that is
+// gone, or a refusal that says what stands in the way.
+func whyNotSeized(pid, tid int, err error) error {
+	s, serr := procfs.ReadTaskStatus(pid, tid)
+	if err == unix.ESRCH || procfs.IsGone(serr) || strings.IndexByte("ZX", s.State) >= 0 {
+		return nil
+	}
+	reason := "may not be traced: it is not dumpable, or belongs to another user (ptrace(2), PTRACE_MODE_ATTACH)"
+	if s.TracerPid != 0 {
+		reason = fmt.Sprintf("is traced by pid %d", s.TracerPid)
+	}
+	return fmt.Errorf("%w: %w", &plugin.RefusalError{PID: s.InnerTGID(), FD: -1,
+		Object: fmt.Sprintf("thread %d (%s)", s.InnerPID(), s.Name), Reason: reason}, err)
+}
+
+// awaitStops waits until fresh stand still and reads their registers. Threads
+// that end meanwhile are taken out of p.
+func (t *Tree) awaitStops(ctx context.Context, p *Process, fresh []*Thread) error {
+	for _, th := range fresh {
+		err := t.awaitStop(ctx, p, th)
+		if errors.Is(err, errGone) || errors.Is(err, unix.ESRCH) {
+			p.threads = slices.DeleteFunc(p.threads, func(x *Thread) bool { return x == th })
+			continue
+		}
+		if err != nil {
+			return explainStuck(p.host, th.HostTID, err)
+		}
+	}
+	return nil
+}
+
+func (t *Tree) awaitStop(ctx context.Context, p *Process, th *Thread) error {
+	sig, err := t.tr.stopAt(ctx, th.HostTID)
+	if err != nil {
+		return err
+	}
+	th.stopSig = sig
+	if th.Regs, err = getRegs(th.HostTID); err != nil {
+		return err
+	}
+	if th.Mask, err = getSigmask(th.HostTID); err != nil {
+		return err
+	}
+	th.stopped = true
+	if err := p.leaveCriticalSection(th); err != nil {
+		return err
+	}
+	if err := t.settleCall(p, th); err != nil {
+		return err
+	}
+	return setRegs(th.HostTID, th.Regs)
+}
+
+func explainStuck(pid, tid int, err error) error {
+	if !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	state := byte('?')
+	if s, serr := procfs.ReadTaskStatus(pid, tid); serr == nil {
+		state = s.State
+	}
+	wchan, _ := procfs.Wchan(pid, tid)
+	return fmt.Errorf("pid %d tid %d: state %c, waits in %s: %w", pid, tid, state, wchan, err)
+}
+
+// leaveCriticalSection moves a thread out of a restartable sequence, rseq(2):
+// the kernel would abort it at the next return to its code, but drops the
+// section when it returns to code of ours. The thread goes on at the abort
+// handler, as after a preemption.
+func (p *Process) leaveCriticalSection(th *Thread) error {
+	rs, err := getRseq(th.HostTID)
+	if err != nil || rs.Addr == 0 {
+		return nil // PTRACE_GET_RSEQ_CONFIGURATION is 5.13 and later
+	}
+	const csOff = 8 // offsetof(struct rseq, rseq_cs)
+	var ptr, cs [32]byte
+	q := &Process{pid: p.pid, host: p.host, tr: p.tr, threads: []*Thread{th}}
+	defer q.closeMem()
+	if err := q.readMem(rs.Addr+csOff, ptr[:8]); err != nil {
+		return nil // the program has unmapped it: the kernel would kill it for that later
+	}
+	at := le.Uint64(ptr[:8])
+	if at == 0 {
+		return nil
+	}
+	if err := q.readMem(at, cs[:]); err != nil {
+		return nil
+	}
+	start, length, abort := le.Uint64(cs[8:]), le.Uint64(cs[16:]), le.Uint64(cs[24:])
+	if th.Regs.PC()-start >= length {
+		return nil
+	}
+	if err := q.writeMem(rs.Addr+csOff, make([]byte, 8)); err != nil {
+		return err
+	}
+	th.Regs.setPC(abort)
+	return nil
+}
+
+// Release lets the whole tree run on.
+func (t *Tree) Release(ctx context.Context) error {
+	return t.tr.Do(func() error {
+		var errs []error
+		for _, p := range t.procs {
+			if !p.zombie {
+				errs = append(errs, p.close(ctx))
+			}
+		}
+		return errors.Join(append(errs, t.release())...)
+	})
+}
+
+func (t *Tree) release() error {
+	var errs []error
+	for _, p := range t.procs {
+		errs = append(errs, p.release())
+	}
+	return errors.Join(errs...)
+}
+
+// Kill ends all processes of the tree while they are stopped.
+func (t *Tree) Kill() error {
+	return t.tr.Do(func() error {
+		var errs []error
+		for _, p := range t.procs {
+			p.closeMem()
+			if p.zombie {
+				continue
+			}
+			if err := unix.Kill(p.host, unix.SIGKILL); err != nil && err != unix.ESRCH {
+				errs = append(errs, fmt.Errorf("pid %d: kill: %w", p.pid, err))
+			}
+		}
+		for _, p := range t.procs {
+			for _, th := range p.threads {
+				_ = detach(th.HostTID) // ESRCH: it is already gone
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// Procs returns the processes that are not zombies, parents first.
+func (t *Tree) Procs() []*Process {
+	return slices.DeleteFunc(slices.Clone(t.procs), func(p *Process) bool { return p.zombie })
+}

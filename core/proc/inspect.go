@@ -1,0 +1,405 @@
+package proc
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/linux"
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// Surroundings is what the agent knows of the place where a tree lives.
+type Surroundings struct {
+	Reference int    // host pid of a process in the namespaces that the tree must share
+	Reaper    int    // pid that a process without a parent in the tree sees as its parent
+	Terminal  uint64 // device of the launching terminal, 0 for none
+}
+
+func refuse(p *Process, object, format string, args ...any) error {
+	return plugin.RefuseProcess(p, object, format, args...)
+}
+
+// Check refuses, by name, what the engine could not bring back. It changes
+// nothing and may be called before Open. All findings are joined.
+func (t *Tree) Check(s Surroundings) error {
+	ref, err := namespacesOf(s.Reference)
+	if err != nil {
+		return err
+	}
+	// The first process of a restored tree made the time namespace, but only
+	// its children are in it.
+	if l, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/time_for_children", s.Reference)); err == nil {
+		ref["time"] = l
+	}
+	var errs []error
+	for _, p := range t.procs {
+		if !p.zombie {
+			errs = append(errs, t.checkProcess(p, ref)...)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+var namespaceKinds = []string{"cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "user", "uts"}
+
+func namespacesOf(pid int) (map[string]string, error) {
+	out := map[string]string{}
+	for _, k := range namespaceKinds {
+		l, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, k))
+		if errors.Is(err, os.ErrNotExist) { // a kernel without this kind, or an exited leader
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out[k] = l
+	}
+	return out, nil
+}
+
+func (t *Tree) checkProcess(p *Process, ref map[string]string) (errs []error) {
+	add := func(object, format string, args ...any) {
+		errs = append(errs, refuse(p, object, format, args...))
+	}
+	if p.status.Seccomp != 0 {
+		add("seccomp filter", "a filter may forbid the system calls of a checkpoint and cannot be read without privileges (seccomp(2))")
+	}
+	if slices.ContainsFunc(p.threads, func(th *Thread) bool { return th.Regs.is32() }) {
+		add("32-bit program", "32-bit programs are not kept yet")
+	}
+	own, err := namespacesOf(p.liveTID())
+	if err != nil {
+		return append(errs, err)
+	}
+	for _, k := range namespaceKinds {
+		if own[k] != ref[k] {
+			add(k+" namespace", "it is in a namespace of its own (%s, the tree's is %s)", own[k], ref[k])
+		}
+	}
+	if root, err := procfs.RootDir(p.liveTID()); err == nil && root != "/" {
+		add("root directory "+root, "chroot(2) is not kept yet")
+	}
+	if cwd, err := procfs.Cwd(p.liveTID()); err == nil && strings.HasSuffix(cwd, " (deleted)") {
+		add("working directory "+cwd, "it is deleted")
+	}
+	if exe, err := procfs.Exe(p.liveTID()); err == nil && strings.HasSuffix(exe, " (deleted)") {
+		add("program file "+exe, "it is deleted, or was replaced since the program started")
+	}
+	errs = append(errs, p.checkCredentials()...)
+	errs = append(errs, p.checkSharing()...)
+	if parent := t.byHost[p.parent]; parent != nil && !parent.zombie {
+		errs = append(errs, p.checkSharedWith(parent)...)
+	}
+	return errs
+}
+
+// checkCredentials refuses what an ordinary user could not give back: a
+// restored tree has one user and one group.
+func (p *Process) checkCredentials() (errs []error) {
+	uid, gid := os.Geteuid(), os.Getegid()
+	if uid == 0 {
+		return nil
+	}
+	for i := range 4 {
+		if p.status.Uid[i] != uid || p.status.Gid[i] != gid {
+			return []error{refuse(p, fmt.Sprintf("credentials uid %v gid %v", p.status.Uid, p.status.Gid),
+				"they differ from the user's own (%d, %d)", uid, gid)}
+		}
+	}
+	return nil
+}
+
+// checkSharing refuses threads that do not share what threads share
+// (clone(2) without CLONE_FILES or CLONE_FS, setuid by system call).
+func (p *Process) checkSharing() (errs []error) {
+	first := p.threads[0]
+	for _, th := range p.threads[1:] {
+		for typ, what := range map[int]string{linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working directory"} {
+			if c, err := linux.Kcmp(first.HostTID, th.HostTID, typ, 0, 0); err == nil && c != 0 {
+				errs = append(errs, refuse(p, fmt.Sprintf("thread %d", th.TID), "it has a %s of its own", what))
+			}
+		}
+		s, err := procfs.ReadTaskStatus(p.host, th.HostTID)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if s.Uid != p.status.Uid || s.Gid != p.status.Gid || s.CapPrm != p.status.CapPrm || s.CapEff != p.status.CapEff {
+			errs = append(errs, refuse(p, fmt.Sprintf("thread %d", th.TID), "its credentials differ from those of its process"))
+		}
+	}
+	return errs
+}
+
+// checkSharedWith refuses processes that share what only threads are given
+// back as shared.
+func (p *Process) checkSharedWith(parent *Process) (errs []error) {
+	for typ, what := range map[int]string{linux.KCMP_VM: "memory (CLONE_VM)", linux.KCMP_FILES: "descriptor table (CLONE_FILES)",
+		linux.KCMP_FS: "working directory (CLONE_FS)", linux.KCMP_SIGHAND: "signal handlers (CLONE_SIGHAND)"} {
+		if c, err := linux.Kcmp(p.liveTID(), parent.liveTID(), typ, 0, 0); err == nil && c == 0 {
+			errs = append(errs, refuse(p, fmt.Sprintf("process sharing with pid %d", parent.pid), "it shares its %s", what))
+		}
+	}
+	return errs
+}
+
+// Open makes every process ready for injection.
+func (t *Tree) Open(ctx context.Context) error {
+	return t.tr.Do(func() error {
+		for _, p := range t.procs {
+			if p.zombie {
+				continue
+			}
+			maps, err := procfs.ReadMaps(p.liveTID())
+			if err != nil {
+				return fmt.Errorf("pid %d: %w", p.pid, err)
+			}
+			if err := p.open(ctx, maps); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Inspect reads everything of the tree that is the engine's: State without
+// Files. The processes must be open.
+func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (*State, error) {
+	st := &State{Arch: arch, Uid: os.Geteuid(), Gid: os.Getegid(), BootID: bootID(), Reaper: s.Reaper, Terminal: s.Terminal != 0}
+	if err := t.readClocks(st, s); err != nil {
+		return nil, err
+	}
+	ms := newMapSaver(t, st, claim)
+	var errs []error
+	for i, p := range t.procs {
+		ps, err := t.inspectProcess(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		ps.Space = uint32(i)
+		if !p.zombie {
+			if ps.Maps, err = ms.maps(ctx, p); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		st.Processes = append(st.Processes, ps)
+		if s.Terminal != 0 && uint64(uint32(p.stat.TTYNr)) == s.Terminal {
+			st.Front = t.innerGroup(p.stat.TPGID)
+		}
+	}
+	ms.finish()
+	if _, err := st.plan(true); err != nil {
+		errs = append(errs, err)
+	}
+	return st, errors.Join(errs...)
+}
+
+// innerGroup returns a process group as the program sees it.
+func (t *Tree) innerGroup(host int) int {
+	for _, p := range t.procs {
+		if p.stat.PGRP == host {
+			return p.status.InnerPGID()
+		}
+	}
+	return 0
+}
+
+func bootID() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(b))
+}
+
+// readClocks notes the clocks as the programs see them, time_namespaces(7).
+func (t *Tree) readClocks(st *State, s Surroundings) error {
+	mono, boot, err := hostClocks()
+	if err != nil {
+		return err
+	}
+	m, b, err := procfs.ReadTimensOffsets(s.Reference)
+	if err != nil && !os.IsNotExist(err) { // a kernel without time namespaces
+		return err
+	}
+	st.Clocks = Clocks{Monotonic: mono + time.Duration(m), Boottime: boot + time.Duration(b), Offset: time.Duration(m)}
+	return nil
+}
+
+// hostClocks returns the clocks without the offsets of any time namespace.
+func hostClocks() (mono, boot time.Duration, err error) {
+	var m, b unix.Timespec
+	if err := errors.Join(unix.ClockGettime(unix.CLOCK_MONOTONIC, &m), unix.ClockGettime(unix.CLOCK_BOOTTIME, &b)); err != nil {
+		return 0, 0, fmt.Errorf("clock_gettime: %w", err)
+	}
+	om, ob, err := procfs.ReadTimensOffsets(os.Getpid())
+	if err != nil && !os.IsNotExist(err) {
+		return 0, 0, err
+	}
+	return time.Duration(m.Nano() - om), time.Duration(b.Nano() - ob), nil
+}
+
+func (t *Tree) inspectProcess(ctx context.Context, p *Process) (ProcessState, error) {
+	ps := ProcessState{PID: p.pid, PGID: p.status.InnerPGID(), SID: p.status.InnerSID(), Zombie: p.zombie,
+		ExitCode: p.stat.ExitCode, LeaderGone: p.leaderGone(), Stopped: p.stopSignal() != 0, Comm: p.stat.Comm,
+		Umask: p.status.Umask, Cred: CredState{Groups: p.status.Groups, Uid: p.status.Uid, Gid: p.status.Gid,
+			Caps: [3]uint64{p.status.CapEff, p.status.CapPrm, p.status.CapInh}}}
+	if parent := t.byHost[p.parent]; parent != nil {
+		ps.PPID = parent.pid
+	}
+	if p.zombie {
+		return ps, nil
+	}
+	if err := p.readProc(&ps); err != nil {
+		return ps, fmt.Errorf("pid %d: %w", p.pid, err)
+	}
+	err := t.tr.Do(func() error {
+		if err := p.askProcess(ctx, &ps); err != nil {
+			return err
+		}
+		for _, th := range p.threads {
+			ts, err := p.inspectThread(ctx, th)
+			if err != nil {
+				return err
+			}
+			ps.Threads = append(ps.Threads, ts)
+		}
+		var err error
+		ps.Pending, err = peekSignals(p.threads[0].HostTID, true)
+		return err
+	})
+	return ps, err
+}
+
+// readProc fills in what /proc and prlimit(2) tell.
+func (p *Process) readProc(ps *ProcessState) (err error) {
+	live := p.liveTID()
+	if ps.Exe, err = procfs.Exe(live); err != nil {
+		return err
+	}
+	if ps.Cwd, err = procfs.Cwd(live); err != nil {
+		return err
+	}
+	if ps.Auxv, err = procfs.Auxv(live); err != nil {
+		return err
+	}
+	st := p.stat
+	if p.leaderGone() {
+		if st, err = procfs.ReadStat(live); err != nil {
+			return err
+		}
+	}
+	ps.MM = MMState{StartCode: st.StartCode, EndCode: st.EndCode, StartData: st.StartData, EndData: st.EndData,
+		StartBrk: st.StartBrk, StartStack: st.StartStack, ArgStart: st.ArgStart, ArgEnd: st.ArgEnd,
+		EnvStart: st.EnvStart, EnvEnd: st.EnvEnd}
+	ps.Prctl.NoNewPrivs = p.status.NoNewPrivs
+	ps.Limits = make([]syscall.Rlimit, rlimNlimits)
+	for i := range ps.Limits {
+		var l unix.Rlimit
+		if err := unix.Prlimit(live, i, nil, &l); err != nil {
+			return fmt.Errorf("prlimit(%d): %w", i, err)
+		}
+		ps.Limits[i] = syscall.Rlimit{Cur: l.Cur, Max: l.Max}
+	}
+	return nil
+}
+
+const (
+	rlimNlimits    = 16 // RLIM_NLIMITS
+	nsig           = 64 // _NSIG of the kernel
+	prGetTidAddr   = 40 // PR_GET_TID_ADDRESS
+	sigactionBytes = 32
+)
+
+// askProcess fills in what only the process itself is told.
+func (p *Process) askProcess(ctx context.Context, ps *ProcessState) error {
+	at := p.inj.scratch()
+	calls := make([]call, 0, nsig+4)
+	for i := range uint64(nsig) {
+		calls = append(calls, sys(unix.SYS_RT_SIGACTION, i+1, 0, at+i*sigactionBytes, 8).as("rt_sigaction"))
+	}
+	flag := at + nsig*sigactionBytes
+	calls = append(calls,
+		sys(unix.SYS_BRK, 0),
+		sys(unix.SYS_PRCTL, unix.PR_GET_DUMPABLE).as("PR_GET_DUMPABLE"),
+		sys(unix.SYS_PRCTL, unix.PR_GET_CHILD_SUBREAPER, flag).as("PR_GET_CHILD_SUBREAPER"),
+		sys(unix.SYS_PRCTL, unix.PR_GET_THP_DISABLE, 0, 0, 0, 0).as("PR_GET_THP_DISABLE"))
+	if err := p.run(ctx, p.threads[0], calls); err != nil {
+		return err
+	}
+	buf := make([]byte, nsig*sigactionBytes+4)
+	if err := p.readMem(at, buf); err != nil {
+		return err
+	}
+	for i := range nsig {
+		ps.Actions = append(ps.Actions, buf[i*sigactionBytes:(i+1)*sigactionBytes])
+	}
+	ps.Prctl.Subreaper = le.Uint32(buf[nsig*sigactionBytes:]) != 0
+	asked := calls[nsig:]
+	ps.MM.Brk = uint64(asked[0].ret)
+	ps.Prctl.Dumpable = asked[1].ret
+	if p.dumpable >= 0 {
+		ps.Prctl.Dumpable = p.dumpable
+	}
+	ps.Prctl.THPDisable = asked[3].ret != 0
+	return nil
+}
+
+func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState, err error) {
+	ts = ThreadState{TID: th.TID, Regs: th.Regs, Mask: th.Mask, Sleep: th.sleep}
+	if ts.Comm, err = procfs.Comm(p.host, th.HostTID); err != nil {
+		return ts, err
+	}
+	for _, n := range extraNotes {
+		b := make([]byte, n.room)
+		k, err := getRegset(th.HostTID, n.note, b)
+		if err != nil {
+			return ts, fmt.Errorf("tid %d: read register set %#x: %w", th.TID, n.note, err)
+		}
+		ts.Extra = append(ts.Extra, RegSet{n.note, slices.Clone(b[:k])})
+	}
+	if ts.Rseq, err = getRseq(th.HostTID); err != nil {
+		return ts, err
+	}
+	if ts.Robust[0], ts.Robust[1], err = robustList(th.HostTID); err != nil {
+		return ts, err
+	}
+	if ts.Pending, err = peekSignals(th.HostTID, false); err != nil {
+		return ts, err
+	}
+	at := p.inj.scratch()
+	const altSize = 24 // sizeof(stack_t)
+	calls := []call{
+		sys(unix.SYS_SIGALTSTACK, 0, at).as("sigaltstack"),
+		sys(unix.SYS_PRCTL, prGetTidAddr, at+altSize).as("PR_GET_TID_ADDRESS"),
+		sys(unix.SYS_PRCTL, unix.PR_GET_PDEATHSIG, at+altSize+8).as("PR_GET_PDEATHSIG"),
+	}
+	if err := p.run(ctx, th, calls); err != nil {
+		return ts, err
+	}
+	buf := make([]byte, altSize+12)
+	if err := p.readMem(at, buf); err != nil {
+		return ts, err
+	}
+	ts.AltStack = buf[:altSize:altSize]
+	ts.TIDAddr = le.Uint64(buf[altSize:])
+	ts.PDeathSig = int(le.Uint32(buf[altSize+8:]))
+	return ts, nil
+}
+
+// vdsoSum is a checksum of the vdso: another one means another kernel.
+func (p *Process) vdsoSum(v procfs.VMA) ([]byte, error) {
+	b := make([]byte, v.Len())
+	if err := p.readMem(v.Start, b); err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(b)
+	return sum[:], nil
+}

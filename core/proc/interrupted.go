@@ -1,0 +1,294 @@
+package proc
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
+)
+
+// Results of an interrupted system call as a tracer sees them at a
+// PTRACE_EVENT_STOP (include/linux/errno.h). The kernel acts on them when the
+// thread goes on with orig_rax in place: the first three run the call again,
+// the last continues it by restart_syscall(2) from a block that only the
+// kernel has.
+const (
+	errRestartSys    = syscall.Errno(512)
+	errRestartNointr = syscall.Errno(513)
+	errRestartNohand = syscall.Errno(514)
+	errRestartBlock  = syscall.Errno(516)
+)
+
+// Sleep is a call that the kernel would continue from a restart block. In a
+// new process it is issued again with what remains.
+type Sleep struct {
+	Nr        uint64        `json:"nr"`        // of the call as the program issued it
+	Remaining time.Duration `json:"remaining"` // -1: no limit, or absolute
+
+	wchan   string        // where the thread slept, read before it was stopped
+	elapsed time.Duration // since it last went to sleep
+}
+
+// Sleeps remembers the deadlines of sleeping threads from one checkpoint to
+// the next: after its first restart in place a sleep shows neither its call
+// nor when it began. It belongs to the tracer's thread.
+type Sleeps struct {
+	of map[int]deadline // by host tid
+}
+
+type deadline struct {
+	nr uint64
+	at time.Time // zero: none
+}
+
+// NewSleeps returns an empty memory.
+func NewSleeps() *Sleeps { return &Sleeps{of: map[int]deadline{}} }
+
+// before notes what is only seen while the thread still sleeps. It returns
+// nil for a thread that runs.
+func (s *Sleeps) before(pid, tid int) *Sleep {
+	w, err := procfs.Wchan(pid, tid)
+	if err != nil || w == "" || w == "0" {
+		return nil
+	}
+	sl := &Sleep{wchan: w}
+	if theirs, err := procfs.ExecStart(pid, tid); err == nil {
+		if own, err := procfs.ExecStart(unix.Getpid(), unix.Gettid()); err == nil && own > theirs {
+			sl.elapsed = own - theirs
+		}
+	}
+	return sl
+}
+
+// note remembers the deadline of a sleep until it ends.
+func (s *Sleeps) note(hostTID int, sl *Sleep) {
+	d := deadline{nr: sl.Nr}
+	if sl.Remaining >= 0 {
+		d.at = time.Now().Add(sl.Remaining)
+	}
+	s.of[hostTID] = d
+}
+
+// prune forgets the threads that are not in t, or sleep no more.
+func (s *Sleeps) prune(t *Tree) {
+	keep := map[int]deadline{}
+	for _, p := range t.procs {
+		for _, th := range p.threads {
+			if d, ok := s.of[th.HostTID]; ok && th.sleep != nil {
+				keep[th.HostTID] = d
+			}
+		}
+	}
+	s.of = keep
+}
+
+// settleCall puts the registers of a thread whose system call was interrupted
+// by our stop so that the program does not notice, and finds out what remains
+// of a sleep. Where the kernel answers EINTR to a stop without a signal
+// (signal(7), "Interruption of system calls by stop signals"), the call is
+// run again as issued.
+func (t *Tree) settleCall(p *Process, th *Thread) error {
+	before := th.sleep
+	th.sleep = nil
+	nr, in := th.Regs.SyscallNr()
+	if !in {
+		return nil
+	}
+	switch syscall.Errno(-th.Regs.ret()) {
+	case errRestartBlock:
+		if before == nil {
+			before = &Sleep{}
+		}
+		th.sleep = t.describeSleep(p, th, nr, before)
+		t.sleeps.note(th.HostTID, th.sleep)
+	case unix.EINTR:
+		if !hasHandledSignal(p.host, th.HostTID) {
+			shortenTimeout(&th.Regs, nr, before)
+			th.Regs.rerun()
+		}
+	}
+	return nil
+}
+
+// hasHandledSignal says whether a signal with a handler waits to be
+// delivered to the thread: its EINTR is the program's.
+func hasHandledSignal(pid, tid int) bool {
+	s, err := procfs.ReadTaskStatus(pid, tid)
+	return err == nil && (s.SigPnd|s.ShdPnd)&^s.SigBlk&s.SigCgt != 0
+}
+
+// shortenTimeout takes the time that has passed off the time-out of
+// epoll_wait(2), given in milliseconds in a register: a loop of checkpoints
+// shorter than the time-out would else never let it end.
+func shortenTimeout(r *Regs, nr uint64, before *Sleep) {
+	if before == nil || (nr != sysEpollWait && nr != unix.SYS_EPOLL_PWAIT) {
+		return
+	}
+	if ms := int32(r.arg(3)); ms > 0 {
+		r.setArg(3, uint64(max(int64(ms)-before.elapsed.Milliseconds(), 0)))
+	}
+}
+
+// describeSleep finds the call and the remaining time of a sleep.
+func (t *Tree) describeSleep(p *Process, th *Thread, nr uint64, before *Sleep) *Sleep {
+	if nr == restartNr {
+		if d, ok := t.sleeps.of[th.HostTID]; ok {
+			sl := &Sleep{Nr: d.nr, Remaining: -1}
+			if !d.at.IsZero() {
+				sl.Remaining = max(time.Until(d.at), 0)
+			}
+			return sl
+		}
+		nr = guessCall(&th.Regs, before.wchan)
+	}
+	sl := &Sleep{Nr: nr, Remaining: -1}
+	if total, ok := p.timeout(th, nr); ok {
+		sl.Remaining = max(total-before.elapsed, 0)
+	}
+	if rest, ok := p.remainder(th, nr); ok {
+		sl.Remaining = rest
+	}
+	return sl
+}
+
+// guessCall names the call of a thread that something else than a checkpoint
+// has stopped and continued before: only the place where it waits tells.
+func guessCall(r *Regs, wchan string) uint64 {
+	switch {
+	case strings.Contains(wchan, "poll"):
+		return sysPoll
+	case strings.Contains(wchan, "futex"):
+		return unix.SYS_FUTEX
+	case r.arg(0) < 16: // a clock, not a pointer
+		return unix.SYS_CLOCK_NANOSLEEP
+	default:
+		return unix.SYS_NANOSLEEP
+	}
+}
+
+// futexCmdMask hides FUTEX_PRIVATE_FLAG and FUTEX_CLOCK_REALTIME, futex(2).
+const (
+	futexCmdMask = ^uint64(128 | 256)
+	futexWait    = 0
+)
+
+// timeout returns the relative time-out of a call as it was issued, and false
+// where it has none or an absolute one.
+func (p *Process) timeout(th *Thread, nr uint64) (time.Duration, bool) {
+	r := &th.Regs
+	switch nr {
+	case sysPoll:
+		ms := int32(r.arg(2))
+		return time.Duration(ms) * time.Millisecond, ms >= 0
+	case unix.SYS_NANOSLEEP:
+		return p.timespec(r.arg(0))
+	case unix.SYS_CLOCK_NANOSLEEP:
+		return p.timespec(r.arg(2))
+	case unix.SYS_FUTEX:
+		if r.arg(1)&futexCmdMask == futexWait && r.arg(3) != 0 {
+			return p.timespec(r.arg(3))
+		}
+	}
+	return 0, false
+}
+
+// remainder returns what the kernel wrote as the remaining time when it
+// interrupted the sleep, nanosleep(2).
+func (p *Process) remainder(th *Thread, nr uint64) (time.Duration, bool) {
+	var at uint64
+	switch nr {
+	case unix.SYS_NANOSLEEP:
+		at = th.Regs.arg(1)
+	case unix.SYS_CLOCK_NANOSLEEP:
+		at = th.Regs.arg(3)
+	}
+	if at == 0 {
+		return 0, false
+	}
+	return p.timespec(at)
+}
+
+func (p *Process) timespec(addr uint64) (time.Duration, bool) {
+	var b [16]byte
+	q := &Process{pid: p.pid, host: p.host, tr: p.tr, threads: p.threads}
+	defer q.closeMem()
+	if err := q.readMem(addr, b[:]); err != nil {
+		return 0, false
+	}
+	return time.Duration(le.Uint64(b[:]))*time.Second + time.Duration(le.Uint64(b[8:])), true
+}
+
+// rearm issues the call of a sleeping thread again with what remains, with an
+// interrupt already waiting: it returns at once and leaves a restart block.
+// The thread's own registers come back afterwards, so that the kernel
+// continues the sleep by restart_syscall(2). If the call ends instead, its
+// result is the program's.
+func (p *Process) rearm(ctx context.Context, sleeps *Sleeps, th *Thread) error {
+	sl := th.sleep
+	args, err := p.remainingArgs(th)
+	if err != nil {
+		return err
+	}
+	r := th.Regs
+	r.atSyscall(p.inj.insn, uintptr(sl.Nr), args)
+	if err := setRegs(th.HostTID, r); err != nil {
+		return err
+	}
+	if err := setSigmask(th.HostTID, injMask); err != nil {
+		return err
+	}
+	if err := ptrace(unix.PTRACE_SYSCALL, th.HostTID, 0, 0); err != nil {
+		return err
+	}
+	ws, err := p.tr.wait(ctx, th.HostTID)
+	if err != nil {
+		return err
+	}
+	if ws.StopSignal() != unix.SIGTRAP|0x80 {
+		return fmt.Errorf("tid %d: re-arm call %d: unexpected stop %#x", th.TID, sl.Nr, uint32(ws))
+	}
+	if err := p.interrupt(ctx, th); err != nil {
+		return err
+	}
+	now, err := getRegs(th.HostTID)
+	if err != nil {
+		return err
+	}
+	if syscall.Errno(-now.ret()) != errRestartBlock {
+		th.Regs.setRet(now.ret())
+		th.Regs.setSyscallNr(nrNone)
+	}
+	sleeps.note(th.HostTID, sl)
+	return nil
+}
+
+// remainingArgs returns the arguments of the call with the remaining time.
+func (p *Process) remainingArgs(th *Thread) (args [6]uint64, err error) {
+	sl := th.sleep
+	for i := range args {
+		args[i] = th.Regs.arg(i)
+	}
+	if sl.Remaining >= 0 {
+		sec, nsec := uint64(sl.Remaining/time.Second), uint64(sl.Remaining%time.Second)
+		ts := le.AppendUint64(le.AppendUint64(nil, sec), nsec)
+		if err := p.writeMem(p.inj.scratch(), ts); err != nil {
+			return args, err
+		}
+		switch sl.Nr {
+		case sysPoll:
+			args[2] = uint64((sl.Remaining + time.Millisecond - 1) / time.Millisecond)
+		case unix.SYS_NANOSLEEP:
+			args[0] = p.inj.scratch()
+		case unix.SYS_CLOCK_NANOSLEEP:
+			args[2] = p.inj.scratch()
+		case unix.SYS_FUTEX:
+			args[3] = p.inj.scratch()
+		}
+	}
+	return args, nil
+}

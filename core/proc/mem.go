@@ -1,0 +1,67 @@
+package proc
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func (p *Process) openMem() error {
+	if p.inj.mem != nil {
+		return nil
+	}
+	f, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", p.liveTID()), os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("pid %d: %w", p.pid, err)
+	}
+	p.inj.mem = f
+	return nil
+}
+
+// readMem fills buf from the address addr. process_vm_readv is the fast way;
+// /proc/PID/mem reads what the process itself may not (PROT_NONE).
+func (p *Process) readMem(addr uint64, buf []byte) error {
+	if len(buf) == 0 {
+		return nil
+	}
+	local := []unix.Iovec{{Base: &buf[0], Len: uint64(len(buf))}}
+	remote := []unix.RemoteIovec{{Base: uintptr(addr), Len: len(buf)}}
+	n, err := unix.ProcessVMReadv(p.liveTID(), local, remote, 0)
+	if err == nil && n == len(buf) {
+		return nil
+	}
+	if err := p.openMem(); err != nil {
+		return err
+	}
+	if _, err := p.inj.mem.ReadAt(buf, int64(addr)); err != nil {
+		return fmt.Errorf("pid %d: read memory at %#x: %w", p.pid, addr, unwrapPath(err))
+	}
+	return nil
+}
+
+func (p *Process) writeMem(addr uint64, buf []byte) error {
+	if err := p.openMem(); err != nil {
+		return err
+	}
+	if _, err := p.inj.mem.WriteAt(buf, int64(addr)); err != nil {
+		return fmt.Errorf("pid %d: write memory at %#x: %w", p.pid, addr, unwrapPath(err))
+	}
+	return nil
+}
+
+func unwrapPath(err error) error {
+	var pe *os.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
+}
+
+func (p *Process) closeMem() {
+	if p.inj.mem != nil {
+		p.inj.mem.Close()
+		p.inj.mem = nil
+	}
+}

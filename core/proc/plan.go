@@ -1,0 +1,63 @@
+package proc
+
+import (
+	"fmt"
+	"os"
+)
+
+// plan returns the steps that make the tree of the image. With inherit a
+// session whose leader is outside the tree, as the shell's that launched it,
+// becomes the agent's own, so that its terminal stays the controlling one:
+// the kernel gives a terminal to no other session (ioctl_tty(2), TIOCSCTTY).
+func (st *State) plan(inherit bool) ([]step, error) {
+	pids, used := map[int]bool{}, map[int]bool{}
+	for _, p := range st.Processes {
+		pids[p.PID], used[p.PID] = true, true
+		for _, th := range p.Threads {
+			used[th.TID] = true
+		}
+	}
+	nodes := make([]node, len(st.Processes))
+	for i, p := range st.Processes {
+		n := node{pid: p.PID, ppid: p.PPID, pgid: p.PGID, sid: p.SID, subreaper: p.Prctl.Subreaper}
+		if inherit && !pids[p.SID] {
+			n.sid = 0
+		}
+		if n.sid == 0 && !pids[n.pgid] {
+			n.pgid = 0
+		}
+		nodes[i] = n
+	}
+	return planTree(nodes, st.Reaper, used)
+}
+
+// GroupOf returns the process group of a process, both as the program sees
+// them.
+func (st *State) GroupOf(pid int) int {
+	for i := range st.Processes {
+		if st.Processes[i].PID == pid {
+			return st.Processes[i].PGID
+		}
+	}
+	return 0
+}
+
+// IDsFree says whether no process or thread here has an id of the image.
+func (st *State) IDsFree() bool {
+	taken := func(id int) bool {
+		_, err := os.Lstat(fmt.Sprintf("/proc/%d", id)) // of threads too
+		return err == nil
+	}
+	for i := range st.Processes {
+		p := &st.Processes[i]
+		if taken(p.PID) {
+			return false
+		}
+		for _, t := range p.Threads {
+			if taken(t.TID) {
+				return false
+			}
+		}
+	}
+	return true
+}

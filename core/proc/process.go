@@ -1,0 +1,215 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// breakOffTimeout bounds the wait for a thread to stop after an injected call
+// was interrupted.
+const breakOffTimeout = 5 * time.Second
+
+// Thread is a stopped thread.
+type Thread struct {
+	TID     int // as the program sees it
+	HostTID int
+
+	// Regs and Mask are what the thread goes on with. Interrupted system
+	// calls are already put right in Regs.
+	Regs Regs
+	Mask uint64
+
+	stopped bool           // Regs and Mask have been read
+	stopSig syscall.Signal // of its group stop, 0 where it is not stopped
+	sleep   *Sleep         // where it sleeps in a call that the kernel restarts by a restart block
+}
+
+// Process is a stopped process, or a zombie. It implements plugin.Process.
+type Process struct {
+	pid     int // as the program sees it
+	host    int
+	parent  int // host pid of its parent
+	zombie  bool
+	threads []*Thread // the leader first, unless it has exited
+
+	tr       *Tracer
+	status   procfs.Status
+	stat     procfs.Stat
+	inj      injection
+	dumpable int64 // the value to put back; -1: untouched
+}
+
+var _ plugin.Process = (*Process)(nil)
+
+// PID implements plugin.Process.
+func (p *Process) PID() int { return p.pid }
+
+// HostPID implements plugin.Process.
+func (p *Process) HostPID() int { return p.host }
+
+// liveTID is the host id of a thread that still has the memory: a leader that
+// has exited shows none.
+func (p *Process) liveTID() int {
+	if len(p.threads) == 0 {
+		return p.host
+	}
+	return p.threads[0].HostTID
+}
+
+// leaderGone says whether the thread-group leader has exited before others.
+func (p *Process) leaderGone() bool {
+	return !p.zombie && len(p.threads) > 0 && p.threads[0].HostTID != p.host
+}
+
+// stopSignal returns the signal of the group stop the process is in, or 0.
+func (p *Process) stopSignal() syscall.Signal {
+	for _, th := range p.threads {
+		if th.stopSig != 0 {
+			return th.stopSig
+		}
+	}
+	return 0
+}
+
+// Threads implements plugin.Process.
+func (p *Process) Threads() []plugin.Thread {
+	out := make([]plugin.Thread, len(p.threads))
+	for i, th := range p.threads {
+		out[i] = plugin.Thread{TID: th.TID, HostTID: th.HostTID}
+	}
+	return out
+}
+
+// ReadAt implements plugin.Process.
+func (p *Process) ReadAt(b []byte, addr int64) (int, error) {
+	if err := p.readMem(uint64(addr), b); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// WriteAt implements plugin.Process.
+func (p *Process) WriteAt(b []byte, addr int64) (int, error) {
+	if err := p.writeMem(uint64(addr), b); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+// Scratch implements plugin.Process.
+func (p *Process) Scratch() (addr uint64, size int) { return p.inj.scratch(), blobScratch }
+
+// Syscall implements plugin.Process.
+func (p *Process) Syscall(ctx context.Context, nr uintptr, args ...uintptr) (uintptr, error) {
+	c := plugin.Call{Nr: nr}
+	copy(c.Args[:], args)
+	calls := []plugin.Call{c}
+	err := p.Batch(ctx, calls)
+	if calls[0].Err != 0 {
+		return calls[0].Ret, calls[0].Err
+	}
+	return calls[0].Ret, err
+}
+
+// Batch implements plugin.Process.
+func (p *Process) Batch(ctx context.Context, calls []plugin.Call) error {
+	if p.inj.base == 0 {
+		return fmt.Errorf("pid %d: the process is not open for injection", p.pid)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	run := make([]call, len(calls))
+	for i, c := range calls {
+		run[i] = call{nr: c.Nr, ret: recordPending}
+		for j, a := range c.Args {
+			run[i].args[j] = uint64(a)
+		}
+		if !c.MayFail {
+			run[i].flags = callStop
+		}
+	}
+	err := p.tr.Do(func() error { return p.run(ctx, p.threads[0], run) })
+	for i, c := range run {
+		calls[i].Ret, calls[i].Err = uintptr(c.ret), 0
+		if c.ret == recordPending {
+			calls[i].Ret = 0
+		} else if c.err() != nil {
+			calls[i].Err = syscall.Errno(-c.ret)
+		}
+	}
+	return err
+}
+
+// open makes the process ready for injection.
+func (p *Process) open(ctx context.Context, maps []procfs.VMA) error {
+	insn, err := p.findInsn(maps)
+	if err != nil {
+		return err
+	}
+	p.inj.insn = insn
+	if err := p.makeReadable(ctx); err != nil {
+		return err
+	}
+	return p.mapBlob(ctx, 0)
+}
+
+// makeReadable makes /proc/PID/mem of a process that is not dumpable open to
+// us: its files in /proc belong to root (ptrace(2), proc(5)).
+func (p *Process) makeReadable(ctx context.Context) error {
+	err := p.openMem()
+	if !errors.Is(err, unix.EACCES) {
+		return err
+	}
+	old, err := p.single(ctx, p.threads[0], sys(unix.SYS_PRCTL, unix.PR_GET_DUMPABLE).as("PR_GET_DUMPABLE"))
+	if err != nil {
+		return err
+	}
+	if _, err := p.single(ctx, p.threads[0], sys(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 1).as("PR_SET_DUMPABLE")); err != nil {
+		return err
+	}
+	p.dumpable = old
+	return p.openMem()
+}
+
+// close undoes open.
+func (p *Process) close(ctx context.Context) error {
+	err := p.unmapBlob(ctx)
+	if p.dumpable >= 0 {
+		_, err2 := p.single(ctx, p.threads[0], sys(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, uint64(p.dumpable)).as("PR_SET_DUMPABLE"))
+		err = errors.Join(err, err2)
+		p.dumpable = -1
+	}
+	if p.inj.mem != nil {
+		p.inj.mem.Close()
+		p.inj.mem = nil
+	}
+	return err
+}
+
+// release lets every thread run on with its own registers and mask.
+func (p *Process) release() error {
+	var errs []error
+	for _, th := range p.threads {
+		if !th.stopped {
+			p.tr.letGoLate(th.HostTID)
+			continue
+		}
+		err := p.own(th)
+		if err2 := detach(th.HostTID); err == nil {
+			err = err2
+		}
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("pid %d tid %d: release: %w", p.pid, th.TID, err))
+		}
+	}
+	return errors.Join(errs...)
+}

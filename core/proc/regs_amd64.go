@@ -1,0 +1,173 @@
+package proc
+
+import (
+	"encoding/binary"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Regs are the general registers in the order of struct user_regs_struct.
+type Regs struct {
+	R15     uint64 `json:"r15"`
+	R14     uint64 `json:"r14"`
+	R13     uint64 `json:"r13"`
+	R12     uint64 `json:"r12"`
+	Rbp     uint64 `json:"rbp"`
+	Rbx     uint64 `json:"rbx"`
+	R11     uint64 `json:"r11"`
+	R10     uint64 `json:"r10"`
+	R9      uint64 `json:"r9"`
+	R8      uint64 `json:"r8"`
+	Rax     uint64 `json:"rax"`
+	Rcx     uint64 `json:"rcx"`
+	Rdx     uint64 `json:"rdx"`
+	Rsi     uint64 `json:"rsi"`
+	Rdi     uint64 `json:"rdi"`
+	OrigRax uint64 `json:"orig_rax"`
+	Rip     uint64 `json:"rip"`
+	Cs      uint64 `json:"cs"`
+	Eflags  uint64 `json:"eflags"`
+	Rsp     uint64 `json:"rsp"`
+	Ss      uint64 `json:"ss"`
+	FsBase  uint64 `json:"fs_base"`
+	GsBase  uint64 `json:"gs_base"`
+	Ds      uint64 `json:"ds"`
+	Es      uint64 `json:"es"`
+	Fs      uint64 `json:"fs"`
+	Gs      uint64 `json:"gs"`
+}
+
+const (
+	arch           = "amd64"
+	ntX86Xstate    = 0x202
+	nrNone         = ^uint64(0) // orig_rax outside a system call
+	syscallInsnLen = 2
+)
+
+// syscallInsn is the instruction that enters the kernel.
+var syscallInsn = []byte{0x0f, 0x05}
+
+// extraNotes are the register sets beside the general ones, with the room to
+// read each.
+var extraNotes = []struct {
+	note uint32
+	room int
+}{{ntX86Xstate, 64 << 10}}
+
+func (r *Regs) bytes() []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(r)), unsafe.Sizeof(*r))
+}
+
+// PC returns the instruction pointer.
+func (r *Regs) PC() uint64 { return r.Rip }
+
+func (r *Regs) setPC(a uint64) { r.Rip = a }
+
+// SyscallNr returns the number of the system call that the stop interrupted,
+// and false where there is none.
+func (r *Regs) SyscallNr() (uint64, bool) {
+	return r.OrigRax, int64(r.OrigRax) >= 0
+}
+
+func (r *Regs) setSyscallNr(nr uint64) { r.OrigRax = nr }
+
+// ret returns the result of the system call, a negative errno on failure.
+func (r *Regs) ret() int64 { return int64(r.Rax) }
+
+func (r *Regs) setRet(v int64) { r.Rax = uint64(v) }
+
+func (r *Regs) arg(i int) uint64 {
+	return [6]uint64{r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9}[i]
+}
+
+func (r *Regs) setArg(i int, v uint64) {
+	*[6]*uint64{&r.Rdi, &r.Rsi, &r.Rdx, &r.R10, &r.R8, &r.R9}[i] = v
+}
+
+// atSyscall sets the registers to run one system call with the instruction at
+// insn, outside of any restart logic.
+func (r *Regs) atSyscall(insn uint64, nr uintptr, args [6]uint64) {
+	r.Rip, r.Rax, r.OrigRax = insn, uint64(nr), nrNone
+	for i, a := range args {
+		r.setArg(i, a)
+	}
+}
+
+// atBatch sets the registers to run n records in the blob.
+func (r *Regs) atBatch(entry, records uint64, n int, tgid, tid int, escape uint64) {
+	r.Rip, r.OrigRax = entry, nrNone
+	r.Rbx, r.R12, r.R15 = records, uint64(n), 0
+	r.R13, r.R14, r.Rbp = uint64(tgid), uint64(tid), escape
+	r.Eflags &^= 1 << 10 // DF
+}
+
+// atReaper sets the registers to run the reaper of the blob.
+func (r *Regs) atReaper(entry, scratch uint64, report int) {
+	r.Rip, r.OrigRax = entry, nrNone
+	r.Rbx, r.R12 = scratch, uint64(report)
+}
+
+// park sets the registers to wait in the pause loop of the blob.
+func (r *Regs) park(entry uint64) { r.Rip, r.OrigRax = entry, nrNone }
+
+// rerun makes the thread execute its interrupted system call again, as the
+// program issued it.
+func (r *Regs) rerun() {
+	r.Rax, r.OrigRax = r.OrigRax, nrNone
+	r.Rip -= syscallInsnLen
+}
+
+// interrupted says whether the thread's system call has failed with EINTR.
+func (r *Regs) interrupted() bool {
+	_, in := r.SyscallNr()
+	return in && r.ret() == -int64(unix.EINTR)
+}
+
+// is32 says whether the thread runs 32-bit code (cs of the compatibility
+// segment, __USER32_CS).
+func (r *Regs) is32() bool { return r.Cs == 0x23 }
+
+// restartNr is the number of restart_syscall(2).
+const restartNr = unix.SYS_RESTART_SYSCALL
+
+// escapeCode is machine code for addr that gives the thread its registers and
+// mask back without a tracer. It ends in the data it uses.
+func escapeCode(addr uint64, r Regs, mask uint64) []byte {
+	switch syscall.Errno(-r.ret()) {
+	case errRestartSys, errRestartNointr, errRestartNohand:
+		if _, in := r.SyscallNr(); in {
+			r.rerun()
+		}
+	case errRestartBlock:
+		if _, in := r.SyscallNr(); in {
+			r.OrigRax = restartNr
+			r.rerun()
+		}
+	}
+	const dataOff = 224 // mask, flags, rip
+	le := binary.LittleEndian
+	c := make([]byte, 0, dataOff+24)
+	imm64 := func(rex, op byte, v uint64) { c = le.AppendUint64(append(c, rex, op), v) }
+	c = append(c, 0xb8, unix.SYS_RT_SIGPROCMASK, 0, 0, 0) // mov eax, nr
+	c = append(c, 0xbf, 2, 0, 0, 0)                       // mov edi, SIG_SETMASK
+	imm64(0x48, 0xbe, addr+dataOff)                       // mov rsi, &mask
+	c = append(c, 0x31, 0xd2)                             // xor edx, edx
+	c = append(c, 0x41, 0xba, 8, 0, 0, 0)                 // mov r10d, 8
+	c = append(c, 0x0f, 0x05)                             // syscall
+	imm64(0x48, 0xbc, addr+dataOff+8)                     // mov rsp, &flags
+	c = append(c, 0x9d)                                   // popfq
+	for i, v := range []uint64{r.Rax, r.Rcx, r.Rdx, r.Rbx, r.Rsp, r.Rbp, r.Rsi, r.Rdi} {
+		imm64(0x48, 0xb8+byte(i), v)
+	}
+	for i, v := range []uint64{r.R8, r.R9, r.R10, r.R11, r.R12, r.R13, r.R14, r.R15} {
+		imm64(0x49, 0xb8+byte(i), v)
+	}
+	c = append(c, 0xff, 0x25) // jmp [rip+disp32]
+	c = le.AppendUint32(c, uint32(dataOff+16-len(c)-4))
+	c = c[:dataOff]
+	c = le.AppendUint64(c, mask)
+	c = le.AppendUint64(c, r.Eflags)
+	return le.AppendUint64(c, r.Rip)
+}

@@ -1,0 +1,427 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// MapReopen asks the plugin owner for the file of a mapping it had claimed.
+type MapReopen func(ctx context.Context, owner string, p plugin.Process, m plugin.Mapping) (fd int, err error)
+
+// memoryRestorer holds what is open while memory is made.
+type memoryRestorer struct {
+	*Restorer
+	objects  []*os.File // in the order of State.Objects
+	readonly []*os.File // the same, opened for reading only, where needed
+	claimed  map[mapKey]int
+}
+
+type mapKey struct {
+	pid   int
+	start uint64
+}
+
+// Memory gives every process its mappings and their content.
+func (r *Restorer) Memory(ctx context.Context, reopen MapReopen, progress func(done, total int64)) error {
+	m := &memoryRestorer{Restorer: r, claimed: map[mapKey]int{}}
+	defer m.close()
+	if err := r.remakeFiles(); err != nil {
+		return err
+	}
+	if err := m.makeObjects(); err != nil {
+		return err
+	}
+	if err := m.reopenClaimed(ctx, reopen); err != nil {
+		return err
+	}
+	for i := range r.st.Processes {
+		ps := &r.st.Processes[i]
+		if ps.Zombie {
+			continue
+		}
+		if err := r.tr.Do(func() error { return m.mapProcess(ctx, r.byPID[ps.PID], ps) }); err != nil {
+			return fmt.Errorf("memory: %w", err)
+		}
+	}
+	if err := m.fill(ctx, progress); err != nil {
+		return err
+	}
+	return r.tr.Do(func() error { return m.lockMemory(ctx) })
+}
+
+func (m *memoryRestorer) close() {
+	for _, f := range append(m.objects, m.readonly...) {
+		if f != nil {
+			f.Close()
+		}
+	}
+	for _, fd := range m.claimed {
+		unix.Close(fd)
+	}
+}
+
+// remakeFiles makes small shared files again that others have removed.
+func (r *Restorer) remakeFiles() error {
+	for _, f := range r.st.Refs {
+		if f.Content == nil {
+			continue
+		}
+		name := r.Root() + f.Path
+		out, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if errors.Is(err, os.ErrExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("make %s again: %w", f.Path, err)
+		}
+		_, err = out.Write(f.Content)
+		if err = errors.Join(err, out.Close()); err != nil {
+			return fmt.Errorf("make %s again: %w", f.Path, err)
+		}
+	}
+	return nil
+}
+
+// makeObjects makes the shared memory in the agent. memfd_create(2) gives what
+// MAP_SHARED|MAP_ANONYMOUS gives, with a descriptor.
+func (m *memoryRestorer) makeObjects() error {
+	m.readonly = make([]*os.File, len(m.st.Objects))
+	for _, o := range m.st.Objects {
+		fd, err := unix.MemfdCreate(path.Base(o.Name), unix.MFD_CLOEXEC)
+		if err != nil {
+			return fmt.Errorf("shared memory %s: memfd_create: %w", o.Name, err)
+		}
+		f := os.NewFile(uintptr(fd), o.Name)
+		m.objects = append(m.objects, f)
+		if err := f.Truncate(int64(o.Size)); err != nil {
+			return fmt.Errorf("shared memory %s: %w", o.Name, err)
+		}
+	}
+	return nil
+}
+
+func (m *memoryRestorer) reopenClaimed(ctx context.Context, reopen MapReopen) error {
+	for i := range m.st.Processes {
+		ps := &m.st.Processes[i]
+		for _, ms := range ps.Maps {
+			if ms.Kind != MapPlugin {
+				continue
+			}
+			fd, err := reopen(ctx, ms.Owner, m.byPID[ps.PID], plugin.Mapping{Start: ms.Start, End: ms.End, Prot: ms.Prot,
+				Shared: ms.Shared, Offset: ms.Offset, Dev: ms.Dev, Ino: ms.Ino, Path: ms.Path, Flags: ms.Flags})
+			if err != nil {
+				return err
+			}
+			m.claimed[mapKey{ps.PID, ms.Start}] = fd
+		}
+	}
+	return nil
+}
+
+// mapProcess makes all mappings of a process.
+func (m *memoryRestorer) mapProcess(ctx context.Context, p *Process, ps *ProcessState) error {
+	if err := p.moveVdso(ctx, ps); err != nil {
+		return err
+	}
+	if err := m.setMM(ctx, p, ps); err != nil {
+		return err
+	}
+	for maps := ps.Maps; len(maps) > 0; {
+		n, err := m.mapSome(ctx, p, ps, maps)
+		if err != nil {
+			return err
+		}
+		maps = maps[n:]
+	}
+	return nil
+}
+
+// moveVdso moves the kernel's own mappings to where the program knows them,
+// through a free place as they may overlap their old ones.
+func (p *Process) moveVdso(ctx context.Context, ps *ProcessState) error {
+	cur, err := procfs.ReadMaps(p.host)
+	if err != nil {
+		return err
+	}
+	tmp := p.inj.base + 2*blobSize
+	var out, in []call
+	insn := p.inj.insn
+	for _, c := range cur {
+		if !isVdso(c.Path) {
+			continue
+		}
+		i := slices.IndexFunc(ps.Maps, func(m MapState) bool { return m.Kind == MapVdso && m.Path == c.Path })
+		if i < 0 {
+			if c.Start <= insn && insn < c.End {
+				return fmt.Errorf("pid %d: the program had unmapped its vdso, without which it cannot be restored yet", p.pid)
+			}
+			out = append(out, sys(unix.SYS_MUNMAP, c.Start, c.Len()).as("unmap %s", c.Path))
+			continue
+		}
+		w := ps.Maps[i]
+		if w.End-w.Start != c.Len() {
+			return fmt.Errorf("pid %d: %s has %d bytes here and %d in the image: it was made on another kernel", p.pid, c.Path, c.Len(), w.End-w.Start)
+		}
+		const flags = unix.MREMAP_MAYMOVE | unix.MREMAP_FIXED
+		out = append(out, sys(unix.SYS_MREMAP, c.Start, c.Len(), c.Len(), flags, tmp).as("move %s", c.Path))
+		in = append(in, sys(unix.SYS_MREMAP, tmp, c.Len(), c.Len(), flags, w.Start).as("move %s to %#x", c.Path, w.Start))
+		tmp += c.Len()
+		if c.Start <= insn && insn < c.End {
+			p.inj.insn = insn - c.Start + w.Start
+		}
+	}
+	return p.run(ctx, p.threads[0], append(out, in...))
+}
+
+// setMM sets the addresses that /proc and brk(2) go by, and the program file:
+// before its own mappings, as the kernel refuses to change it under them.
+func (m *memoryRestorer) setMM(ctx context.Context, p *Process, ps *ProcessState) error {
+	b := newArgs(p)
+	exeFD := uint64(m.sockFD) + 2
+	mm := ps.MM
+	auxv := b.put(ps.Auxv)
+	var raw []byte
+	for _, v := range []uint64{mm.StartCode, mm.EndCode, mm.StartData, mm.EndData, mm.StartBrk, mm.Brk, mm.StartStack,
+		mm.ArgStart, mm.ArgEnd, mm.EnvStart, mm.EnvEnd, auxv, uint64(len(ps.Auxv)) | exeFD<<32} {
+		raw = le.AppendUint64(raw, v)
+	}
+	calls := []call{
+		sys(unix.SYS_OPENAT, atFdcwd, b.str(ps.Exe), unix.O_RDONLY|unix.O_CLOEXEC, 0).keep().as("open program file %s", ps.Exe),
+		sys(unix.SYS_DUP3, 0, exeFD, unix.O_CLOEXEC).fromKept(0).as("dup3"),
+		sys(unix.SYS_CLOSE, 0).fromKept(0),
+		sys(unix.SYS_PRCTL, unix.PR_SET_MM, unix.PR_SET_MM_MAP, b.put(raw), uint64(len(raw)), 0).as("PR_SET_MM_MAP"),
+		sys(unix.SYS_CLOSE, exeFD),
+	}
+	return b.flush(ctx, p.threads[0], calls)
+}
+
+// atFdcwd is AT_FDCWD as an argument.
+const atFdcwd = ^uint64(99)
+
+// madvice are the VmFlags that madvise(2) sets.
+var madvice = map[string]uint64{"rr": unix.MADV_RANDOM, "sr": unix.MADV_SEQUENTIAL, "dc": unix.MADV_DONTFORK,
+	"mg": unix.MADV_MERGEABLE, "hg": unix.MADV_HUGEPAGE, "nh": unix.MADV_NOHUGEPAGE, "dd": unix.MADV_DONTDUMP,
+	"wf": unix.MADV_WIPEONFORK}
+
+// mapSome makes as many of maps as fit into a batch, and returns their number.
+// Descriptors that the agent passes arrive as 0, 1, ...: the process has no
+// others yet.
+func (m *memoryRestorer) mapSome(ctx context.Context, p *Process, ps *ProcessState, maps []MapState) (n int, err error) {
+	const callsEach, maxPassed = 12, 200
+	b := newArgs(p)
+	var calls []call
+	paths := map[string]uint64{}
+	var pass []int
+	for n < len(maps) && len(calls)+callsEach < maxRecords && len(pass) < maxPassed {
+		ms := &maps[n]
+		if _, known := paths[ms.Path]; !known && b.full(len(ms.Path)+1) {
+			break
+		}
+		n++
+		switch ms.Kind {
+		case MapVdso:
+			continue
+		case MapAnon:
+			calls = append(calls, mmapCall(ms, unix.MAP_ANONYMOUS, ^uint64(0)))
+		case MapFile:
+			at, known := paths[ms.Path]
+			if !known {
+				at = b.str(ms.Path)
+				paths[ms.Path] = at
+			}
+			flags := uint64(unix.O_RDONLY)
+			if ms.Shared && slices.Contains(ms.Flags, "mw") {
+				flags = unix.O_RDWR
+			}
+			calls = append(calls,
+				sys(unix.SYS_OPENAT, atFdcwd, at, flags|unix.O_CLOEXEC, 0).keep().as("open %s", ms.Path),
+				mmapCall(ms, 0, 0).fromKept(4), sys(unix.SYS_CLOSE, 0).fromKept(0))
+		case MapObject, MapPlugin:
+			fd, err := m.descriptorOf(ps, ms)
+			if err != nil {
+				return 0, err
+			}
+			calls = append(calls, mmapCall(ms, 0, uint64(len(pass))))
+			pass = append(pass, fd)
+		}
+		for _, f := range ms.Flags {
+			if a := madvice[f]; a != 0 {
+				calls = append(calls, sys(unix.SYS_MADVISE, ms.Start, ms.End-ms.Start, a).as("madvise %s %#x", f, ms.Start))
+			}
+		}
+	}
+	if len(pass) > 0 {
+		if err := m.pass(ctx, p, pass); err != nil {
+			return 0, err
+		}
+		calls = append(calls, sys(unix.SYS_CLOSE_RANGE, 0, uint64(m.sockFD)-1, 0))
+	}
+	return n, b.flush(ctx, p.threads[0], calls)
+}
+
+func mmapCall(ms *MapState, flags uint64, fd uint64) call {
+	flags |= unix.MAP_FIXED
+	if ms.Shared {
+		flags |= unix.MAP_SHARED
+	} else {
+		flags |= unix.MAP_PRIVATE
+	}
+	if slices.Contains(ms.Flags, "gd") {
+		flags |= unix.MAP_GROWSDOWN
+	}
+	if slices.Contains(ms.Flags, "nr") {
+		flags |= unix.MAP_NORESERVE
+	}
+	return sys(unix.SYS_MMAP, ms.Start, ms.End-ms.Start, uint64(ms.Prot), flags, fd, ms.Offset).
+		as("mmap %x-%x %s", ms.Start, ms.End, ms.Path)
+}
+
+// descriptorOf returns the agent's descriptor for a mapping.
+func (m *memoryRestorer) descriptorOf(ps *ProcessState, ms *MapState) (int, error) {
+	if ms.Kind == MapPlugin {
+		return m.claimed[mapKey{ps.PID, ms.Start}], nil
+	}
+	f := m.objects[ms.Ref]
+	if slices.Contains(ms.Flags, "mw") || !ms.Shared {
+		return int(f.Fd()), nil
+	}
+	if m.readonly[ms.Ref] == nil {
+		ro, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", f.Fd()))
+		if err != nil {
+			return 0, fmt.Errorf("shared memory %s: %w", ms.Path, err)
+		}
+		m.readonly[ms.Ref] = ro
+	}
+	return int(m.readonly[ms.Ref].Fd()), nil
+}
+
+// pass sends descriptors to a process, where they take the lowest numbers.
+func (r *Restorer) pass(ctx context.Context, p *Process, fds []int) error {
+	const most = 250 // SCM_MAX_FD is 253
+	for len(fds) > 0 {
+		n := min(len(fds), most)
+		if err := unix.Sendmsg(r.sock, []byte{0}, unix.UnixRights(fds[:n]...), nil, 0); err != nil {
+			return fmt.Errorf("pid %d: pass descriptors: %w", p.pid, err)
+		}
+		b := newArgs(p)
+		data := b.put(make([]byte, 16))
+		iov := b.put(le.AppendUint64(le.AppendUint64(nil, data), 1))
+		space := unix.CmsgSpace(4 * n)
+		control := b.put(make([]byte, space))
+		var msg []byte
+		for _, v := range []uint64{0, 0, iov, 1, control, uint64(space), 0} {
+			msg = le.AppendUint64(msg, v)
+		}
+		calls := []call{sys(unix.SYS_RECVMSG, uint64(r.sockFD), b.put(msg), unix.MSG_DONTWAIT).as("receive %d descriptors", n)}
+		if err := b.flush(ctx, p.threads[0], calls); err != nil {
+			return err
+		}
+		fds = fds[n:]
+	}
+	return nil
+}
+
+// fillers is how many goroutines copy memory: two saturate the copy on two
+// processors, and more do not hurt.
+const fillers = 2
+
+// fill copies the content of all memory from the image.
+func (m *memoryRestorer) fill(ctx context.Context, progress func(done, total int64)) error {
+	targets := map[uint32]io.WriterAt{}
+	for i := range m.st.Processes {
+		if ps := &m.st.Processes[i]; !ps.Zombie {
+			targets[ps.Space] = m.byPID[ps.PID].inj.mem
+		}
+	}
+	for i, o := range m.st.Objects {
+		targets[o.Space] = m.objects[i]
+	}
+	extents := m.img.Extents()
+	var total, done int64
+	for _, e := range extents {
+		if targets[e.Space] == nil {
+			return fmt.Errorf("memory: the image has an extent of an unknown space %d", e.Space)
+		}
+		total += int64(e.Len)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var mu sync.Mutex
+	next := 0
+	take := func() (image.Extent, bool) {
+		mu.Lock()
+		defer mu.Unlock()
+		if next == len(extents) || ctx.Err() != nil {
+			return image.Extent{}, false
+		}
+		next++
+		return extents[next-1], true
+	}
+	var wg sync.WaitGroup
+	for range fillers {
+		wg.Go(func() {
+			buf := make([]byte, chunkSize)
+			for e, ok := take(); ok; e, ok = take() {
+				if err := m.fillExtent(e, targets[e.Space], buf); err != nil {
+					cancel(err)
+					return
+				}
+				mu.Lock()
+				done += int64(e.Len)
+				progress(done, total)
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+func (m *memoryRestorer) fillExtent(e image.Extent, to io.WriterAt, buf []byte) error {
+	b := buf[:e.Len]
+	if err := m.img.ReadExtent(e, b); err != nil {
+		return err
+	}
+	if _, err := to.WriteAt(b, int64(e.Addr)); err != nil {
+		return fmt.Errorf("memory at %#x of space %d: %w", e.Addr, e.Space, unwrapPath(err))
+	}
+	return nil
+}
+
+// lockMemory locks what was locked, mlock(2).
+func (m *memoryRestorer) lockMemory(ctx context.Context) error {
+	for i := range m.st.Processes {
+		ps := &m.st.Processes[i]
+		if ps.Zombie {
+			continue
+		}
+		p := m.byPID[ps.PID]
+		var calls []call
+		for _, ms := range ps.Maps {
+			if slices.Contains(ms.Flags, "lo") && ms.Kind != MapVdso {
+				calls = append(calls, sys(unix.SYS_MLOCK, ms.Start, ms.End-ms.Start).may().as("mlock %#x", ms.Start))
+			}
+		}
+		if err := p.run(ctx, p.threads[0], calls); err != nil {
+			return err
+		}
+		for _, c := range calls {
+			if err := c.err(); err != nil {
+				m.warn("pid %d: memory stays unlocked: %v", p.pid, err)
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,404 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// Files installs the open file descriptions, of which the agent has the
+// descriptors fds by FileState.ID, in every process.
+func (r *Restorer) Files(ctx context.Context, fds map[int]int) error {
+	byProcess := map[int][]installed{}
+	for _, f := range r.st.Files {
+		for _, ref := range f.Refs {
+			byProcess[ref.PID] = append(byProcess[ref.PID], installed{ref.FD, fds[f.ID], ref.Cloexec})
+		}
+	}
+	return r.tr.Do(func() error {
+		for i := range r.st.Processes {
+			ps := &r.st.Processes[i]
+			if ps.Zombie {
+				continue
+			}
+			if err := r.install(ctx, r.byPID[ps.PID], byProcess[ps.PID]); err != nil {
+				return err
+			}
+			if err := r.setProcess(ctx, r.byPID[ps.PID], ps); err != nil {
+				return err
+			}
+		}
+		r.closeFiles()
+		return nil
+	})
+}
+
+// installed is a descriptor to be of a process, and the agent's for it.
+type installed struct {
+	fd, from int
+	cloexec  bool
+}
+
+// install passes the descriptors, which arrive as 0, 1, ..., and moves each to
+// its number, the highest first: none is in the way of another then.
+func (r *Restorer) install(ctx context.Context, p *Process, list []installed) error {
+	slices.SortFunc(list, func(a, b installed) int { return a.fd - b.fd })
+	from := make([]int, len(list))
+	for i, f := range list {
+		from[i] = f.from
+	}
+	if err := r.pass(ctx, p, from); err != nil {
+		return err
+	}
+	var calls []call
+	for i, f := range slices.Backward(list) {
+		cloexec := uint64(0)
+		if f.cloexec {
+			cloexec = unix.O_CLOEXEC
+		}
+		switch {
+		case f.fd != i:
+			calls = append(calls, sys(unix.SYS_DUP3, uint64(i), uint64(f.fd), cloexec).as("dup3 to fd %d", f.fd),
+				sys(unix.SYS_CLOSE, uint64(i)))
+		case f.cloexec:
+			calls = append(calls, sys(unix.SYS_FCNTL, uint64(i), unix.F_SETFD, unix.FD_CLOEXEC).as("F_SETFD fd %d", f.fd))
+		}
+	}
+	calls = append(calls, sys(unix.SYS_CLOSE_RANGE, uint64(r.sockFD), ^uint64(0)>>32, 0).as("close_range"))
+	return p.run(ctx, p.threads[0], calls)
+}
+
+// setProcess sets what all threads of a process share.
+func (r *Restorer) setProcess(ctx context.Context, p *Process, ps *ProcessState) error {
+	b := newArgs(p)
+	calls := []call{
+		sys(unix.SYS_CHDIR, b.str(ps.Cwd)).as("chdir %s", ps.Cwd),
+		sys(unix.SYS_UMASK, uint64(ps.Umask)),
+	}
+	for i, a := range ps.Actions {
+		if sig := i + 1; sig != int(unix.SIGKILL) && sig != int(unix.SIGSTOP) {
+			calls = append(calls, sys(unix.SYS_RT_SIGACTION, uint64(sig), b.put(a), 0, 8).as("rt_sigaction %d", sig))
+		}
+	}
+	flag := map[bool]uint64{true: 1}
+	calls = append(calls,
+		sys(unix.SYS_PRCTL, unix.PR_SET_CHILD_SUBREAPER, flag[ps.Prctl.Subreaper]).as("PR_SET_CHILD_SUBREAPER"),
+		sys(unix.SYS_PRCTL, unix.PR_SET_THP_DISABLE, flag[ps.Prctl.THPDisable], 0, 0, 0).as("PR_SET_THP_DISABLE"))
+	return b.flush(ctx, p.threads[0], calls)
+}
+
+// threadFlags make a thread of its process, pthread_create(3).
+const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_THREAD | unix.CLONE_SYSVSEM
+
+// Threads makes all threads, which stand still.
+func (r *Restorer) Threads(ctx context.Context) error {
+	return r.tr.Do(func() error {
+		for i := range r.st.Processes {
+			ps := &r.st.Processes[i]
+			if ps.Zombie {
+				continue
+			}
+			p := r.byPID[ps.PID]
+			for _, ts := range ps.Threads {
+				if ts.TID == p.pid {
+					continue
+				}
+				host, got, err := r.clone(ctx, p, threadFlags, 0, ts.TID)
+				if err != nil {
+					return fmt.Errorf("pid %d: thread %d: %w", p.pid, ts.TID, err)
+				}
+				th := &Thread{TID: got, HostTID: host, Mask: ^uint64(0), stopped: true, Regs: p.threads[0].Regs}
+				p.threads = append(p.threads, th)
+				if err := p.own(th); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// Finish gives threads and processes the rest of their state, until nothing
+// is left but to let them run.
+func (r *Restorer) Finish(ctx context.Context) error {
+	return r.tr.Do(func() error {
+		if err := r.endZombies(ctx); err != nil {
+			return err
+		}
+		for i := range r.st.Processes {
+			ps := &r.st.Processes[i]
+			if ps.Zombie {
+				continue
+			}
+			if err := r.finishProcess(ctx, r.byPID[ps.PID], ps); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (r *Restorer) endZombies(ctx context.Context) error {
+	for i := range r.st.Processes {
+		if ps := &r.st.Processes[i]; ps.Zombie {
+			b := newArgs(r.byPID[ps.PID])
+			p := r.byPID[ps.PID]
+			if err := b.flush(ctx, p.threads[0], []call{sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str(ps.Comm))}); err != nil {
+				return err
+			}
+			if err := r.exit(ctx, p, ps.ExitCode); err != nil {
+				return fmt.Errorf("zombie %d: %w", ps.PID, err)
+			}
+		}
+	}
+	return nil
+}
+
+func (r *Restorer) finishProcess(ctx context.Context, p *Process, ps *ProcessState) error {
+	if err := r.queueShared(ctx, p, ps); err != nil {
+		return err
+	}
+	byTID := map[int]*ThreadState{}
+	for i := range ps.Threads {
+		byTID[ps.Threads[i].TID] = &ps.Threads[i]
+	}
+	for _, th := range p.threads {
+		if ts := byTID[th.TID]; ts != nil {
+			if err := r.setThread(ctx, p, th, ps, ts); err != nil {
+				return err
+			}
+		}
+	}
+	if err := p.setLimits(ps, r.warn); err != nil {
+		return err
+	}
+	for _, th := range p.threads {
+		if ts := byTID[th.TID]; ts != nil {
+			if err := r.wakeUp(ctx, p, th, ts); err != nil {
+				return err
+			}
+		}
+	}
+	if ps.LeaderGone {
+		return r.endLeader(ctx, p, ps)
+	}
+	return p.unmapBlob(ctx)
+}
+
+// queueShared gives the process its pending signals: those that the end of
+// helpers and zombies has caused are taken away first.
+func (r *Restorer) queueShared(ctx context.Context, p *Process, ps *ProcessState) error {
+	b := newArgs(p)
+	child := b.put(le.AppendUint64(nil, 1<<(uint(unix.SIGCHLD)-1)))
+	zero := b.put(make([]byte, 16))
+	calls := []call{sys(unix.SYS_RT_SIGTIMEDWAIT, child, 0, zero, 8).may()}
+	for _, si := range ps.Pending {
+		if b.full(len(si)) {
+			if err := b.flush(ctx, p.threads[0], calls); err != nil {
+				return err
+			}
+			calls = nil
+		}
+		calls = append(calls, sys(unix.SYS_RT_SIGQUEUEINFO, uint64(p.pid), uint64(le.Uint32(si)), b.put(si)).as("rt_sigqueueinfo"))
+	}
+	return b.flush(ctx, p.threads[0], calls)
+}
+
+// setThread sets what a thread has of its own but registers and mask.
+func (r *Restorer) setThread(ctx context.Context, p *Process, th *Thread, ps *ProcessState, ts *ThreadState) error {
+	b := newArgs(p)
+	calls := []call{
+		sys(unix.SYS_SET_TID_ADDRESS, ts.TIDAddr),
+		sys(unix.SYS_SIGALTSTACK, b.put(ts.AltStack), 0).as("sigaltstack"),
+		sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str(ts.Comm)).as("PR_SET_NAME"),
+	}
+	if ts.Robust[0] != 0 {
+		calls = append(calls, sys(unix.SYS_SET_ROBUST_LIST, ts.Robust[0], ts.Robust[1]).as("set_robust_list"))
+	}
+	if ts.Rseq.Addr != 0 {
+		calls = append(calls, sys(unix.SYS_RSEQ, ts.Rseq.Addr, uint64(ts.Rseq.Size), 0, uint64(ts.Rseq.Sig)).as("rseq"))
+	}
+	for _, si := range ts.Pending {
+		calls = append(calls, sys(unix.SYS_RT_TGSIGQUEUEINFO, uint64(p.pid), uint64(th.TID), uint64(le.Uint32(si)), b.put(si)).as("rt_tgsigqueueinfo"))
+	}
+	calls = append(calls, credCalls(b, &ps.Cred)...)
+	calls = append(calls,
+		sys(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uint64(ts.PDeathSig)).as("PR_SET_PDEATHSIG"))
+	if ps.Prctl.NoNewPrivs {
+		calls = append(calls, sys(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).as("PR_SET_NO_NEW_PRIVS"))
+	}
+	// A change of credentials resets it: last.
+	if ps.Prctl.Dumpable <= 1 { // 2 cannot be set, prctl(2)
+		calls = append(calls, sys(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, uint64(ps.Prctl.Dumpable)).as("PR_SET_DUMPABLE"))
+	}
+	return b.flush(ctx, th, calls)
+}
+
+// credCalls give the thread its credentials. An ordinary user's processes
+// have but one user and group, and lose the namespace's capabilities here.
+func credCalls(b *args, c *CredState) []call {
+	var calls []call
+	if os.Geteuid() == 0 {
+		u32 := func(ids []int) []byte {
+			var out []byte
+			for _, id := range ids {
+				out = le.AppendUint32(out, uint32(id))
+			}
+			return out
+		}
+		calls = append(calls,
+			sys(unix.SYS_SETGROUPS, uint64(len(c.Groups)), b.put(u32(c.Groups))).as("setgroups"),
+			sys(unix.SYS_SETRESGID, uint64(c.Gid[0]), uint64(c.Gid[1]), uint64(c.Gid[2])).as("setresgid"),
+			sys(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1).as("PR_SET_KEEPCAPS"),
+			sys(unix.SYS_SETRESUID, uint64(c.Uid[0]), uint64(c.Uid[1]), uint64(c.Uid[2])).as("setresuid"),
+			sys(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 0).as("PR_SET_KEEPCAPS"))
+	}
+	header := b.put(le.AppendUint64(nil, unix.LINUX_CAPABILITY_VERSION_3))
+	var data []byte
+	for _, shift := range []uint{0, 32} {
+		for _, set := range c.Caps {
+			data = le.AppendUint32(data, uint32(set>>shift))
+		}
+	}
+	return append(calls, sys(unix.SYS_CAPSET, header, b.put(data)).as("capset"))
+}
+
+// setLimits sets the limits of resources as far as those here allow.
+func (p *Process) setLimits(ps *ProcessState, warn func(string, ...any)) error {
+	for i, want := range ps.Limits {
+		var cur unix.Rlimit
+		if err := unix.Prlimit(p.host, i, nil, &cur); err != nil {
+			return fmt.Errorf("pid %d: prlimit(%d): %w", p.pid, i, err)
+		}
+		l := unix.Rlimit{Cur: want.Cur, Max: want.Max}
+		err := unix.Prlimit(p.host, i, &l, nil)
+		if errors.Is(err, unix.EPERM) && want.Max > cur.Max {
+			warn("pid %d: limit %d of getrlimit(2) was %d and can only be %d here", p.pid, i, want.Max, cur.Max)
+			l = unix.Rlimit{Cur: min(want.Cur, cur.Max), Max: cur.Max}
+			err = unix.Prlimit(p.host, i, &l, nil)
+		}
+		if err != nil {
+			return fmt.Errorf("pid %d: set limit %d: %w", p.pid, i, err)
+		}
+	}
+	return nil
+}
+
+// wakeUp gives a thread its registers and mask, and arms its sleep.
+func (r *Restorer) wakeUp(ctx context.Context, p *Process, th *Thread, ts *ThreadState) error {
+	th.Regs, th.Mask, th.sleep = ts.Regs, ts.Mask, ts.Sleep
+	if ts.Sleep != nil {
+		if err := p.rearm(ctx, r.sleeps, th); err != nil {
+			return fmt.Errorf("pid %d: %w", p.pid, err)
+		}
+	}
+	for _, x := range ts.Extra {
+		if err := setRegset(th.HostTID, x.Note, x.Data); err != nil {
+			return fmt.Errorf("pid %d tid %d: register set %#x: %w (made on a processor with other features?)", p.pid, th.TID, x.Note, err)
+		}
+	}
+	return p.own(th)
+}
+
+// endLeader lets a thread-group leader exit before its threads, as it had.
+func (r *Restorer) endLeader(ctx context.Context, p *Process, ps *ProcessState) error {
+	leader := p.threads[0]
+	calls := []call{sys(unix.SYS_SET_TID_ADDRESS, 0)}
+	if err := p.run(ctx, leader, calls); err != nil {
+		return err
+	}
+	if err := p.unmapBlob(ctx); err != nil {
+		return err
+	}
+	p.threads = p.threads[1:]
+	regs := leader.Regs
+	regs.atSyscall(p.inj.insn, unix.SYS_EXIT, [6]uint64{uint64(unix.WaitStatus(ps.ExitCode).ExitStatus())})
+	if err := setRegs(leader.HostTID, regs); err != nil {
+		return err
+	}
+	if err := ptrace(ptraceSetOptions, leader.HostTID, 0, traceOptions|unix.PTRACE_O_TRACEEXIT); err != nil {
+		return err
+	}
+	if err := cont(leader.HostTID, 0); err != nil {
+		return err
+	}
+	// The exit of a leader is reported with its last thread's only, but its
+	// PTRACE_EVENT_EXIT stop at once.
+	ws, err := r.tr.wait(ctx, leader.HostTID)
+	if err != nil {
+		return err
+	}
+	if event(ws) != unix.PTRACE_EVENT_EXIT {
+		return fmt.Errorf("pid %d: its leader does not exit: stop %#x", p.pid, uint32(ws))
+	}
+	return detach(leader.HostTID)
+}
+
+// Run lets the whole tree run.
+func (r *Restorer) Run(ctx context.Context) error {
+	return r.tr.Do(func() error {
+		if err := r.startReapers(ctx); err != nil {
+			return err
+		}
+		var errs []error
+		for i := range r.st.Processes {
+			ps := &r.st.Processes[i]
+			if ps.Zombie {
+				continue
+			}
+			p := r.byPID[ps.PID]
+			p.closeMem()
+			if ps.Stopped {
+				errs = append(errs, unix.Kill(p.host, unix.SIGSTOP))
+			}
+			for _, th := range p.threads {
+				errs = append(errs, detach(th.HostTID))
+			}
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// startReapers lets the first process and the reaper wait for children from
+// now on, and outlive the agent.
+func (r *Restorer) startReapers(ctx context.Context) error {
+	list := []*Process{r.reaper}
+	if r.stub != r.reaper {
+		list = append(list, r.stub)
+	}
+	for _, p := range list {
+		calls := []call{
+			sys(unix.SYS_CLOSE, uint64(r.sockFD)),
+			sys(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, 0).as("PR_SET_PDEATHSIG"),
+		}
+		th := p.threads[0]
+		if err := p.run(ctx, th, calls); err != nil {
+			return err
+		}
+		th.Regs.atReaper(p.inj.base+blobReaper, p.inj.base+blobReportOff, r.sockFD+1)
+		err := p.own(th)
+		p.closeMem()
+		if err = errors.Join(err, detach(th.HostTID)); err != nil {
+			return fmt.Errorf("start the reaper: %w", err)
+		}
+	}
+	return nil
+}
+
+// Ended returns where the tree's ends are reported: the host pids of the
+// first process and of the reaper, and the reports.
+func (r *Restorer) Ended() (stub, reaper int, reports *os.File) {
+	return r.stub.host, r.reaper.host, r.report
+}
+
+// HostPID returns the host's id of a process, 0 for none.
+func (r *Restorer) HostPID(pid int) int {
+	if p := r.byPID[pid]; p != nil {
+		return p.host
+	}
+	return 0
+}

@@ -1,0 +1,190 @@
+package proc
+
+import (
+	"syscall"
+	"time"
+)
+
+// State is the engine's section of an image. All ids are as the program sees
+// them.
+type State struct {
+	Arch      string         `json:"arch"`
+	Uid       int            `json:"uid"`
+	Gid       int            `json:"gid"`
+	BootID    string         `json:"boot_id"`
+	Clocks    Clocks         `json:"clocks"`
+	Reaper    int            `json:"reaper"`               // what a process without a parent in the tree sees as its parent
+	Terminal  bool           `json:"terminal,omitempty"`   // the tree had a terminal of whoever launched it
+	Front     int            `json:"foreground,omitempty"` // the terminal's foreground process group
+	OwnPtys   bool           `json:"own_ptys,omitempty"`   // the tree holds masters of pseudoterminals
+	Vdso      []byte         `json:"vdso_sum"`             // sha256 of the vdso's bytes
+	Processes []ProcessState `json:"processes"`            // parents first
+	Objects   []ObjectState  `json:"objects,omitempty"`    // memory shared between processes
+	Files     []FileState    `json:"files"`                // open file descriptions
+	Refs      []MappedFile   `json:"mapped_files"`         // files that mappings refer to
+}
+
+// Clocks are what the program's clocks showed when it was stopped.
+type Clocks struct {
+	Monotonic time.Duration `json:"monotonic"`
+	Boottime  time.Duration `json:"boottime"`
+	Offset    time.Duration `json:"monotonic_offset"` // of its time namespace from the host's
+}
+
+// ProcessState is one process.
+type ProcessState struct {
+	PID      int  `json:"pid"`
+	PPID     int  `json:"ppid"` // 0: none in the tree
+	PGID     int  `json:"pgid"`
+	SID      int  `json:"sid"`
+	Zombie   bool `json:"zombie,omitempty"`
+	ExitCode int  `json:"exit_code,omitempty"` // a wait status, of a zombie or an exited leader
+	// LeaderGone: the thread-group leader has exited; Threads has the others.
+	LeaderGone bool   `json:"leader_gone,omitempty"`
+	Stopped    bool   `json:"stopped,omitempty"` // by a stop signal
+	Comm       string `json:"comm"`
+
+	Exe     string           `json:"exe,omitempty"`
+	Cwd     string           `json:"cwd,omitempty"`
+	Umask   int              `json:"umask"`
+	Auxv    []byte           `json:"auxv,omitempty"`
+	MM      MMState          `json:"mm"`
+	Prctl   PrctlState       `json:"prctl"`
+	Limits  []syscall.Rlimit `json:"limits,omitempty"` // by the number of the resource, getrlimit(2)
+	Cred    CredState        `json:"cred"`
+	Actions [][]byte         `json:"actions,omitempty"` // struct sigaction of the kernel, from signal 1
+	Pending [][]byte         `json:"pending,omitempty"` // siginfo_t of signals of the process
+	Maps    []MapState       `json:"maps,omitempty"`
+	Threads []ThreadState    `json:"threads,omitempty"`
+	Space   uint32           `json:"space"` // of its private memory in the image
+	MaxFD   int              `json:"-"`
+}
+
+// MMState holds the addresses of struct prctl_mm_map, PR_SET_MM_MAP(2const).
+type MMState struct {
+	StartCode  uint64 `json:"start_code"`
+	EndCode    uint64 `json:"end_code"`
+	StartData  uint64 `json:"start_data"`
+	EndData    uint64 `json:"end_data"`
+	StartBrk   uint64 `json:"start_brk"`
+	Brk        uint64 `json:"brk"`
+	StartStack uint64 `json:"start_stack"`
+	ArgStart   uint64 `json:"arg_start"`
+	ArgEnd     uint64 `json:"arg_end"`
+	EnvStart   uint64 `json:"env_start"`
+	EnvEnd     uint64 `json:"env_end"`
+}
+
+// PrctlState are attributes of a process set by prctl(2).
+type PrctlState struct {
+	Dumpable   int64 `json:"dumpable"`
+	Subreaper  bool  `json:"subreaper,omitempty"`
+	NoNewPrivs bool  `json:"no_new_privs,omitempty"`
+	THPDisable bool  `json:"thp_disable,omitempty"`
+}
+
+// CredState are the credentials of a process, credentials(7).
+type CredState struct {
+	Uid    [4]int    `json:"uid"` // real, effective, saved, file system
+	Gid    [4]int    `json:"gid"`
+	Groups []int     `json:"groups,omitempty"`
+	Caps   [3]uint64 `json:"caps"` // effective, permitted, inheritable
+}
+
+// ThreadState is one thread.
+type ThreadState struct {
+	TID       int       `json:"tid"`
+	Comm      string    `json:"comm"`
+	Regs      Regs      `json:"regs"`
+	Extra     []RegSet  `json:"extra"` // xstate and others
+	Mask      uint64    `json:"mask"`
+	AltStack  []byte    `json:"alt_stack"` // stack_t
+	TIDAddr   uint64    `json:"tid_address"`
+	Robust    [2]uint64 `json:"robust_list"` // head, length
+	Rseq      Rseq      `json:"rseq"`
+	PDeathSig int       `json:"pdeath_signal,omitempty"`
+	Pending   [][]byte  `json:"pending,omitempty"`
+	Sleep     *Sleep    `json:"sleep,omitempty"`
+}
+
+// RegSet is a register set as ptrace(2) PTRACE_GETREGSET gives it.
+type RegSet struct {
+	Note uint32 `json:"note"`
+	Data []byte `json:"data"`
+}
+
+// MapKind tells how a mapping comes back.
+type MapKind string
+
+const (
+	MapAnon   MapKind = "anon"   // private memory
+	MapFile   MapKind = "file"   // a file, private or shared
+	MapObject MapKind = "object" // memory shared between processes
+	MapVdso   MapKind = "vdso"   // vdso, vvar: the kernel's own
+	MapPlugin MapKind = "plugin" // the file comes from a plugin
+)
+
+// MapState is one mapping.
+type MapState struct {
+	Start  uint64   `json:"start"`
+	End    uint64   `json:"end"`
+	Prot   int      `json:"prot"`
+	Shared bool     `json:"shared,omitempty"`
+	Kind   MapKind  `json:"kind"`
+	Offset uint64   `json:"offset,omitempty"`
+	Ref    int      `json:"ref,omitempty"` // index in Refs or Objects
+	Path   string   `json:"path,omitempty"`
+	Owner  string   `json:"owner,omitempty"` // the plugin that claimed it
+	Flags  []string `json:"flags,omitempty"` // VmFlags that matter on restart
+	Dev    uint64   `json:"dev,omitempty"`
+	Ino    uint64   `json:"ino,omitempty"`
+
+	content contentKind
+}
+
+// MappedFile is a file by which the image refers to clean memory: it must be
+// the same on restart.
+type MappedFile struct {
+	Path  string    `json:"path"`
+	Size  int64     `json:"size"`
+	Mtime time.Time `json:"mtime"`
+	Write bool      `json:"write,omitempty"` // mapped shared and writable: its content may change
+	// Content is kept of small files with Write, in case they are gone.
+	Content []byte `json:"content,omitempty"`
+}
+
+// ObjectState is memory shared between processes: anonymous, or of a file
+// without a name.
+type ObjectState struct {
+	Name  string `json:"name"` // as in /proc/PID/maps
+	Size  uint64 `json:"size"`
+	Space uint32 `json:"space"`
+}
+
+// FileState is an open file description and the plugin that keeps it.
+type FileState struct {
+	ID    int            `json:"id"`
+	Owner string         `json:"owner"`
+	Link  string         `json:"link"`
+	Flags int            `json:"flags"`
+	Pos   int64          `json:"pos"`
+	Stat  syscall.Stat_t `json:"stat"`
+	Refs  []FileRef      `json:"refs"`
+}
+
+// FileRef is a descriptor.
+type FileRef struct {
+	PID     int  `json:"pid"`
+	FD      int  `json:"fd"`
+	Cloexec bool `json:"cloexec,omitempty"`
+}
+
+// contentKind says which pages of a mapping are saved.
+type contentKind uint8
+
+const (
+	contentNone    contentKind = iota
+	contentPrivate             // pages that are not the file's
+	contentAll                 // every page that is there
+	contentRead                // every page, read in from its file
+)

@@ -1,0 +1,177 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// errGone is what a wait returns for a thread that has ended.
+var errGone = errors.New("the thread has ended")
+
+// Tracer is the one locked thread on which all of ptrace and wait4 happens.
+type Tracer struct {
+	work    chan func()
+	child   chan os.Signal
+	stopped chan struct{}
+	exits   []Exit // of threads that ended while they were traced
+
+	// late holds threads that were to be let go before they had stopped.
+	late map[int]bool
+}
+
+// Exit tells that a child of the agent has ended or changed its state.
+type Exit struct {
+	HostPID int
+	Status  unix.WaitStatus
+}
+
+// NewTracer starts the thread.
+func NewTracer() *Tracer {
+	t := &Tracer{work: make(chan func()), child: make(chan os.Signal, 1), stopped: make(chan struct{}), late: map[int]bool{}}
+	signal.Notify(t.child, unix.SIGCHLD)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with its tracees' ties
+		defer close(t.stopped)
+		for f := range t.work {
+			f()
+		}
+	}()
+	return t
+}
+
+// Do runs f on the tracer's thread and waits for it.
+func (t *Tracer) Do(f func() error) error {
+	done := make(chan error, 1)
+	t.work <- func() { done <- f() }
+	return <-done
+}
+
+// Close ends the thread; tracees still attached are let go by the kernel.
+func (t *Tracer) Close() {
+	signal.Stop(t.child)
+	close(t.work)
+	<-t.stopped
+}
+
+// Reap collects the children of the agent that have ended, stopped or
+// continued since the last call. more is false when there is no child left.
+func (t *Tracer) Reap() (exits []Exit, more bool) {
+	_ = t.Do(func() error {
+		exits, t.exits = t.exits, nil
+		for {
+			var ws unix.WaitStatus
+			pid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOHANG|unix.WUNTRACED|unix.WCONTINUED, nil)
+			switch {
+			case err == unix.EINTR:
+				continue
+			case err != nil: // ECHILD
+				return nil
+			case pid == 0:
+				more = true
+				return nil
+			case t.late[pid]:
+				t.letGo(pid, ws)
+				continue
+			}
+			exits = append(exits, Exit{pid, ws})
+		}
+	})
+	return exits, more
+}
+
+// spin is how long a wait asks again at once before it sleeps for SIGCHLD: a
+// batch of injected calls takes some 20 µs, waking a goroutine longer.
+const spin = 100 * time.Microsecond
+
+// wait returns the next stop of tid. errGone: the thread has ended, or lives
+// on under another id (a thread that called execve(2)).
+func (t *Tracer) wait(ctx context.Context, tid int) (unix.WaitStatus, error) {
+	begin := time.Now()
+	for {
+		var ws unix.WaitStatus
+		got, err := unix.Wait4(tid, &ws, unix.WALL|unix.WNOHANG, nil)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err == unix.ECHILD:
+			return 0, fmt.Errorf("tid %d: %w", tid, errGone)
+		case err != nil:
+			return 0, fmt.Errorf("tid %d: wait4: %w", tid, err)
+		case got == tid && (ws.Exited() || ws.Signaled()):
+			t.exits = append(t.exits, Exit{tid, ws})
+			return ws, fmt.Errorf("tid %d: %w", tid, errGone)
+		case got == tid:
+			return ws, nil
+		}
+		if time.Since(begin) < spin {
+			runtime.Gosched()
+			continue
+		}
+		select {
+		case <-t.child:
+		case <-ctx.Done():
+			return 0, fmt.Errorf("tid %d does not stop: %w", tid, ctx.Err())
+		}
+	}
+}
+
+// stopAt continues tid until it stands in a PTRACE_EVENT_STOP, delivering the
+// signals it meets on the way, and returns the signal of its group stop: 0
+// where it is not stopped by one.
+func (t *Tracer) stopAt(ctx context.Context, tid int) (syscall.Signal, error) {
+	for {
+		ws, err := t.wait(ctx, tid)
+		if err != nil {
+			return 0, err
+		}
+		if event(ws) == eventStop {
+			if s := ws.StopSignal(); s != unix.SIGTRAP {
+				return s, nil
+			}
+			return 0, nil
+		}
+		sig := ws.StopSignal()
+		if event(ws) != 0 || sig == unix.SIGTRAP|0x80 {
+			sig = 0
+		}
+		if err := cont(tid, sig); err != nil && err != unix.ESRCH {
+			return 0, fmt.Errorf("tid %d: continue: %w", tid, err)
+		}
+	}
+}
+
+// letGoLate detaches from a thread as soon as it stops: at once, or when Reap
+// meets the stop.
+func (t *Tracer) letGoLate(tid int) {
+	t.late[tid] = true
+	var ws unix.WaitStatus
+	if got, err := unix.Wait4(tid, &ws, unix.WALL|unix.WNOHANG, nil); err == nil && got == tid {
+		t.letGo(tid, ws)
+	}
+}
+
+func (t *Tracer) letGo(tid int, ws unix.WaitStatus) {
+	if !ws.Stopped() {
+		delete(t.late, tid)
+		t.exits = append(t.exits, Exit{tid, ws})
+		return
+	}
+	if event(ws) == eventStop {
+		delete(t.late, tid)
+		if r, err := getRegs(tid); err == nil && r.interrupted() {
+			r.rerun()
+			_ = setRegs(tid, r)
+		}
+		_ = detach(tid) // ESRCH: it was killed meanwhile
+		return
+	}
+	_ = cont(tid, ws.StopSignal())
+}

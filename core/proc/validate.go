@@ -1,0 +1,277 @@
+package proc
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
+)
+
+// StateVersion is the version of the engine's section.
+const StateVersion = 1
+
+// SectionName is the name of the engine's section in an image.
+const SectionName = "engine"
+
+// Encode returns the section's payload.
+func (st *State) Encode() ([]byte, error) { return json.Marshal(st) }
+
+// DecodeState reads and validates a payload: it may be damaged or hostile.
+func DecodeState(version uint16, payload []byte) (*State, error) {
+	if version != StateVersion {
+		return nil, fmt.Errorf("engine section: version %d is not known here (%d is)", version, StateVersion)
+	}
+	d := json.NewDecoder(bytes.NewReader(payload))
+	d.DisallowUnknownFields()
+	st := new(State)
+	if err := d.Decode(st); err != nil {
+		return nil, fmt.Errorf("engine section: %w", err)
+	}
+	if err := st.validate(); err != nil {
+		return nil, fmt.Errorf("engine section: %w", err)
+	}
+	return st, nil
+}
+
+const (
+	maxPID     = 1 << 22         // PID_MAX_LIMIT
+	maxAddress = uint64(1) << 63 // no user address is above
+	maxFD      = 1 << 30
+)
+
+func (st *State) validate() error {
+	if len(st.Processes) == 0 {
+		return errors.New("no processes")
+	}
+	if st.Reaper <= 0 || st.Reaper >= maxPID {
+		return fmt.Errorf("reaper %d", st.Reaper)
+	}
+	pids := map[int]bool{}
+	ids := map[int]bool{st.Reaper: true}
+	take := func(id int) error {
+		if id <= 0 || id >= maxPID || ids[id] {
+			return fmt.Errorf("id %d is impossible or stands twice", id)
+		}
+		ids[id] = true
+		return nil
+	}
+	for i := range st.Processes {
+		p := &st.Processes[i]
+		if err := take(p.PID); err != nil {
+			return err
+		}
+		if p.PPID != 0 && !pids[p.PPID] {
+			return fmt.Errorf("process %d: its parent %d does not stand before it", p.PID, p.PPID)
+		}
+		pids[p.PID] = true
+		for _, t := range p.Threads {
+			if t.TID == p.PID {
+				continue
+			}
+			if err := take(t.TID); err != nil {
+				return err
+			}
+		}
+		if err := st.validateProcess(p); err != nil {
+			return fmt.Errorf("process %d: %w", p.PID, err)
+		}
+	}
+	if err := st.validateFiles(pids); err != nil {
+		return err
+	}
+	_, err := st.plan(true)
+	return err
+}
+
+func (st *State) validateProcess(p *ProcessState) error {
+	if p.PGID < 0 || p.PGID >= maxPID || p.SID < 0 || p.SID >= maxPID {
+		return fmt.Errorf("group %d, session %d", p.PGID, p.SID)
+	}
+	if p.Zombie {
+		return nil
+	}
+	if len(p.Threads) == 0 || p.LeaderGone == (p.Threads[0].TID == p.PID) {
+		return errors.New("threads without a leader")
+	}
+	if !cleanPath(p.Exe) || !cleanPath(p.Cwd) {
+		return fmt.Errorf("paths %q, %q", p.Exe, p.Cwd)
+	}
+	if len(p.Actions) != nsig || len(p.Limits) != rlimNlimits {
+		return fmt.Errorf("%d signal actions, %d limits", len(p.Actions), len(p.Limits))
+	}
+	for _, a := range p.Actions {
+		if len(a) != sigactionBytes {
+			return errors.New("a signal action of the wrong size")
+		}
+	}
+	if err := validateSignals(p.Pending); err != nil {
+		return err
+	}
+	const maxAuxv = 4096
+	if len(p.Auxv) > maxAuxv || len(p.Comm) > 64 {
+		return errors.New("auxiliary vector or name too long")
+	}
+	for i := range p.Threads {
+		if err := validateThread(&p.Threads[i]); err != nil {
+			return fmt.Errorf("thread %d: %w", p.Threads[i].TID, err)
+		}
+	}
+	return st.validateMaps(p)
+}
+
+func validateThread(t *ThreadState) error {
+	const stackT = 24
+	if len(t.AltStack) != stackT || len(t.Comm) > 64 || len(t.Extra) != len(extraNotes) {
+		return errors.New("incomplete")
+	}
+	for i, x := range t.Extra {
+		if x.Note != extraNotes[i].note || len(x.Data) == 0 || len(x.Data) > extraNotes[i].room {
+			return fmt.Errorf("register set %#x of %d bytes", x.Note, len(x.Data))
+		}
+	}
+	return validateSignals(t.Pending)
+}
+
+func validateSignals(list [][]byte) error {
+	for _, s := range list {
+		if len(s) != siginfoSize {
+			return fmt.Errorf("a pending signal of %d bytes", len(s))
+		}
+	}
+	return nil
+}
+
+func (st *State) validateMaps(p *ProcessState) error {
+	page := uint64(os.Getpagesize())
+	end := uint64(0)
+	for i := range p.Maps {
+		m := &p.Maps[i]
+		if m.Start%page != 0 || m.End%page != 0 || m.Offset%page != 0 || m.Start < end || m.End <= m.Start || m.End > maxAddress {
+			return fmt.Errorf("mapping %x-%x", m.Start, m.End)
+		}
+		end = m.End
+		limit := 1 << 30
+		switch m.Kind {
+		case MapAnon, MapVdso, MapPlugin:
+		case MapFile:
+			limit = len(st.Refs)
+			if !cleanPath(m.Path) {
+				return fmt.Errorf("mapping %x-%x: path %q", m.Start, m.End, m.Path)
+			}
+		case MapObject:
+			limit = len(st.Objects)
+		default:
+			return fmt.Errorf("mapping %x-%x: kind %q", m.Start, m.End, m.Kind)
+		}
+		if m.Ref < 0 || m.Ref >= limit {
+			return fmt.Errorf("mapping %x-%x: reference %d", m.Start, m.End, m.Ref)
+		}
+	}
+	return nil
+}
+
+func (st *State) validateFiles(pids map[int]bool) error {
+	type key struct{ pid, fd int }
+	seen := map[key]bool{}
+	ids := map[int]bool{}
+	for _, f := range st.Files {
+		if ids[f.ID] || len(f.Refs) == 0 || f.Owner == "" {
+			return fmt.Errorf("open file %d: stands twice, or has no descriptor or owner", f.ID)
+		}
+		ids[f.ID] = true
+		for _, r := range f.Refs {
+			k := key{r.PID, r.FD}
+			if !pids[r.PID] || r.FD < 0 || r.FD > maxFD || seen[k] {
+				return fmt.Errorf("open file %d: descriptor %d of process %d", f.ID, r.FD, r.PID)
+			}
+			seen[k] = true
+		}
+	}
+	for _, f := range st.Refs {
+		if !cleanPath(f.Path) || f.Size < 0 || len(f.Content) > smallFile {
+			return fmt.Errorf("mapped file %q", f.Path)
+		}
+	}
+	return nil
+}
+
+func cleanPath(p string) bool {
+	return filepath.IsAbs(p) && filepath.Clean(p) == p && !strings.ContainsRune(p, 0)
+}
+
+// CheckHost refuses an image that could not run here, before anything is
+// made. All findings are joined.
+func (st *State) CheckHost() error {
+	var errs []error
+	if st.Arch != arch {
+		return fmt.Errorf("the image was made on %s, this is %s", st.Arch, arch)
+	}
+	if uid := os.Geteuid(); uid != 0 && uid != st.Uid {
+		return fmt.Errorf("the image belongs to user %d, not to user %d", st.Uid, uid)
+	}
+	if sum, err := ownVdsoSum(); err != nil {
+		errs = append(errs, err)
+	} else if st.Vdso != nil && !bytes.Equal(sum, st.Vdso) {
+		errs = append(errs, errors.New("the image was made on another kernel: its vdso(7) differs"))
+	}
+	for _, f := range st.Refs {
+		if err := f.check(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for i := range st.Processes {
+		p := &st.Processes[i]
+		if p.Zombie {
+			continue
+		}
+		if fi, err := os.Stat(p.Cwd); err != nil || !fi.IsDir() {
+			errs = append(errs, fmt.Errorf("pid %d: its working directory %s is not there", p.PID, p.Cwd))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// check tells whether a mapped file still has the bytes the image refers to.
+func (f *MappedFile) check() error {
+	var s unix.Stat_t
+	err := unix.Stat(f.Path, &s)
+	switch {
+	case errors.Is(err, unix.ENOENT) && f.Content != nil:
+		return nil
+	case err != nil:
+		return fmt.Errorf("mapped file %s: %w", f.Path, err)
+	case s.Mode&unix.S_IFMT != unix.S_IFREG:
+		return fmt.Errorf("mapped file %s: it is no regular file any more", f.Path)
+	case f.Write && s.Size < f.Size:
+		return fmt.Errorf("mapped file %s: it has %d bytes, and had %d when the image was made", f.Path, s.Size, f.Size)
+	case f.Write:
+		return nil
+	case s.Size != f.Size || !timeOf(s.Mtim).Equal(f.Mtime):
+		return fmt.Errorf("mapped file %s: it has changed since the image was made (size %d and %d, modified %v and %v)",
+			f.Path, f.Size, s.Size, f.Mtime, timeOf(s.Mtim))
+	}
+	return nil
+}
+
+func ownVdsoSum() ([]byte, error) {
+	maps, err := procfs.ReadMaps(os.Getpid())
+	if err != nil {
+		return nil, err
+	}
+	self := &Process{pid: os.Getpid(), host: os.Getpid()}
+	defer self.closeMem()
+	for _, v := range maps {
+		if v.Path == "[vdso]" {
+			return self.vdsoSum(v)
+		}
+	}
+	return sha256.New().Sum(nil), nil
+}

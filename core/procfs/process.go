@@ -1,0 +1,142 @@
+package procfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Tasks returns the ids of the threads of pid, ascending. Threads may come and
+// go meanwhile: whoever stops them reads again until nothing is new.
+func Tasks(pid int) ([]int, error) { return numbersIn(path(pid, "task")) }
+
+// FDs returns the open descriptors of pid, ascending.
+func FDs(pid int) ([]int, error) { return numbersIn(path(pid, "fd")) }
+
+func numbersIn(dir string) ([]int, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]int, 0, len(names))
+	for _, name := range names {
+		n, err := strconv.Atoi(name)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", dir, err)
+		}
+		list = append(list, n)
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
+// Children returns the children of all threads of pid, ascending, zombies
+// among them. The list is exact only while they are stopped,
+// proc_pid_task_tid_children(5).
+func Children(pid int) ([]int, error) {
+	tids, err := Tasks(pid)
+	if err != nil {
+		return nil, err
+	}
+	var all []int
+	for _, tid := range tids {
+		list, err := parseFile(taskPath(pid, tid, "children"), parseChildren)
+		if IsGone(err) {
+			continue // the thread has ended: its children are another thread's
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, list...)
+	}
+	slices.Sort(all)
+	return all, nil
+}
+
+func parseChildren(raw []byte) ([]int, error) { return ints(string(raw)) }
+
+// Comm returns the name of a thread.
+func Comm(pid, tid int) (string, error) {
+	b, err := os.ReadFile(taskPath(pid, tid, "comm"))
+	return strings.TrimSuffix(string(b), "\n"), err
+}
+
+// Wchan returns the kernel function in which a thread sleeps, or "" where it
+// runs or the reader may not know.
+func Wchan(pid, tid int) (string, error) {
+	b, err := os.ReadFile(taskPath(pid, tid, "wchan"))
+	if string(b) == "0" {
+		return "", err
+	}
+	return string(b), err
+}
+
+// ExecStart returns when a thread was last accounted as running, se.exec_start
+// of /proc/PID/task/TID/sched. The clock is the scheduler's: compare it with
+// the same value of the calling thread only. The file needs a kernel with
+// CONFIG_SCHED_DEBUG, or 6.15 and later.
+func ExecStart(pid, tid int) (time.Duration, error) {
+	return parseFile(taskPath(pid, tid, "sched"), parseExecStart)
+}
+
+// parseExecStart finds "se.exec_start    :   1103172.750115", in milliseconds
+// with six decimals.
+func parseExecStart(raw []byte) (time.Duration, error) {
+	for line := range strings.Lines(string(raw)) {
+		rest, ok := strings.CutPrefix(line, "se.exec_start ")
+		if !ok {
+			continue
+		}
+		_, val, _ := strings.Cut(rest, ":")
+		d, err := time.ParseDuration(strings.TrimSpace(val) + "ms")
+		if err != nil {
+			return 0, fmt.Errorf("sched: se.exec_start: %w", err)
+		}
+		return d, nil
+	}
+	return 0, errors.New("sched: no se.exec_start")
+}
+
+// Auxv returns the auxiliary vector as the kernel made it at execve(2): pairs
+// of machine words, getauxval(3).
+func Auxv(pid int) ([]byte, error) { return os.ReadFile(path(pid, "auxv")) }
+
+// Exe returns the link /proc/PID/exe, which ends in " (deleted)" where the
+// file is deleted.
+func Exe(pid int) (string, error) { return os.Readlink(path(pid, "exe")) }
+
+// Cwd returns the link /proc/PID/cwd; see Exe.
+func Cwd(pid int) (string, error) { return os.Readlink(path(pid, "cwd")) }
+
+// RootDir returns the link /proc/PID/root.
+func RootDir(pid int) (string, error) { return os.Readlink(path(pid, "root")) }
+
+// Cmdline returns the arguments of pid as they stand in its memory now; nil
+// for a zombie and for a kernel thread.
+func Cmdline(pid int) ([]string, error) {
+	return parseFile(path(pid, "cmdline"), parseStrings)
+}
+
+// Environ returns the environment that pid was started with, as it stands in
+// its memory now.
+func Environ(pid int) ([]string, error) {
+	return parseFile(path(pid, "environ"), parseStrings)
+}
+
+// parseStrings cuts at the NUL that ends each string. The last may lack it, as
+// setproctitle(3) leaves it.
+func parseStrings(raw []byte) ([]string, error) {
+	if len(raw) == 0 {
+		return nil, nil
+	}
+	return strings.Split(strings.TrimSuffix(string(raw), "\x00"), "\x00"), nil
+}

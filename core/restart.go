@@ -1,0 +1,239 @@
+package core
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/core/proc"
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// Restart brings back the tree of an image below this process, which becomes
+// its agent, and returns when the whole tree has ended, as Launch does. An
+// error is the agent's own: nothing of the tree runs.
+func Restart(ctx context.Context, o RestartOptions) (code int, err error) {
+	a, err := newAgent(o.Options)
+	if err != nil {
+		return 0, err
+	}
+	defer a.close()
+	r := &restart{a: a, o: o}
+	defer r.close()
+	if err := r.read(ctx); err != nil { // nothing has happened yet
+		return 0, err
+	}
+	if err := a.openCoordinator(); err != nil {
+		return 0, err
+	}
+	if err := a.join(ctx); err != nil {
+		return 0, err
+	}
+	a.meeting.begin(r.manifest.Generation, false)
+	l := newLoop(a)
+	defer l.stop()
+	if err := r.rebuild(ctx); err != nil {
+		return 0, err
+	}
+	return l.run(ctx)
+}
+
+// restart is one image on its way back to life.
+type restart struct {
+	a        *agent
+	o        RestartOptions
+	manifest *image.Manifest
+	image    *image.Reader
+	state    *proc.State
+	core     agentState
+	tree     *proc.Restorer
+}
+
+func (r *restart) close() {
+	if r.image != nil {
+		r.image.Close()
+	}
+}
+
+// read reads and verifies the whole image, and has every plugin load its
+// state. It has no effect.
+func (r *restart) read(ctx context.Context) (err error) {
+	dir := r.o.Generation
+	if r.manifest, err = image.ReadManifest(dir); err != nil {
+		return err
+	}
+	if n := len(r.manifest.Agents); n != 1 {
+		return fmt.Errorf("%s: made by %d agents, which must be restarted together: not possible yet", dir, n)
+	}
+	if r.image, err = image.OpenAgent(dir, r.manifest.Agents[0]); err != nil {
+		return err
+	}
+	if err := r.image.VerifyPages(ctx, func(done, total int64) {}); err != nil {
+		return err
+	}
+	payload, version, ok := r.image.Section(proc.SectionName)
+	if !ok {
+		return fmt.Errorf("%s: the image has no section %q", dir, proc.SectionName)
+	}
+	if r.state, err = proc.DecodeState(version, payload); err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	if payload, _, ok = r.image.Section(coreSection); !ok {
+		return fmt.Errorf("%s: the image has no section %q", dir, coreSection)
+	}
+	if err := json.Unmarshal(payload, &r.core); err != nil {
+		return fmt.Errorf("%s: section %q: %w", dir, coreSection, err)
+	}
+	if err := r.loadPlugins(ctx); err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	a := r.a
+	a.computation, a.command, a.cwd = r.manifest.Computation, r.core.Command, r.manifest.Cwd
+	return r.state.CheckHost()
+}
+
+func (r *restart) loadPlugins(ctx context.Context) error {
+	var sections []pluginSection
+	for _, s := range r.image.Sections() {
+		name, ok := strings.CutPrefix(s.Name, pluginPrefix)
+		if !ok {
+			continue
+		}
+		payload, version, _ := r.image.Section(s.Name)
+		sections = append(sections, pluginSection{Name: name, Version: version, Payload: payload})
+	}
+	return r.a.plugins.Load(ctx, sections)
+}
+
+// rebuild makes the tree: in the current namespaces if that is possible and
+// wanted, else in new ones.
+func (r *restart) rebuild(ctx context.Context) error {
+	fresh, err := r.newNamespaces()
+	if err != nil {
+		return err
+	}
+	err = r.attempt(ctx, fresh)
+	if errors.Is(err, proc.ErrPidTaken) && !fresh && r.o.Namespaces == "auto" {
+		r.a.log.Debug().Err(err).Msg("restart in new namespaces instead")
+		if err := r.loadPlugins(ctx); err != nil {
+			return err
+		}
+		err = r.attempt(ctx, true)
+	}
+	return err
+}
+
+// newNamespaces decides where to restart.
+func (r *restart) newNamespaces() (bool, error) {
+	switch r.o.Namespaces {
+	case "always":
+		return true, nil
+	case "never":
+		if os.Geteuid() != 0 {
+			return false, errors.New("--namespaces never needs root: only a privileged user may choose process ids in the current namespaces (clone3(2), set_tid)")
+		}
+		return false, nil
+	case "auto", "":
+		return os.Geteuid() != 0 || r.state.OwnPtys || !r.state.IDsFree(), nil
+	}
+	return false, fmt.Errorf("namespaces %q: want auto, always or never", r.o.Namespaces)
+}
+
+// attempt is the sequence of a restart. On error nothing of it is left.
+func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
+	a := r.a
+	t := a.tr.NewRestorer(r.state, r.image, proc.RestoreOptions{NewNamespaces: fresh, Sleeps: a.sleeps,
+		Warn: func(format string, args ...any) { a.log.Warn().Msgf(format, args...) }})
+	r.tree = t
+	defer func() {
+		if err != nil {
+			_ = a.plugins.Dispatch(context.WithoutCancel(ctx), plugin.Event{Kind: plugin.Exit})
+			t.Abort()
+		}
+	}()
+	inherit := !fresh || (r.state.Terminal && a.term != nil)
+	if err := t.Tree(ctx, inherit); err != nil {
+		return err
+	}
+	a.where.setRoot(t.Root())
+	procs := t.PluginProcs()
+	generation := r.manifest.Generation
+	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Restart, Generation: generation, Procs: procs}); err != nil {
+		return err
+	}
+	if err := t.Memory(ctx, a.plugins.ReopenMap, func(done, total int64) {}); err != nil {
+		return err
+	}
+	if err := r.reopenFiles(ctx); err != nil {
+		return err
+	}
+	for _, p := range procs {
+		if err := a.plugins.RestoreProcess(ctx, p); err != nil {
+			return err
+		}
+	}
+	if err := t.Threads(ctx); err != nil {
+		return err
+	}
+	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Running, Generation: generation, Procs: procs}); err != nil {
+		return err
+	}
+	if err := t.Finish(ctx); err != nil {
+		return err
+	}
+	if err := a.member.Barrier(ctx, generation, "restored"); err != nil {
+		return err
+	}
+	r.adopt()
+	return t.Run(ctx)
+}
+
+// reopenFiles has the plugins make the open file descriptions again, in the
+// order of their claims, and installs them.
+func (r *restart) reopenFiles(ctx context.Context) error {
+	fds := map[int]int{}
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
+	for i := range r.state.Files {
+		f := &r.state.Files[i]
+		fd, err := r.a.plugins.ReopenFile(ctx, f.Owner, f.OpenFile())
+		if err != nil {
+			return fmt.Errorf("pid %d fd %d: %s: %w", f.Refs[0].PID, f.Refs[0].FD, f.Link, err)
+		}
+		fds[f.ID] = fd
+	}
+	return r.tree.Files(ctx, fds)
+}
+
+// adopt makes the restored tree the agent's, and gives it the terminal.
+func (r *restart) adopt() {
+	a, t := r.a, r.tree
+	_, reaper, reports := t.Ended()
+	a.tree = treeRoots{parent: reaper, reaper: r.state.Reaper, main: t.HostPID(r.core.Main), mainPID: r.core.Main,
+		ended: r.core.Ended, reports: reports}
+	if a.term == nil || r.state.Front == 0 || !a.term.inFront() {
+		return
+	}
+	for _, p := range t.Procs() {
+		st, err := unix.Getpgid(p.HostPID())
+		if err == nil && r.state.GroupOf(p.PID()) == r.state.Front {
+			if err := a.term.give(st); err != nil {
+				a.log.Warn().Err(err).Msg("cannot give the terminal to the program")
+			}
+			return
+		}
+	}
+}
+
+// DirOf returns the --ckptdir that holds the folder of a generation.
+func DirOf(generation string) string { return filepath.Dir(filepath.Dir(generation)) }

@@ -1,0 +1,167 @@
+package plugintest
+
+import (
+	"bytes"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// RoundTrip takes open files through a checkpoint and a restart within the
+// test process. The files that setup returns are claimed by one plugin, whose
+// state a second one loads; the second reopens them, and the new ones take the
+// place of the old: the same numbers, each description shared as before, with
+// close-on-exec as before. Then check looks at them.
+//
+// The calls are those of the contract, in its order: PreSuspend,
+// PreCheckpoint, ClaimFile, SaveProcess, Save and Resume; then Load, Restart,
+// ReopenFile, RestoreProcess and Running, with [Self] as the one process. No
+// plugin may leave a descriptor open behind.
+//
+// Use plain descriptors: an os.File that waits in the runtime's poller does
+// not notice that another file has taken its number.
+func RoundTrip(t *testing.T, def plugin.Definition, setup func(t *testing.T) (fds []int), check func(t *testing.T, fds []int)) {
+	t.Helper()
+	RoundTripOn(t, def, NewHost(t), setup, check)
+}
+
+// RoundTripOn is RoundTrip with a host that the test has prepared, which both
+// plugins use.
+func RoundTripOn(t *testing.T, def plugin.Definition, h *Host, setup func(t *testing.T) (fds []int), check func(t *testing.T, fds []int)) {
+	t.Helper()
+	trip := trip{def: def, self: Self(t), host: h}
+	fds := setup(t)
+	files := OpenFiles(t, fds...)
+
+	before := openDescriptors(t)
+	state := trip.checkpoint(t, files)
+	requireSame(t, before, "checkpoint and Resume")
+	trip.restart(t, files, state)
+	requireSameNumbers(t, before, "restart")
+	if !t.Failed() {
+		check(t, fds)
+	}
+}
+
+type trip struct {
+	def  plugin.Definition
+	self *Process
+	host *Host
+}
+
+// start makes a plugin that keeps open files.
+func (r trip) start(t *testing.T) (plugin.Plugin, plugin.FileClaimer) {
+	t.Helper()
+	p, err := r.def.New(r.host)
+	if err != nil {
+		t.Fatalf("New: %v", err)
+	}
+	claimer, ok := p.(plugin.FileClaimer)
+	if !ok {
+		t.Fatalf("plugin %s is no plugin.FileClaimer", r.def.Name)
+	}
+	return p, claimer
+}
+
+// checkpoint claims files and returns the state.
+func (r trip) checkpoint(t *testing.T, files []plugin.OpenFile) []byte {
+	t.Helper()
+	p, claimer := r.start(t)
+	r.handle(t, p, plugin.PreSuspend)
+	r.handle(t, p, plugin.PreCheckpoint)
+	for _, f := range files {
+		if err := claimer.ClaimFile(t.Context(), f); err != nil {
+			t.Fatalf("ClaimFile of fd %d (%s): %v", f.Refs[0].FD, f.Link, err)
+		}
+	}
+	if saver, ok := p.(plugin.ProcessSaver); ok {
+		if err := saver.SaveProcess(t.Context(), r.self); err != nil {
+			t.Fatalf("SaveProcess: %v", err)
+		}
+	}
+	var state bytes.Buffer
+	if stater, ok := p.(plugin.Stater); ok {
+		if err := stater.Save(t.Context(), &state); err != nil {
+			t.Fatalf("Save: %v", err)
+		}
+	}
+	r.handle(t, p, plugin.Resume)
+	return state.Bytes()
+}
+
+// restart loads state in a plugin of its own, which makes files again.
+func (r trip) restart(t *testing.T, files []plugin.OpenFile, state []byte) {
+	t.Helper()
+	p, claimer := r.start(t)
+	if stater, ok := p.(plugin.Stater); ok {
+		if err := stater.Load(t.Context(), r.def.State, bytes.NewReader(state)); err != nil {
+			t.Fatalf("Load of %s: %v", state, err)
+		}
+	}
+	r.handle(t, p, plugin.Restart)
+	made := make([]int, len(files))
+	for i, f := range files {
+		fd, err := claimer.ReopenFile(t.Context(), Reopened(f))
+		if err != nil {
+			t.Fatalf("ReopenFile of what was fd %d (%s): %v", f.Refs[0].FD, f.Link, err)
+		}
+		made[i] = fd
+	}
+	// All are made before the first is put in place, as in a restart. dup3
+	// closes the old one.
+	for i, f := range files {
+		install(t, made[i], f.Refs)
+	}
+	if saver, ok := p.(plugin.ProcessSaver); ok {
+		if err := saver.RestoreProcess(t.Context(), r.self); err != nil {
+			t.Fatalf("RestoreProcess: %v", err)
+		}
+	}
+	r.handle(t, p, plugin.Running)
+}
+
+func (r trip) handle(t *testing.T, p plugin.Plugin, k plugin.Kind) {
+	t.Helper()
+	if !slices.Contains(r.def.Kinds, k) {
+		return
+	}
+	if err := p.Handle(t.Context(), plugin.Event{Kind: k, Generation: 1, Procs: []plugin.Process{r.self}}); err != nil {
+		t.Fatalf("Handle of %s: %v", k, err)
+	}
+}
+
+// install puts fd in the place of refs and closes it.
+func install(t *testing.T, fd int, refs []plugin.FileRef) {
+	t.Helper()
+	for _, ref := range refs {
+		flags := 0
+		if ref.Cloexec {
+			flags = unix.O_CLOEXEC
+		}
+		if err := unix.Dup3(fd, ref.FD, flags); err != nil {
+			t.Fatalf("dup3 of fd %d to fd %d: %v", fd, ref.FD, err)
+		}
+	}
+	if err := unix.Close(fd); err != nil {
+		t.Fatalf("close of fd %d: %v", fd, err)
+	}
+}
+
+// requireSameNumbers is requireSame for descriptors that were made again:
+// their links may differ, as a new pipe has a new inode.
+func requireSameNumbers(t testing.TB, before descriptors, what string) {
+	t.Helper()
+	numbers := func(d descriptors) descriptors {
+		plain := descriptors{}
+		for fd := range d {
+			plain[fd] = ""
+		}
+		return plain
+	}
+	for _, change := range numbers(before).changes(numbers(openDescriptors(t))) {
+		t.Errorf("%s: %s", what, change)
+	}
+}

@@ -1,0 +1,140 @@
+package event
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"golang.org/x/sys/unix"
+)
+
+// stateFormat is the one format so far.
+const stateFormat = 1
+
+// state is what the image holds, by plugin.OpenFile's ID.
+type state struct {
+	Files map[int]file `json:"files,omitempty"`
+}
+
+// file has exactly one member that is not nil. Numbers of 64 bits are
+// strings, since many readers of JSON keep 53 bits.
+type file struct {
+	EventFD  *eventFD  `json:"eventfd,omitempty"`
+	SignalFD *signalFD `json:"signalfd,omitempty"`
+	Epoll    *epoll    `json:"epoll,omitempty"`
+	PIDFD    *pidFD    `json:"pidfd,omitempty"`
+}
+
+type eventFD struct {
+	Count     uint64 `json:"count,string"`
+	Semaphore bool   `json:"semaphore"`
+}
+
+// signalFD holds the set of signals: bit n-1 is signal n.
+type signalFD struct {
+	Mask uint64 `json:"mask,string"`
+}
+
+type epoll struct {
+	Targets []target `json:"targets"`
+}
+
+// target is a registration: what epoll_ctl(2) is called with, and in which
+// process.
+type target struct {
+	PID     int    `json:"pid"`
+	EpollFD int    `json:"epoll_fd"`
+	FD      int    `json:"fd"`
+	Events  uint32 `json:"events"`
+	Data    uint64 `json:"data,string"`
+}
+
+// spent says that the registration had EPOLLONESHOT and has fired: the kernel
+// then clears all but the flags of the registration (EP_PRIVATE_BITS).
+func (t target) spent() bool {
+	return t.Events&unix.EPOLLONESHOT != 0 && t.Events&^uint32(privateBits) == 0
+}
+
+const privateBits = unix.EPOLLWAKEUP | unix.EPOLLONESHOT | unix.EPOLLET&math.MaxUint32 | unix.EPOLLEXCLUSIVE
+
+// pidFD names the process as the program sees it.
+type pidFD struct {
+	PID int `json:"pid"`
+}
+
+func (s *state) add(id int, f file) {
+	if s.Files == nil {
+		s.Files = make(map[int]file)
+	}
+	s.Files[id] = f
+}
+
+// Save writes the state.
+func (p *Plugin) Save(_ context.Context, w io.Writer) error {
+	return json.NewEncoder(w).Encode(p.state)
+}
+
+// Load reads and validates a state.
+func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
+	if format != stateFormat {
+		return fmt.Errorf("event: state format %d is unknown, want %d", format, stateFormat)
+	}
+	var s state
+	if err := decode(r, &s); err != nil {
+		return fmt.Errorf("event: state: %w", err)
+	}
+	for id, f := range s.Files {
+		if err := f.validate(); err != nil {
+			return fmt.Errorf("event: state of open file %d: %w", id, err)
+		}
+	}
+	p.state = s
+	return nil
+}
+
+// decode reads exactly one JSON document without unknown fields.
+func decode(r io.Reader, dst any) error {
+	d := json.NewDecoder(r)
+	d.DisallowUnknownFields()
+	if err := d.Decode(dst); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("bytes behind the document")
+	}
+	return nil
+}
+
+func (f file) validate() error {
+	kinds := 0
+	if f.EventFD != nil {
+		kinds++
+		if f.EventFD.Count == math.MaxUint64 {
+			return errors.New("eventfd: count is above the greatest, 2^64-2")
+		}
+	}
+	if f.SignalFD != nil {
+		kinds++
+	}
+	if f.Epoll != nil {
+		kinds++
+		for _, t := range f.Epoll.Targets {
+			if t.PID <= 0 || t.EpollFD < 0 || t.FD < 0 {
+				return fmt.Errorf("epoll: registration of fd %d in pid %d fd %d", t.FD, t.PID, t.EpollFD)
+			}
+		}
+	}
+	if f.PIDFD != nil {
+		kinds++
+		if f.PIDFD.PID <= 0 {
+			return fmt.Errorf("pidfd: pid %d", f.PIDFD.PID)
+		}
+	}
+	if kinds != 1 {
+		return fmt.Errorf("%d kinds of file, want one", kinds)
+	}
+	return nil
+}

@@ -1,0 +1,231 @@
+package file
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/internal/procparse"
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// The kinds of lock, as proc_locks(5) names them.
+const (
+	lockFLOCK = "FLOCK"  // flock(2), of the description
+	lockOFD   = "OFDLCK" // fcntl(2) F_OFD_SETLK, of the description
+	lockPOSIX = "POSIX"  // fcntl(2) F_SETLK, of the process
+)
+
+// lock is a lock that is held. Start and End are the first and the last byte;
+// End is -1 for the end of the file, however far it grows.
+type lock struct {
+	Kind  string `json:"kind"`
+	Write bool   `json:"write,omitempty"`
+	Start int64  `json:"start"`
+	End   int64  `json:"end"`
+}
+
+// processLock is a POSIX lock, with a descriptor of its file.
+type processLock struct {
+	PID int `json:"pid"`
+	FD  int `json:"fd"`
+	lock
+}
+
+func newLock(l procparse.Lock) lock {
+	return lock{Kind: l.Kind, Write: l.Write, Start: l.Start, End: l.End}
+}
+
+func (l lock) validate(kinds ...string) error {
+	for _, k := range kinds {
+		if l.Kind == k {
+			if l.Start < 0 || l.End < -1 || l.End >= 0 && l.End < l.Start {
+				return fmt.Errorf("%s lock from %d to %d", l.Kind, l.Start, l.End)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("lock of kind %q", l.Kind)
+}
+
+// flock is the lock as fcntl(2) takes it.
+func (l lock) flock() unix.Flock_t {
+	k := unix.Flock_t{Type: unix.F_RDLCK, Whence: unix.SEEK_SET, Start: l.Start}
+	if l.Write {
+		k.Type = unix.F_WRLCK
+	}
+	if l.End >= 0 {
+		k.Len = l.End - l.Start + 1
+	}
+	return k
+}
+
+// takeLocks saves the locks of the description. POSIX locks are saved with
+// each process, for fdinfo shows only those of the process it belongs to.
+func (s *file) takeLocks(f plugin.OpenFile, locks []procparse.Lock) error {
+	for _, l := range locks {
+		switch l.Kind {
+		case lockPOSIX:
+		case lockFLOCK, lockOFD:
+			s.Locks = append(s.Locks, newLock(l))
+		default:
+			return plugin.Refuse(f, "a lock of type %s is not kept", l.Kind)
+		}
+	}
+	if len(s.Locks) > 0 && (s.Kind == kindStdio || s.Kind == kindTerminal) {
+		return plugin.Refuse(f, "a %s lock on a descriptor of the launching command is not kept", s.Locks[0].Kind)
+	}
+	return nil
+}
+
+// lock takes the locks of the description again.
+func (s *file) lock(fd int) error {
+	for _, l := range s.Locks {
+		if err := l.take(fd); err != nil {
+			if errors.Is(err, unix.EAGAIN) {
+				err = fmt.Errorf("another process holds it: %w", err)
+			}
+			return fmt.Errorf("%s: %s lock: %w", s.Path, l.Kind, err)
+		}
+	}
+	return nil
+}
+
+func (l lock) take(fd int) error {
+	if l.Kind == lockOFD {
+		k := l.flock()
+		return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &k)
+	}
+	how := unix.LOCK_SH
+	if l.Write {
+		how = unix.LOCK_EX
+	}
+	return unix.Flock(fd, how|unix.LOCK_NB)
+}
+
+// posixOwners counts the POSIX locks of each process, by its pid in the
+// supervisor's namespace.
+func posixOwners() (map[int]int, error) {
+	raw, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return nil, err
+	}
+	return parseOwners(raw), nil
+}
+
+// parseOwners reads /proc/locks, proc_locks(5): "1: POSIX  ADVISORY  WRITE
+// 3568 fd:00:2531452 0 EOF". A waiter, "1: -> POSIX ...", holds nothing.
+func parseOwners(raw []byte) map[int]int {
+	owners := map[int]int{}
+	for line := range strings.Lines(string(raw)) {
+		w := strings.Fields(line)
+		if len(w) < 5 || w[1] != lockPOSIX {
+			continue
+		}
+		if pid, err := strconv.Atoi(w[4]); err == nil {
+			owners[pid]++
+		}
+	}
+	return owners
+}
+
+// saveLocks saves the POSIX locks of a process. They can be held through any
+// of its descriptions; one that is not the plugin's is refused.
+func (p *Plugin) saveLocks(proc plugin.Process) error {
+	expected := p.saving.owners[proc.HostPID()]
+	if expected == 0 {
+		return nil
+	}
+	found := 0
+	for _, fd := range p.saving.fds[proc.PID()] {
+		raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", proc.HostPID(), fd))
+		if err != nil {
+			return fmt.Errorf("pid %d: %w", proc.PID(), err)
+		}
+		info, err := procparse.ParseFDInfo(raw)
+		if err != nil {
+			return fmt.Errorf("pid %d fd %d: %w", proc.PID(), fd, err)
+		}
+		for _, l := range info.Locks {
+			if l.Kind == lockPOSIX {
+				p.state.Locks = append(p.state.Locks, processLock{proc.PID(), fd, newLock(l)})
+				found++
+			}
+		}
+	}
+	if found != expected {
+		return plugin.RefuseProcess(proc, "POSIX locks", "/proc/locks shows %d, the open files %d", expected, found)
+	}
+	return nil
+}
+
+// restoreLocks takes the POSIX locks of a process again, from within it. From
+// then on no descriptor of such a file may be closed in the process, which
+// would drop them, fcntl_locking(2).
+func (p *Plugin) restoreLocks(ctx context.Context, proc plugin.Process) error {
+	var mine []processLock
+	for _, l := range p.state.Locks {
+		if l.PID == proc.PID() {
+			mine = append(mine, l)
+		}
+	}
+	addr, size := proc.Scratch()
+	for len(mine) > 0 {
+		n := min(len(mine), size/flockSize)
+		if n == 0 {
+			return fmt.Errorf("pid %d: %d bytes of scratch memory", proc.PID(), size)
+		}
+		if err := takeLocks(ctx, proc, mine[:n], addr); err != nil {
+			return err
+		}
+		mine = mine[n:]
+	}
+	return nil
+}
+
+func takeLocks(ctx context.Context, proc plugin.Process, locks []processLock, addr uint64) error {
+	var args []byte
+	calls := make([]plugin.Call, len(locks))
+	for i, l := range locks {
+		calls[i] = plugin.Call{
+			Nr:   unix.SYS_FCNTL,
+			Args: [6]uintptr{uintptr(l.FD), unix.F_SETLK, uintptr(addr) + uintptr(len(args))},
+		}
+		args = appendFlock(args, l.flock())
+	}
+	if _, err := proc.WriteAt(args, int64(addr)); err != nil {
+		return fmt.Errorf("pid %d: POSIX locks: %w", proc.PID(), err)
+	}
+	err := proc.Batch(ctx, calls)
+	if err == nil {
+		return nil
+	}
+	for i, c := range calls {
+		if c.Err != 0 {
+			return fmt.Errorf("pid %d fd %d: POSIX lock from %d to %d: %w",
+				proc.PID(), locks[i].FD, locks[i].Start, locks[i].End, c.Err)
+		}
+	}
+	return err
+}
+
+// flockSize is the size of struct flock on 64-bit machines.
+const flockSize = 32
+
+// appendFlock lays out struct flock, in which the compiler of the kernel
+// aligns the offsets to 8 bytes.
+func appendFlock(b []byte, l unix.Flock_t) []byte {
+	e := binary.NativeEndian
+	b = e.AppendUint16(b, uint16(l.Type))
+	b = e.AppendUint16(b, uint16(l.Whence))
+	b = e.AppendUint32(b, 0)
+	b = e.AppendUint64(b, uint64(l.Start))
+	b = e.AppendUint64(b, uint64(l.Len))
+	return e.AppendUint64(b, uint64(uint32(l.Pid)))
+}

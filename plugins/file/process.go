@@ -1,0 +1,196 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// inode names a file while the host is up.
+type inode struct{ dev, ino uint64 }
+
+// saving is what a checkpoint needs between its calls.
+type saving struct {
+	deleted   map[inode]int // index in state.Deleted
+	pipes     map[inode]*pipeClaim
+	pipeOrder []*pipeClaim // in the order of claims
+	ptys      map[uint32]*ptyClaim
+	ptyOrder  []*ptyClaim
+	held      closers // duplicates, until all is claimed
+
+	fds        map[int][]int // by pid: one descriptor of each description
+	references []*reference
+	complete   bool        // the first SaveProcess has been
+	owners     map[int]int // of POSIX locks
+}
+
+func (s *saving) reset() {
+	s.held.close()
+	*s = saving{
+		deleted: map[inode]int{},
+		pipes:   map[inode]*pipeClaim{},
+		ptys:    map[uint32]*ptyClaim{},
+		fds:     map[int][]int{},
+	}
+}
+
+// note keeps which processes have f.
+func (s *saving) note(f plugin.OpenFile) {
+	seen := map[int]bool{}
+	for _, r := range f.Refs {
+		if !seen[r.PID] {
+			seen[r.PID] = true
+			s.fds[r.PID] = append(s.fds[r.PID], r.FD)
+		}
+	}
+}
+
+// reference is an id of the host's in the state of an object. It becomes what
+// the program sees when the process, or a member of the group, is saved.
+type reference struct {
+	group   bool // a process group; else a process
+	host    int
+	dst     *int
+	missing error // where no process of the tree has it; nil: then *dst stays 0
+	found   bool
+}
+
+func (s *saving) resolve(r reference) { s.references = append(s.references, &r) }
+
+// unresolved returns the refusal of an id that no process has.
+func (s *saving) unresolved() error {
+	for _, r := range s.references {
+		if s.complete && !r.found && r.missing != nil {
+			return r.missing
+		}
+	}
+	return nil
+}
+
+// identify resolves the references to proc and its group.
+func (s *saving) identify(proc plugin.Process) error {
+	var hostGroup, group int
+	for _, r := range s.references {
+		if !r.group && r.host == proc.HostPID() {
+			*r.dst, r.found = proc.PID(), true
+		}
+		if !r.group || r.found {
+			continue
+		}
+		if group == 0 {
+			var err error
+			if hostGroup, group, err = groupOf(proc.HostPID()); err != nil {
+				return fmt.Errorf("pid %d: %w", proc.PID(), err)
+			}
+		}
+		if r.host == hostGroup {
+			*r.dst, r.found = group, true
+		}
+	}
+	return nil
+}
+
+// groupOf returns the process group of a process, as this /proc shows it and
+// as the process itself sees it: the first and the last column of NSpgid,
+// proc_pid_status(5).
+func groupOf(hostPID int) (host, inner int, err error) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", hostPID))
+	if err != nil {
+		return 0, 0, err
+	}
+	for line := range strings.Lines(string(raw)) {
+		columns, ok := strings.CutPrefix(line, "NSpgid:")
+		if !ok {
+			continue
+		}
+		ids := strings.Fields(columns)
+		if len(ids) == 0 {
+			break
+		}
+		host, err1 := strconv.Atoi(ids[0])
+		inner, err2 := strconv.Atoi(ids[len(ids)-1])
+		return host, inner, errors.Join(err1, err2)
+	}
+	return 0, 0, errors.New("no NSpgid in status")
+}
+
+// SaveProcess completes the claims of the checkpoint when it is the first,
+// and saves what belongs to the process.
+func (p *Plugin) SaveProcess(ctx context.Context, proc plugin.Process) error {
+	if !p.saving.complete {
+		if err := p.completeClaims(ctx); err != nil {
+			return err
+		}
+		p.saving.complete = true
+	}
+	if err := p.saving.identify(proc); err != nil {
+		return err
+	}
+	return p.saveLocks(proc)
+}
+
+// completeClaims saves what only all claims together show.
+func (p *Plugin) completeClaims(ctx context.Context) error {
+	defer p.saving.held.close()
+	if err := p.finishPipes(); err != nil {
+		return err
+	}
+	if err := p.peekPtys(ctx); err != nil {
+		return err
+	}
+	var err error
+	if p.saving.owners, err = posixOwners(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("POSIX locks: %w", err)
+	}
+	return nil
+}
+
+// RestoreProcess makes what belongs to the process, from within it.
+func (p *Plugin) RestoreProcess(ctx context.Context, proc plugin.Process) error {
+	if err := p.restoreTTY(ctx, proc); err != nil {
+		return err
+	}
+	if err := p.restoreAsync(ctx, proc); err != nil {
+		return err
+	}
+	return p.restoreLocks(ctx, proc)
+}
+
+// making is what a restart has made so far.
+type making struct {
+	anchors  closers
+	deleted  map[int]int
+	pipes    map[int]pipeAnchors
+	ptys     map[int]*ptyAnchors
+	async    map[int][]asyncFile // by pid
+	terminal bool                // its settings are in force
+}
+
+// asyncFile is a description to set, and its number in the process.
+type asyncFile struct {
+	fd   int
+	file *file
+}
+
+func (m *making) reset() {
+	m.anchors.close()
+	*m = making{
+		deleted: map[int]int{},
+		pipes:   map[int]pipeAnchors{},
+		ptys:    map[int]*ptyAnchors{},
+		async:   map[int][]asyncFile{},
+	}
+}
+
+func (m *making) noteAsync(f plugin.OpenFile, s *file) {
+	if s.Async != nil && len(f.Refs) > 0 {
+		r := f.Refs[0]
+		m.async[r.PID] = append(m.async[r.PID], asyncFile{r.FD, s})
+	}
+}

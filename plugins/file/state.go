@@ -1,0 +1,264 @@
+package file
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// stateFormat is the one format so far.
+const stateFormat = 1
+
+// Limits of what Load accepts.
+const (
+	maxPath     = 1 << 16
+	maxCapacity = 1 << 30 // of a pipe, in bytes; the kernel's own limit is 1<<31
+	maxPtyData  = 1 << 17
+	maxIndex    = 1 << 20 // NR_UNIX98_PTY_MAX
+)
+
+// state is what the image holds.
+type state struct {
+	Files    map[int]*file `json:"files,omitempty"` // by plugin.OpenFile's ID
+	Deleted  []*deleted    `json:"deleted,omitempty"`
+	Pipes    []*pipe       `json:"pipes,omitempty"`
+	Ptys     []*pty        `json:"ptys,omitempty"`
+	Locks    []processLock `json:"locks,omitempty"`
+	Terminal *termios      `json:"terminal,omitempty"` // of the launching terminal
+}
+
+func (s *state) add(id int, f *file) {
+	if s.Files == nil {
+		s.Files = make(map[int]*file)
+	}
+	s.Files[id] = f
+}
+
+// kind says how a description is made again.
+type kind string
+
+const (
+	kindPath      kind = "path" // O_PATH
+	kindRegular   kind = "regular"
+	kindDirectory kind = "directory"
+	kindDevice    kind = "device"
+	kindDeleted   kind = "deleted"  // Index is in state.Deleted
+	kindStdio     kind = "stdio"    // of the launching command
+	kindTerminal  kind = "terminal" // of the launching command, opened by the program
+	kindPipe      kind = "pipe"     // or a FIFO; Index is in state.Pipes
+	kindPtmx      kind = "ptmx"     // Index is in state.Ptys
+	kindPts       kind = "pts"      // Index is in state.Ptys
+)
+
+// file is one open file description.
+type file struct {
+	Kind     kind     `json:"kind"`
+	Path     pathname `json:"path"`
+	Flags    int      `json:"flags"` // of open(2)
+	Pos      int64    `json:"pos,omitempty"`
+	Was      identity `json:"was"`
+	Virtual  bool     `json:"virtual,omitempty"`  // of /proc or /sys: size and times mean nothing
+	Index    int      `json:"index,omitempty"`    // of the object, see kind
+	Stdio    int      `json:"stdio,omitempty"`    // 0, 1 or 2 of the launching command
+	Reopened bool     `json:"reopened,omitempty"` // stdio: a description of its own
+	Locks    []lock   `json:"locks,omitempty"`
+	Async    *async   `json:"async,omitempty"`
+}
+
+// identity is what stat(2) said at the checkpoint, for diagnosis.
+type identity struct {
+	Dev   uint64 `json:"dev,string"`
+	Ino   uint64 `json:"ino,string"`
+	Rdev  uint64 `json:"rdev,string"`
+	Mode  uint32 `json:"mode"`
+	Size  int64  `json:"size"`
+	Mtime int64  `json:"mtime,string"` // ns since 1970
+}
+
+// The flags of open(2) that are kept. The kernel forgets O_CREAT, O_EXCL,
+// O_TRUNC and O_NOCTTY itself, and O_LARGEFILE is always set.
+const (
+	statusFlags = unix.O_APPEND | unix.O_NONBLOCK | unix.O_DIRECT | unix.O_NOATIME // of F_SETFL, without O_ASYNC
+	keptFlags   = unix.O_ACCMODE | statusFlags | unix.O_SYNC | unix.O_PATH |
+		unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_ASYNC
+)
+
+func newFile(k kind, f plugin.OpenFile) *file {
+	return &file{
+		Kind:  k,
+		Path:  pathname(f.Link),
+		Flags: f.Flags & keptFlags,
+		Pos:   f.Pos,
+		Was: identity{
+			Dev:   uint64(f.Stat.Dev),
+			Ino:   f.Stat.Ino,
+			Rdev:  uint64(f.Stat.Rdev),
+			Mode:  f.Stat.Mode,
+			Size:  f.Stat.Size,
+			Mtime: f.Stat.Mtim.Nano(),
+		},
+	}
+}
+
+// access is O_RDONLY, O_WRONLY or O_RDWR.
+func (f *file) access() int    { return f.Flags & unix.O_ACCMODE }
+func (f *file) readable() bool { return f.access() == unix.O_RDONLY || f.access() == unix.O_RDWR }
+func (f *file) writable() bool { return f.access() == unix.O_WRONLY || f.access() == unix.O_RDWR }
+
+// pathname is a string of bytes, as the kernel keeps names: in JSON a string
+// where it is UTF-8, else {"base64": ...}.
+type pathname string
+
+type rawPath struct {
+	Base64 []byte `json:"base64"`
+}
+
+func (p pathname) MarshalJSON() ([]byte, error) {
+	if utf8.ValidString(string(p)) {
+		return json.Marshal(string(p))
+	}
+	return json.Marshal(rawPath{[]byte(p)})
+}
+
+func (p *pathname) UnmarshalJSON(b []byte) error {
+	if len(b) > 0 && b[0] == '"' {
+		return json.Unmarshal(b, (*string)(p))
+	}
+	var raw rawPath
+	if err := json.Unmarshal(b, &raw); err != nil {
+		return err
+	}
+	*p = pathname(raw.Base64)
+	return nil
+}
+
+// Save writes the state.
+func (p *Plugin) Save(_ context.Context, w io.Writer) error {
+	if err := p.saving.unresolved(); err != nil {
+		return err
+	}
+	return json.NewEncoder(w).Encode(p.state)
+}
+
+// Load reads and validates a state.
+func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
+	if format != stateFormat {
+		return fmt.Errorf("file: state format %d is unknown, want %d", format, stateFormat)
+	}
+	var s state
+	d := json.NewDecoder(r)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&s); err != nil {
+		return fmt.Errorf("file: state: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("file: state: bytes behind the document")
+	}
+	if err := s.validate(); err != nil {
+		return fmt.Errorf("file: state: %w", err)
+	}
+	p.state = s
+	return nil
+}
+
+func (s *state) validate() error {
+	for id, f := range s.Files {
+		if err := s.validateFile(f); err != nil {
+			return fmt.Errorf("open file %d: %w", id, err)
+		}
+	}
+	for i, d := range s.Deleted {
+		if err := d.validate(); err != nil {
+			return fmt.Errorf("deleted file %d: %w", i, err)
+		}
+	}
+	for i, q := range s.Pipes {
+		if err := q.validate(); err != nil {
+			return fmt.Errorf("pipe %d: %w", i, err)
+		}
+	}
+	seen := map[uint32]bool{}
+	for i, t := range s.Ptys {
+		if err := t.validate(); err != nil {
+			return fmt.Errorf("pty %d: %w", i, err)
+		}
+		if seen[t.Number] {
+			return fmt.Errorf("pty %d: number %d twice", i, t.Number)
+		}
+		seen[t.Number] = true
+	}
+	for i, l := range s.Locks {
+		if l.PID <= 0 || l.FD < 0 {
+			return fmt.Errorf("lock %d: pid %d fd %d", i, l.PID, l.FD)
+		}
+		if err := l.validate(lockPOSIX); err != nil {
+			return fmt.Errorf("lock %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (s *state) validateFile(f *file) error {
+	if f == nil {
+		return errors.New("null")
+	}
+	objects := 1
+	wantPath := false
+	switch f.Kind {
+	case kindPath, kindRegular, kindDirectory, kindDevice:
+		wantPath = true
+	case kindDeleted:
+		objects = len(s.Deleted)
+	case kindPipe:
+		objects = len(s.Pipes)
+	case kindPtmx, kindPts:
+		objects = len(s.Ptys)
+	case kindStdio, kindTerminal:
+	default:
+		return fmt.Errorf("unknown kind %q", f.Kind)
+	}
+	if wantPath {
+		if err := f.Path.validate(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case f.Index < 0 || f.Index >= objects:
+		return fmt.Errorf("index %d of %d", f.Index, objects)
+	case f.Flags&^keptFlags != 0:
+		return fmt.Errorf("flags %#o", f.Flags)
+	case f.Pos < 0:
+		return fmt.Errorf("offset %d", f.Pos)
+	case f.Stdio < 0 || f.Stdio > 2:
+		return fmt.Errorf("standard descriptor %d", f.Stdio)
+	}
+	for _, l := range f.Locks {
+		if err := l.validate(lockFLOCK, lockOFD); err != nil {
+			return err
+		}
+	}
+	return f.Async.validate()
+}
+
+// validate accepts what can be opened below a root: an absolute path.
+func (p pathname) validate() error {
+	if len(p) == 0 || p[0] != '/' {
+		return fmt.Errorf("path %q is not absolute", string(p))
+	}
+	if len(p) > maxPath {
+		return fmt.Errorf("path of %d bytes, at most %d", len(p), maxPath)
+	}
+	for i := range len(p) {
+		if p[i] == 0 {
+			return fmt.Errorf("path %q has a zero byte", string(p))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,35 @@
+package file
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// getOwner is fcntl(2) F_GETOWN_EX, which x/sys does not have.
+func getOwner(fd int) (ownerEx, error) {
+	var o ownerEx
+	_, _, errno := unix.Syscall(unix.SYS_FCNTL, uintptr(fd), unix.F_GETOWN_EX, uintptr(unsafe.Pointer(&o)))
+	if errno != 0 {
+		return o, errno
+	}
+	return o, nil
+}
+
+// openPeer is ioctl TIOCGPTPEER of ioctl_tty(2): it opens the slave of a
+// master, whatever is mounted where.
+func openPeer(master, flags int) (int, error) {
+	fd, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, uintptr(flags))
+	if errno != 0 {
+		return -1, errno
+	}
+	return int(fd), nil
+}
+
+// ioctlNone is an ioctl without argument.
+func ioctlNone(fd int, req uintptr) error {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), req, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}

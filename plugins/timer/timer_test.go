@@ -1,0 +1,429 @@
+package timer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/internal/procparse"
+	"github.com/hiatus-project/hiatus/plugin"
+	"github.com/hiatus-project/hiatus/plugin/plugintest"
+)
+
+func TestContract(t *testing.T) {
+	plugintest.Run(t, Definition(), plugintest.Suite{
+		Fill: func(t *testing.T, p plugin.Plugin, _ *plugintest.Host) {
+			fd := newTimerFD(t, unix.CLOCK_MONOTONIC, 0, spec{Value: time.Hour, Interval: time.Second})
+			if err := p.(plugin.FileClaimer).ClaimFile(t.Context(), plugintest.OpenFile(t, 1, fd)); err != nil {
+				t.Fatal(err)
+			}
+			self := plugintest.Self(t)
+			create(t, self, posixTimer{Clock: unix.CLOCK_BOOTTIME, Signal: 40, Value: 1<<63 + 1, Spec: spec{Value: time.Hour}})
+			if err := p.(plugin.ProcessSaver).SaveProcess(t.Context(), self); err != nil {
+				t.Fatal(err)
+			}
+		},
+		Invalid: map[string]string{
+			"timerfd clock":         `{"timerfds":{"1":{"clock":2,"ticks":"0"}}}`,
+			"timerfd value":         `{"timerfds":{"1":{"clock":1,"ticks":"0","value_ns":-1}}}`,
+			"timerfd deadline":      `{"timerfds":{"1":{"clock":0,"ticks":"0","absolute":true,"deadline_ns":-1}}}`,
+			"timerfd absolute":      `{"timerfds":{"1":{"clock":1,"ticks":"0","absolute":true}}}`,
+			"itimer":                `{"processes":{"1":{"itimers":{"3":{"value_ns":1,"interval_ns":0}}}}}`,
+			"itimer value":          `{"processes":{"1":{"itimers":{"0":{"value_ns":1,"interval_ns":-5}}}}}`,
+			"timer id":              `{"processes":{"1":{"timers":[{"id":-1,"sigev_value":"0"}]}}}`,
+			"timer id above int":    `{"processes":{"1":{"timers":[{"id":2147483648,"sigev_value":"0"}]}}}`,
+			"timer twice":           `{"processes":{"1":{"timers":[{"id":1,"sigev_value":"0"},{"id":1,"sigev_value":"0"}]}}}`,
+			"timer clock":           `{"processes":{"1":{"timers":[{"id":1,"sigev_value":"0","clock":4294967296}]}}}`,
+			"timer signal":          `{"processes":{"1":{"timers":[{"id":1,"sigev_value":"0","signal":65}]}}}`,
+			"timer notify":          `{"processes":{"1":{"timers":[{"id":1,"sigev_value":"0","notify":3}]}}}`,
+			"timer without thread":  `{"processes":{"1":{"timers":[{"id":1,"sigev_value":"0","notify":4}]}}}`,
+			"timer with a thread":   `{"processes":{"1":{"timers":[{"id":1,"sigev_value":"0","notify":0,"tid":4}]}}}`,
+			"timer remaining below": `{"processes":{"1":{"timers":[{"id":1,"sigev_value":"0","spec":{"value_ns":-1,"interval_ns":0}}]}}}`,
+		},
+	})
+}
+
+func TestTimerFD(t *testing.T) {
+	for _, tc := range []struct {
+		name         string
+		clock, flags int
+		spec         spec
+	}{
+		{"monotonic", unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK, spec{Value: time.Hour, Interval: time.Minute}},
+		{"boottime", unix.CLOCK_BOOTTIME, 0, spec{Value: time.Hour}},
+		{"realtime", unix.CLOCK_REALTIME, 0, spec{Value: time.Hour}},
+		{"not armed", unix.CLOCK_MONOTONIC, 0, spec{}},
+		{"for ever", unix.CLOCK_MONOTONIC, 0, spec{Value: 1<<63 - 1}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var before timerFD
+			plugintest.RoundTrip(t, Definition(), func(t *testing.T) []int {
+				fd := newTimerFD(t, tc.clock, tc.flags, tc.spec)
+				before = read(t, fd)
+				return []int{fd}
+			}, func(t *testing.T, fds []int) {
+				after := read(t, fds[0])
+				// Its time stood still in between, but ran on in setup.
+				if after.Value > before.Value || (after.Value == 0) != (before.Value == 0) {
+					t.Errorf("%v remain, %v did before", after.Value, before.Value)
+				}
+				after.Value = before.Value
+				if after != before {
+					t.Errorf("%+v, was %+v", after, before)
+				}
+				flags, err := unix.FcntlInt(uintptr(fds[0]), unix.F_GETFL, 0)
+				if err != nil || flags&unix.O_NONBLOCK != tc.flags {
+					t.Errorf("flags %#o, %v", flags, err)
+				}
+			})
+		})
+	}
+}
+
+// TestTimerFDExpired checks the ticks that nobody has read, of a timer that
+// goes on and of one that does not.
+func TestTimerFDExpired(t *testing.T) {
+	for name, interval := range map[string]time.Duration{"once": 0, "each hour": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			plugintest.RoundTrip(t, Definition(), func(t *testing.T) []int {
+				fd := newTimerFD(t, unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK, spec{Value: 1, Interval: interval})
+				waitReadable(t, fd)
+				return []int{fd}
+			}, func(t *testing.T, fds []int) {
+				var ticks [8]byte
+				if _, err := unix.Read(fds[0], ticks[:]); err != nil || binary.NativeEndian.Uint64(ticks[:]) != 1 {
+					t.Errorf("read %v, %v, want one tick", ticks, err)
+				}
+				if after := read(t, fds[0]); (after.Value > 0) != (interval > 0) || after.Interval != interval {
+					t.Errorf("%+v", after)
+				}
+			})
+		})
+	}
+}
+
+func TestTimerFDAbsolute(t *testing.T) {
+	now, err := timeOfDay()
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline := now + int64(time.Hour)
+	const flags = unix.TFD_TIMER_ABSTIME | unix.TFD_TIMER_CANCEL_ON_SET
+	setup := func(t *testing.T) []int {
+		fd := newTimerFD(t, unix.CLOCK_REALTIME, 0, spec{})
+		s := unix.ItimerSpec{Value: unix.NsecToTimespec(deadline)}
+		if err := unix.TimerfdSettime(fd, flags, &s, nil); err != nil {
+			t.Fatal(err)
+		}
+		return []int{fd}
+	}
+	plugintest.RoundTrip(t, Definition(), setup, func(t *testing.T, fds []int) {
+		after := read(t, fds[0])
+		if !after.Absolute || !after.CancelOnSet {
+			t.Errorf("%+v, want an absolute timer", after)
+		}
+	})
+
+	t.Run("deadline", func(t *testing.T) {
+		p := &Plugin{}
+		if err := p.ClaimFile(t.Context(), plugintest.OpenFile(t, 1, setup(t)...)); err != nil {
+			t.Fatal(err)
+		}
+		if got := p.state.TimerFDs[1].Deadline; got < deadline {
+			t.Errorf("deadline %d, want %d or what it took to look", got, deadline)
+		}
+	})
+	t.Run("saturates", func(t *testing.T) {
+		far := timerFD{spec: spec{Value: 1<<63 - 1}}
+		far.setDeadline(now)
+		if far.Deadline != 1<<63-1 {
+			t.Errorf("deadline %d", far.Deadline)
+		}
+	})
+}
+
+func TestITimers(t *testing.T) {
+	self := plugintest.Self(t)
+	want := map[int]spec{
+		unix.ITIMER_REAL:    {Value: time.Hour, Interval: 1500 * time.Microsecond},
+		unix.ITIMER_VIRTUAL: {Value: 2 * time.Hour},
+		unix.ITIMER_PROF:    {Value: 3 * time.Hour, Interval: time.Hour},
+	}
+	defer setITimers(t, self, map[int]spec{0: {}, 1: {}, 2: {}})
+	setITimers(t, self, want)
+
+	state := saved(t, self)
+	setITimers(t, self, map[int]spec{0: {}, 1: {}, 2: {}})
+	restored(t, self, state)
+
+	got, err := saveProcess(t.Context(), self)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for which, w := range want {
+		// Of CPU time the kernel counts whole ticks, of 10 ms at most.
+		g := got.ITimers[which]
+		if g.Value > w.Value+10*time.Millisecond || g.Value < w.Value-time.Minute || g.Interval != w.Interval {
+			t.Errorf("timer %d: %+v, want %+v", which, g, w)
+		}
+	}
+}
+
+func TestPOSIXTimers(t *testing.T) {
+	for _, exact := range []bool{true, false} {
+		t.Run(map[bool]string{true: "exact ids", false: "counting up"}[exact], func(t *testing.T) {
+			self := plugintest.Self(t)
+			made := []posixTimer{
+				{Clock: unix.CLOCK_MONOTONIC, Signal: 40, Value: 0xdeadbeefcafe, Spec: spec{Value: time.Hour, Interval: time.Minute}},
+				{Clock: unix.CLOCK_REALTIME, Notify: sigevNone, Spec: spec{Value: time.Hour}},
+				{Clock: unix.CLOCK_BOOTTIME, Notify: sigevThreadID, TID: self.TID(), Signal: int(unix.SIGUSR1)},
+				{Clock: unix.CLOCK_PROCESS_CPUTIME_ID, Signal: int(unix.SIGPROF), Spec: spec{Value: time.Hour}},
+				{Clock: unix.CLOCK_THREAD_CPUTIME_ID, Notify: sigevThreadID, TID: self.TID(), Signal: int(unix.SIGPROF), Spec: spec{Value: time.Hour}},
+			}
+			for i := range made {
+				made[i].ID = create(t, self, made[i])
+			}
+			state := saved(t, self)
+			for _, m := range made {
+				remove(t, self, m.ID)
+			}
+			if !exact {
+				// A new process counts from 0; this one has passed the ids.
+				self.FailCall(unix.SYS_PRCTL, unix.EINVAL)
+				moved := state.Processes[os.Getpid()]
+				for i := range moved.Timers {
+					moved.Timers[i].ID += 2 * len(made)
+					made[i].ID += 2 * len(made)
+				}
+			}
+			restored(t, self, state)
+			got, err := readTimers(self)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, m := range made {
+				g := got[i]
+				switch m.Clock { // as the kernel shows them
+				case unix.CLOCK_THREAD_CPUTIME_ID:
+					m.Clock = ^self.TID()<<3 | cpuClockPerThread | cpuClockSched
+				case unix.CLOCK_PROCESS_CPUTIME_ID:
+					g.Clock, m.Clock = 0, 0 // 2 or its pid 0 form, by the kernel's version
+				}
+				m.Spec, g.Spec = spec{}, spec{}
+				if g != m {
+					t.Errorf("%+v, want %+v", g, m)
+				}
+			}
+			if left := remaining(t, self, made[0].ID); left.Value > time.Hour || left.Value < 59*time.Minute || left.Interval != time.Minute {
+				t.Errorf("remaining %+v", left)
+			}
+			for _, g := range got {
+				remove(t, self, g.ID)
+			}
+		})
+	}
+}
+
+func TestPOSIXTimerErrors(t *testing.T) {
+	self := plugintest.Self(t)
+	one := process{Timers: []posixTimer{{ID: 1 << 20, Clock: unix.CLOCK_MONOTONIC, Notify: sigevNone}}}
+	t.Run("create", func(t *testing.T) {
+		self.FailCall(unix.SYS_TIMER_CREATE, unix.EAGAIN)
+		defer self.FailCall(unix.SYS_TIMER_CREATE, 0)
+		err := one.restore(t.Context(), self)
+		if !errors.Is(err, unix.EAGAIN) || !strings.Contains(err.Error(), "POSIX timer 1048576: timer_create of clock 1") {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("id in use", func(t *testing.T) {
+		used := create(t, self, posixTimer{Clock: unix.CLOCK_MONOTONIC, Notify: sigevNone})
+		twice := process{Timers: []posixTimer{{ID: used, Clock: unix.CLOCK_MONOTONIC, Notify: sigevNone}}}
+		if err := twice.restore(t.Context(), self); err == nil {
+			t.Error("a second timer got the id of the first")
+		}
+	})
+}
+
+func TestAsSeenBy(t *testing.T) {
+	threads := []plugin.Thread{{TID: 2, HostTID: 102}, {TID: 3, HostTID: 103}}
+	for _, tc := range []struct {
+		name    string
+		threads []plugin.Thread
+		in      procparse.Timer
+		want    posixTimer
+		refusal string
+	}{
+		{name: "process", threads: threads, in: procparse.Timer{Notify: "signal", PID: 102, Signal: 14},
+			want: posixTimer{Signal: 14}},
+		{name: "thread", threads: threads, in: procparse.Timer{Notify: "signal", TID: 103, Signal: 14},
+			want: posixTimer{Signal: 14, Notify: sigevThreadID, TID: 3}},
+		{name: "profiler", threads: threads, in: procparse.Timer{Notify: "signal", TID: 103, Signal: 27, Clock: 3},
+			want: posixTimer{Signal: 27, Notify: sigevThreadID, TID: 3, Clock: ^3<<3 | 6}},
+		{name: "one thread", threads: threads[:1], in: procparse.Timer{Notify: "signal", PID: 102, Clock: 3},
+			want: posixTimer{Clock: 3}},
+		{name: "one thread, newer kernels", threads: threads[:1], in: procparse.Timer{Notify: "signal", PID: 102, Clock: -2},
+			want: posixTimer{Clock: -2}},
+		{name: "profiler, newer kernels", threads: threads, in: procparse.Timer{Notify: "signal", TID: 103, Signal: 27, Clock: -2},
+			want: posixTimer{Signal: 27, Notify: sigevThreadID, TID: 3, Clock: ^3<<3 | 6}},
+		{name: "clock of a named thread", threads: threads, in: procparse.Timer{Notify: "signal", PID: 102, Clock: ^3<<3 | 6},
+			want: posixTimer{Clock: ^3<<3 | 6}},
+		{name: "clock of the process", threads: threads, in: procparse.Timer{Notify: "signal", PID: 102, Clock: -6},
+			want: posixTimer{Clock: -6}},
+		{name: "ended thread", threads: threads, in: procparse.Timer{Notify: "signal", TID: 104},
+			refusal: "a thread that has ended"},
+		{name: "clock of a thread", threads: threads, in: procparse.Timer{Notify: "signal", PID: 102, Clock: 3},
+			refusal: "the CPU time of one of several threads"},
+		{name: "clock of a thread, for the library", threads: threads, in: procparse.Timer{Notify: "signal", TID: 103, Signal: 32, Clock: 3},
+			refusal: "the CPU time of one of several threads"},
+		{name: "unknown", threads: threads, in: procparse.Timer{Notify: "letter", PID: 102},
+			refusal: "unknown notification"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := asSeenBy(tc.threads, tc.in)
+			if tc.refusal != "" {
+				if err == nil || !strings.Contains(err.Error(), tc.refusal) {
+					t.Errorf("%v, want %q", err, tc.refusal)
+				}
+				return
+			}
+			if err != nil || got != tc.want {
+				t.Errorf("%+v, %v, want %+v", got, err, tc.want)
+			}
+		})
+	}
+}
+
+func TestReopenUnknown(t *testing.T) {
+	f := plugin.OpenFile{ID: 3, Link: "anon_inode:[timerfd]"}
+	if _, err := new(Plugin).ReopenFile(t.Context(), f); err == nil || !strings.Contains(err.Error(), "open file 3") {
+		t.Errorf("%v", err)
+	}
+}
+
+func FuzzParseTimerFD(f *testing.F) {
+	f.Add([]byte("clockid: 0\nticks: 0\nsettime flags: 01\nit_value: (0, 49406829)\nit_interval: (1, 0)\n"))
+	f.Add([]byte("clockid: 1\nticks: 1\nsettime flags: 00\nit_value: (9223372036, 854775807)\nit_interval: (-1, -1)\n"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		info, err := procparse.ParseFDInfo(raw)
+		if err != nil {
+			return
+		}
+		if got, err := parseTimerFD(&info); err == nil && got.validate() != nil {
+			t.Errorf("%q: %+v is not valid", raw, got)
+		}
+	})
+}
+
+func newTimerFD(t *testing.T, clock, flags int, s spec) int {
+	t.Helper()
+	fd, err := unix.TimerfdCreate(clock, flags|unix.TFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	its := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(s.Value)), Interval: unix.NsecToTimespec(int64(s.Interval))}
+	if err := unix.TimerfdSettime(fd, 0, &its, nil); err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+func waitReadable(t *testing.T, fd int) {
+	t.Helper()
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1)
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, unix.EINTR) {
+			t.Fatal(err)
+		}
+	}
+}
+
+func read(t *testing.T, fd int) timerFD {
+	t.Helper()
+	info, err := procparse.ParseFDInfo(plugintest.OpenFile(t, 1, fd).FDInfo)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := parseTimerFD(&info)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// saved takes the timers of self through Save and Load.
+func saved(t *testing.T, self *plugintest.Process) state {
+	t.Helper()
+	p, second := &Plugin{}, &Plugin{}
+	if err := p.SaveProcess(t.Context(), self); err != nil {
+		t.Fatal(err)
+	}
+	var image bytes.Buffer
+	if err := p.Save(t.Context(), &image); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Load(t.Context(), stateFormat, &image); err != nil {
+		t.Fatal(err)
+	}
+	return second.state
+}
+
+func restored(t *testing.T, self *plugintest.Process, s state) {
+	t.Helper()
+	p := &Plugin{state: s}
+	if err := p.Handle(t.Context(), plugin.Event{Kind: plugin.Running, Procs: []plugin.Process{self}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// create makes a timer as a program would, and removes it with the test.
+func create(t *testing.T, self *plugintest.Process, want posixTimer) int {
+	t.Helper()
+	m := maker{proc: self}
+	m.addr, _ = self.Scratch()
+	if _, err := self.WriteAt(want.arguments(), int64(m.addr)); err != nil {
+		t.Fatal(err)
+	}
+	id, err := m.create(t.Context(), want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.ID = id
+	if err := m.arm(t.Context(), want); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Syscall(unix.SYS_TIMER_DELETE, uintptr(id), 0, 0) })
+	return id
+}
+
+func remove(t *testing.T, self *plugintest.Process, id int) {
+	t.Helper()
+	if _, err := self.Syscall(t.Context(), unix.SYS_TIMER_DELETE, uintptr(id)); err != nil {
+		t.Fatalf("timer_delete %d: %v", id, err)
+	}
+}
+
+func remaining(t *testing.T, self *plugintest.Process, id int) spec {
+	t.Helper()
+	got, err := readEach(t.Context(), self, []plugin.Call{{Nr: unix.SYS_TIMER_GETTIME, Args: [6]uintptr{uintptr(id)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decodeSpec(got[0], time.Nanosecond)
+}
+
+func setITimers(t *testing.T, self *plugintest.Process, specs map[int]spec) {
+	t.Helper()
+	if err := (process{ITimers: specs}).restore(t.Context(), self); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,468 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// behaviour is one thing that users rely on, shown with a small program.
+type behaviour struct {
+	name  string
+	needs []string
+	run   func(*trial)
+}
+
+func behaviours() []behaviour {
+	gcc := []string{"gcc"}
+	return []behaviour{
+		{"exit codes", nil, exitCodes},
+		{"waits for the whole tree", nil, wholeTree},
+		{"signals reach the program", nil, signalsReach},
+		{"ten generations", gcc, tenGenerations},
+		{"killed with SIGKILL", gcc, killedHard},
+		{"restarted twice at once", gcc, twins},
+		{"clocks leave the downtime out", gcc, downtime},
+		{"refused: inotify", gcc, func(tr *trial) { refused(tr, "inotify") }},
+		{"refused: tcp", gcc, func(tr *trial) { refused(tr, "tcp") }},
+		{"refused: udp", gcc, func(tr *trial) { refused(tr, "udp") }},
+		{"keep", gcc, keep},
+		{"older generation", gcc, olderGeneration},
+		{"interval", gcc, interval},
+		{"compressed", gcc, compressed},
+		{"damaged image", gcc, damaged},
+		{"foreign image", gcc, foreign},
+		{"detached", gcc, detached},
+		{"status and list", gcc, statusAndList},
+		{"terminal", []string{"bash"}, terminal},
+		{"readme tour", []string{"python3"}, readmeTour},
+	}
+}
+
+func exitCodes(tr *trial) {
+	for _, c := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"true"}, 0},
+		{[]string{"sh", "-c", "exit 7"}, 7},
+		{[]string{"sh", "-c", "kill -TERM $$"}, 128 + 15},
+		{[]string{"sh", "-c", "kill -KILL $$"}, 128 + 9},
+		{[]string{"/does/not/exist"}, 99},
+		{[]string{tr.dir}, 99},
+	} {
+		args := append([]string{"launch", "--ckptdir", tr.images(), "--"}, c.args...)
+		if o := tr.hiatus(args...); o.code != c.want {
+			tr.Errorf("launch %q: %s, want %d", c.args, o, c.want)
+		}
+	}
+	if o := tr.hiatus("restart", tr.path("nothing")); o.code != 99 {
+		tr.Errorf("restart of nothing: %s, want 99", o)
+	}
+	// The code is the program's after a restart, too.
+	tr.launch("sh", "-c", "echo 1 >progress; while [ ! -e stop ]; do sleep 0.02; done; exit 7")
+	tr.advance(1)
+	tr.suspend()
+	tr.restart()
+	tr.write("stop", "")
+	tr.ends(tr.front, 7)
+	tr.gone()
+}
+
+func wholeTree(tr *trial) {
+	tr.launch("sh", "-c", "(while [ ! -e stop ]; do sleep 0.02; done; echo done >orphan) & echo 1 >progress; exit 3")
+	tr.advance(1)
+	tr.checkpoint()
+	if tr.front.hasEnded() {
+		tr.Fatal("hiatus ended before the last process")
+	}
+	tr.suspend()
+	tr.restart()
+	tr.must("status", tr.name)
+	tr.write("stop", "")
+	tr.ends(tr.front, 3)
+	if got := tr.read("orphan"); got != "done\n" {
+		tr.Errorf("the orphan wrote %q", got)
+	}
+}
+
+func signalsReach(tr *trial) {
+	const program = `trap 'echo 2 >progress' USR1; trap 'exit 5' TERM; echo 1 >progress; while :; do sleep 0.02; done`
+	tr.launch("sh", "-c", program)
+	tr.advance(1)
+	tr.signalUntil(syscall.SIGUSR1, 2)
+	tr.suspend()
+	tr.write("progress", "1\n")
+	tr.restart()
+	tr.running()
+	tr.signalUntil(syscall.SIGUSR1, 2)
+	tr.signal(syscall.SIGTERM)
+	tr.ends(tr.front, 5)
+	tr.gone()
+}
+
+// running waits until the computation answers.
+func (tr *trial) running() {
+	tr.Helper()
+	tr.await("an answer", func() bool { return tr.hiatus("status", tr.name).code == 0 })
+}
+
+func (tr *trial) signal(sig syscall.Signal) {
+	tr.Helper()
+	if err := tr.front.cmd.Process.Signal(sig); err != nil {
+		tr.Fatal(err)
+	}
+}
+
+// signalUntil sends a signal to hiatus, which hands it on.
+func (tr *trial) signalUntil(sig syscall.Signal, progress int64) {
+	tr.Helper()
+	tr.signal(sig)
+	tr.await("the signal's effect", func() bool { return tr.progress() == progress })
+}
+
+func tenGenerations(tr *trial) {
+	tr.launch(tr.suite.fixture("threads"))
+	for range 10 {
+		tr.advance(2)
+		tr.suspend()
+		tr.restart()
+	}
+	tr.advance(2)
+	tr.finish()
+}
+
+func killedHard(tr *trial) {
+	tr.launch(tr.suite.fixture("tree"))
+	for range 3 {
+		tr.advance(2)
+		tr.checkpoint()
+		tr.advance(2)
+		tr.killAll()
+		tr.restart()
+	}
+	tr.advance(2)
+	tr.finish()
+}
+
+// twins runs one image twice at once, while the original still runs: in
+// namespaces, the same process ids exist three times.
+func twins(tr *trial) {
+	tr.launch(tr.suite.fixture("threads"))
+	tr.advance(2)
+	tr.checkpoint()
+	original := tr.front
+	var copies []*front
+	for _, name := range []string{"first", "second"} {
+		tr.restart("--name", name)
+		copies = append(copies, tr.front)
+		tr.await(name, func() bool { return tr.hiatus("status", name).code == 0 })
+	}
+	for _, name := range []string{tr.name, "first", "second"} {
+		tr.must("checkpoint", name)
+	}
+	tr.advance(10)
+	tr.write("stop", "")
+	for _, f := range append(copies, original) {
+		tr.ends(f, 0)
+		tr.saysOK(f)
+	}
+	tr.gone()
+}
+
+// downtime leaves the program away for longer than the largest step of a
+// clock that it accepts. Only a time namespace can do that.
+func downtime(tr *trial) {
+	tr.launch(tr.suite.fixture("downtime"))
+	tr.advance(2)
+	tr.suspend()
+	time.Sleep(5 * time.Second) // the time away is what is tested
+	tr.restart("--namespaces", "always")
+	tr.advance(2)
+	tr.finish()
+}
+
+// refused holds an object that cannot be kept: the user reads which, and the
+// program runs on.
+func refused(tr *trial, kind string) {
+	tr.launch(tr.suite.fixture("refused"), kind)
+	tr.advance(2)
+	var found []struct {
+		PID    int
+		FD     int
+		Object string
+		Reason string
+	}
+	o := tr.hiatus("check", tr.name, "--json")
+	if err := json.Unmarshal([]byte(o.stdout), &found); err != nil || o.code != 1 || len(found) != 1 {
+		tr.Fatalf("check: %s: want exit code 1 and one object (%v)", o, err)
+	}
+	if found[0].PID == 0 || found[0].FD < 3 || found[0].Object == "" || found[0].Reason == "" {
+		tr.Errorf("check: want pid, descriptor, object and reason, got %+v", found[0])
+	}
+	o = tr.hiatus("checkpoint", tr.name)
+	want := fmt.Sprintf("pid %d fd %d: %s", found[0].PID, found[0].FD, found[0].Object)
+	if o.code != 1 || !strings.Contains(o.stderr, want) {
+		tr.Errorf("checkpoint: %s: want exit code 1 and %q", o, want)
+	}
+	if g := tr.generations(); len(g) != 0 {
+		tr.Errorf("a generation was committed: %v", g)
+	}
+	tr.advance(2)
+	tr.finish()
+}
+
+func keep(tr *trial) {
+	for _, n := range []int{1, 3} {
+		tr.name = fmt.Sprintf("keep%d", n)
+		_ = os.Remove(tr.path("stop"))
+		tr.front = tr.start("launch", "--name", tr.name, "--ckptdir", tr.images(), "--keep", fmt.Sprint(n), "--", tr.suite.fixture("self"), "one", "", "two words")
+		for range 5 {
+			tr.advance(1)
+			tr.checkpoint()
+		}
+		if g := tr.generations(); len(g) != n || filepath.Base(filepath.Dir(g[n-1])) != "00005" {
+			tr.Errorf("--keep %d: %v", n, g)
+		}
+		tr.finish()
+		if err := os.RemoveAll(tr.path("cwd")); err != nil {
+			tr.Fatal(err)
+		}
+	}
+}
+
+func olderGeneration(tr *trial) {
+	const program = `n=0; while [ ! -e stop ]; do n=$((n + 1)); echo $n >progress; while [ ! -e go.$n ] && [ ! -e stop ]; do sleep 0.01; done; done; echo $n`
+	tr.launch("sh", "-c", program)
+	for n := 1; n <= 2; n++ {
+		tr.await("a step", func() bool { return tr.progress() == int64(n) })
+		tr.checkpoint()
+		tr.write(fmt.Sprintf("go.%d", n), "")
+	}
+	tr.await("a step", func() bool { return tr.progress() == 3 })
+	tr.must("kill", tr.name)
+	tr.wait(tr.front)
+	tr.gone()
+	for _, g := range []string{"1", "2"} {
+		_ = os.Remove(tr.path("stop"))
+		_ = os.Remove(tr.path("go." + g))
+		tr.restart("--generation", g)
+		tr.running()
+		tr.write("stop", "")
+		tr.ends(tr.front, 0)
+		if out := tr.read(tr.front.stdout); out != g+"\n" {
+			tr.Errorf("generation %s counted to %q", g, out)
+		}
+	}
+}
+
+func interval(tr *trial) {
+	tr.front = tr.start("launch", "--name", tr.name, "--ckptdir", tr.images(), "--interval", "50ms", "--", tr.suite.fixture("threads"))
+	tr.await("a third generation", func() bool {
+		g := tr.generations()
+		return len(g) > 0 && filepath.Base(filepath.Dir(slices.Max(g))) >= "00003"
+	})
+	tr.must("interval", tr.name, "0")
+	tr.advance(2)
+	tr.finish()
+}
+
+func compressed(tr *trial) {
+	tr.front = tr.start("launch", "--name", tr.name, "--ckptdir", tr.images(), "--compress", "zstd", "--", tr.suite.fixture("memory"))
+	for range 2 {
+		tr.advance(2)
+		tr.suspend()
+		tr.restart("--compress", "zstd")
+	}
+	tr.advance(2)
+	tr.finish()
+}
+
+// damaged changes one byte of each file of an image, and cuts each short: a
+// restart says so, and starts nothing.
+func damaged(tr *trial) {
+	tr.launch(tr.suite.fixture("threads"))
+	tr.advance(2)
+	tr.suspend()
+	whole := tr.images()
+	files := imageFiles(tr, whole)
+	if len(files) < 2 {
+		tr.Fatalf("the image has the files %v only", files)
+	}
+	for i, file := range files {
+		for j, way := range []struct {
+			name   string
+			damage func([]byte) []byte
+		}{
+			{"a changed byte", func(b []byte) []byte { b[len(b)/2] ^= 0x40; return b }},
+			{"a cut end", func(b []byte) []byte { return b[:len(b)-1] }},
+			{"nothing", func([]byte) []byte { return nil }},
+		} {
+			bad := fmt.Sprintf("%s.%d.%d", whole, i, j)
+			copyImage(tr, whole, bad)
+			path := filepath.Join(bad, file)
+			data, err := os.ReadFile(path)
+			if err != nil {
+				tr.Fatal(err)
+			}
+			if err := os.WriteFile(path, way.damage(data), 0o600); err != nil {
+				tr.Fatal(err)
+			}
+			tr.mustNotStart(bad, file+": "+way.name)
+		}
+	}
+	tr.restart()
+	tr.advance(2)
+	tr.finish()
+}
+
+// mustNotStart checks that an image is refused.
+func (tr *trial) mustNotStart(images, what string) {
+	tr.Helper()
+	before := tr.progress()
+	if o := tr.hiatus("verify", images); o.code != 1 {
+		tr.Errorf("%s: verify: %s, want 1", what, o)
+	}
+	if o := tr.hiatus("restart", images); o.code != 99 || o.stderr == "" {
+		tr.Errorf("%s: restart: %s, want 99 and a reason", what, o)
+	}
+	if left := tr.processes(); len(left) > 0 || tr.progress() != before {
+		tr.Errorf("%s: something was started", what)
+	}
+}
+
+func imageFiles(tr *trial, dir string) []string {
+	var files []string
+	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() && !strings.HasPrefix(d.Name(), ".") {
+			rel, rerr := filepath.Rel(dir, path)
+			files, err = append(files, rel), rerr
+		}
+		return err
+	})
+	if err != nil {
+		tr.Fatal(err)
+	}
+	return files
+}
+
+// copyImage copies with owners and modes: an image of another owner, or that
+// others may read, is refused for that.
+func copyImage(tr *trial, from, to string) {
+	if o := tr.exec("cp", "-a", from, to); o.code != 0 {
+		tr.Fatalf("cp: %s", o)
+	}
+}
+
+// foreign is an image that another user may have written.
+func foreign(tr *trial) {
+	tr.launch(tr.suite.fixture("threads"))
+	tr.advance(2)
+	tr.suspend()
+	if os.Getuid() == 0 {
+		other := tr.images() + ".other"
+		copyImage(tr, tr.images(), other)
+		for _, file := range imageFiles(tr, other) {
+			if err := os.Chown(filepath.Join(other, file), 12345, 12345); err != nil {
+				tr.Fatal(err)
+			}
+		}
+		if o := tr.hiatus("restart", other); o.code != 99 {
+			tr.Errorf("an image of another user: %s, want 99", o)
+		}
+		if left := tr.processes(); len(left) > 0 {
+			tr.Errorf("something was started: %v", left)
+		}
+	}
+	tr.restart()
+	tr.advance(2)
+	tr.finish()
+}
+
+func detached(tr *trial) {
+	o := tr.must("launch", "--detach", "--json", "--name", tr.name, "--ckptdir", tr.images(), "--", tr.suite.fixture("threads"))
+	var d struct {
+		Name string
+		PID  int
+	}
+	if err := json.Unmarshal([]byte(o), &d); err != nil || d.Name != tr.name || d.PID == 0 {
+		tr.Fatalf("launch --detach --json: %q (%v)", o, err)
+	}
+	tr.advance(2)
+	tr.must("checkpoint", tr.name, "--kill")
+	tr.gone()
+	tr.must("restart", tr.images(), "--detach")
+	tr.advance(2)
+	tr.must("kill", tr.name)
+	tr.gone()
+	if o := tr.hiatus("status", tr.name); o.code != 1 {
+		tr.Errorf("status after the end: %s, want 1", o)
+	}
+	if left, err := os.ReadDir(tr.path("run/hiatus")); err != nil || len(left) > 0 {
+		tr.Errorf("left in the runtime directory: %v (%v)", left, err)
+	}
+}
+
+// status is the part of `hiatus status --json` that is looked at here.
+type status struct {
+	Name        string
+	State       string
+	Generations []uint64
+	Agents      []struct {
+		Processes []struct {
+			PID     int
+			HostPID int `json:"host_pid"`
+			PPID    int
+			Threads int
+			Command string
+		}
+	}
+}
+
+func statusAndList(tr *trial) {
+	tr.launch(tr.suite.fixture("many"), "processes", "5")
+	tr.advance(2)
+	before := statusOf(tr)
+	tr.suspend()
+	tr.restart("--namespaces", "always")
+	tr.advance(2)
+	after := statusOf(tr)
+	if !slices.Equal(before, after) {
+		tr.Errorf("process ids %v, want %v", after, before)
+	}
+	var list []status
+	if err := json.Unmarshal([]byte(tr.must("list", "--json")), &list); err != nil || len(list) != 1 || list[0].Name != tr.name {
+		tr.Errorf("list: %+v (%v)", list, err)
+	}
+	if text := tr.must("list"); !strings.Contains(text, tr.name) {
+		tr.Errorf("list: %q", text)
+	}
+	tr.finish()
+}
+
+// statusOf checks a status against /proc and returns the inner process ids.
+func statusOf(tr *trial) []int {
+	tr.Helper()
+	var st status
+	if err := json.Unmarshal([]byte(tr.must("status", tr.name, "--json")), &st); err != nil {
+		tr.Fatal(err)
+	}
+	if st.Name != tr.name || len(st.Agents) != 1 || len(st.Agents[0].Processes) != 6 {
+		tr.Fatalf("status: %+v", st)
+	}
+	var pids []int
+	all := tr.processes()
+	for _, p := range st.Agents[0].Processes {
+		pids = append(pids, p.PID)
+		if !slices.Contains(all, p.HostPID) || p.Threads != 1 || !strings.Contains(p.Command, "many") {
+			tr.Errorf("status: %+v; in /proc are %v", p, all)
+		}
+	}
+	slices.Sort(pids)
+	return pids
+}

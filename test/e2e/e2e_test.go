@@ -1,0 +1,107 @@
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+)
+
+// mode is how a program is checkpointed.
+type mode struct {
+	name        string
+	checkpoints int
+	kill        bool // and restarted from each
+}
+
+func modes() []mode {
+	return []mode{
+		{"generations", 3, true},
+		{"in place", 10, false},
+	}
+}
+
+// TestMain lets four programs run at once where -parallel does not say
+// otherwise: most of them wait for something.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		if err := flag.Set("test.parallel", "4"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(2)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// TestEndToEnd runs everything. It is one test, so that what it builds needs
+// no global variable.
+func TestEndToEnd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("end to end tests take minutes")
+	}
+	s := newSuite(t)
+	t.Cleanup(func() { s.publish(t) })
+	for _, p := range append(realPrograms(), ruleFixtures()...) {
+		for _, m := range modes() {
+			for _, id := range s.identities {
+				t.Run(testName(p.name, id.name, m.name), func(t *testing.T) {
+					t.Parallel()
+					s.require(t, p.needs...)
+					s.runProgram(t, p, m, id)
+				})
+			}
+		}
+	}
+	for _, b := range behaviours() {
+		for _, id := range s.identities {
+			t.Run(testName(b.name, id.name), func(t *testing.T) {
+				t.Parallel()
+				s.require(t, b.needs...)
+				s.runBehaviour(t, b, id)
+			})
+		}
+	}
+}
+
+// runBehaviour shows one behaviour.
+func (s *suite) runBehaviour(t *testing.T, b behaviour, id identity) {
+	r := row{program: b.name, identity: id.name, mode: "-", result: "failed"}
+	defer func() { s.record(r) }()
+	b.run(s.newTrial(t, id))
+	if !t.Failed() {
+		r.result = "ok"
+	}
+}
+
+// testName joins words to a name without blanks.
+func testName(words ...string) string {
+	return strings.NewReplacer(" ", "-", "|", "", ",", "", ":", "").Replace(strings.Join(words, "/"))
+}
+
+// runProgram makes all checkpoints of a mode, and then lets the program end.
+func (s *suite) runProgram(t *testing.T, p program, m mode, id identity) {
+	r := row{program: p.name, identity: id.name, mode: m.name, result: "failed"}
+	defer func() { s.record(r) }()
+	tr := s.newTrial(t, id)
+	tr.launch(p.args(tr)...)
+	for turn := range m.checkpoints {
+		p.next(tr, m, turn)
+		if m.kill {
+			tr.suspend()
+			tr.restart()
+		} else {
+			tr.checkpoint()
+		}
+		r.checkpoints++
+	}
+	p.next(tr, m, m.checkpoints)
+	p.end(tr)
+	tr.gone()
+	if !t.Failed() {
+		r.result = "ok"
+	}
+}

@@ -1,0 +1,251 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"text/tabwriter"
+)
+
+// ordinaryUser is made by test/setup.sh.
+const ordinaryUser = "hiatus-test"
+
+// suite is what all tests share: the programs that it built, and who runs
+// them. Nothing of it changes after newSuite but the table of results.
+type suite struct {
+	dir        string // readable by everybody
+	fixtures   string // sources, readable by everybody
+	identities []identity
+	strict     bool
+
+	mu   sync.Mutex
+	rows []row
+}
+
+// row is one line of the table of results.
+type row struct {
+	program, identity, mode string
+	checkpoints             int
+	result                  string
+}
+
+// identity is a user who runs programs.
+type identity struct {
+	name     string // as tests are called: "root" or "user"
+	login    string
+	home     string
+	uid, gid int
+	switched bool // not the user who runs the tests
+}
+
+// sysProcAttr starts a process as the identity, in a session of its own.
+func (id identity) sysProcAttr() *syscall.SysProcAttr {
+	attr := &syscall.SysProcAttr{Setsid: true}
+	if id.switched {
+		attr.Credential = &syscall.Credential{Uid: uint32(id.uid), Gid: uint32(id.gid)}
+	}
+	return attr
+}
+
+// newSuite builds hiatus and the fixtures.
+func newSuite(t *testing.T) *suite {
+	s := &suite{strict: os.Getenv("HIATUS_E2E_STRICT") == "1"}
+	s.findIdentities(t)
+	s.dir = tempDir(t, 0o755)
+	s.fixtures = filepath.Join(s.dir, "fixtures")
+	if err := os.CopyFS(s.fixtures, os.DirFS("../fixtures")); err != nil {
+		t.Fatalf("copy the fixtures: %v", err)
+	}
+	if err := readable(s.fixtures); err != nil {
+		t.Fatalf("make the fixtures readable: %v", err)
+	}
+	s.build(t)
+	return s
+}
+
+// tempDir makes a directory with a short name, for UNIX sockets have short
+// paths (unix(7): 108 bytes).
+func tempDir(t *testing.T, mode fs.FileMode) string {
+	dir, err := os.MkdirTemp("/tmp", "ht-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+	})
+	if err := os.Chmod(dir, mode); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// readable lets everybody read what is in dir.
+func readable(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		mode := fs.FileMode(0o644)
+		if d.IsDir() {
+			mode = 0o755
+		}
+		return os.Chmod(path, mode)
+	})
+}
+
+// findIdentities decides who runs the programs.
+func (s *suite) findIdentities(t *testing.T) {
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := newIdentity(t, "root", me, false)
+	if own.uid != 0 {
+		own.name = "user"
+		t.Logf("run by %s, not by root: only as this user", me.Username)
+		s.identities = []identity{own}
+		return
+	}
+	s.identities = []identity{own}
+	other, err := user.Lookup(ordinaryUser)
+	if err != nil {
+		s.lacks(t, fmt.Sprintf("user %s (test/setup.sh makes it): only as root", ordinaryUser))
+		return
+	}
+	s.identities = append(s.identities, newIdentity(t, "user", other, true))
+}
+
+func newIdentity(t *testing.T, name string, u *user.User, switched bool) identity {
+	uid, err := strconv.Atoi(u.Uid)
+	if err != nil {
+		t.Fatalf("uid of %s: %v", u.Username, err)
+	}
+	gid, err := strconv.Atoi(u.Gid)
+	if err != nil {
+		t.Fatalf("gid of %s: %v", u.Username, err)
+	}
+	return identity{name: name, login: u.Username, home: u.HomeDir, uid: uid, gid: gid, switched: switched}
+}
+
+// lacks reports what the host does not have: a failure where everything must
+// be there.
+func (s *suite) lacks(t *testing.T, what string) {
+	if s.strict {
+		t.Errorf("missing: %s", what)
+	} else {
+		t.Logf("missing: %s", what)
+	}
+}
+
+// has says whether the commands are there; else the test is skipped, or fails
+// where everything must be there.
+func (s *suite) require(t *testing.T, commands ...string) {
+	for _, c := range commands {
+		if _, err := lookPath(c); err != nil {
+			if s.strict {
+				t.Fatalf("missing: %s (test/setup.sh installs it)", c)
+			}
+			t.Skipf("missing: %s", c)
+		}
+	}
+}
+
+// hiatus is the path of the command under test.
+func (s *suite) hiatus() string { return filepath.Join(s.dir, "hiatus") }
+
+// fixture is the path of a fixture that was built.
+func (s *suite) fixture(name string) string { return filepath.Join(s.dir, name) }
+
+// source is the path of a fixture's source.
+func (s *suite) source(name string) string { return filepath.Join(s.fixtures, name) }
+
+// build builds hiatus and the compiled fixtures, a few at a time.
+func (s *suite) build(t *testing.T) {
+	commands := [][]string{{"go", "build", "-o", s.fixture("goroutines"), "../fixtures/goroutines"}}
+	if binary := os.Getenv("HIATUS_E2E_BINARY"); binary != "" {
+		commands = append(commands, []string{"install", "-m", "0755", binary, s.hiatus()})
+	} else {
+		commands = append(commands, []string{"go", "build", "-o", s.hiatus(), "../../cmd/hiatus"})
+	}
+	if _, err := lookPath("javac"); err == nil {
+		commands = append(commands, []string{"javac", "-d", s.fixture("java"), s.source("Threads.java")})
+	}
+	sources, err := filepath.Glob(filepath.Join(s.fixtures, "*.c"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range sources {
+		name := strings.TrimSuffix(filepath.Base(c), ".c")
+		commands = append(commands, []string{"gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-fopenmp",
+			"-o", s.fixture(name), c, "-lrt"})
+	}
+	errs := make([]error, len(commands))
+	slots := make(chan struct{}, 3)
+	var all sync.WaitGroup
+	for i, c := range commands {
+		all.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			errs[i] = buildOne(c)
+		})
+	}
+	all.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func buildOne(command []string) error {
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, out)
+	}
+	return nil
+}
+
+// record adds a line to the table.
+func (s *suite) record(r row) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.rows = append(s.rows, r)
+}
+
+// table writes the results, in the order in which they came.
+func (s *suite) table() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var text strings.Builder
+	w := tabwriter.NewWriter(&text, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, "PROGRAM\tAS\tMODE\tCHECKPOINTS\tRESULT")
+	for _, r := range s.rows {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", r.program, r.identity, r.mode, r.checkpoints, r.result)
+	}
+	w.Flush()
+	return text.String()
+}
+
+// publish shows the table, and keeps it where HIATUS_E2E_TABLE says.
+func (s *suite) publish(t *testing.T) {
+	if len(s.rows) == 0 {
+		return
+	}
+	text := s.table()
+	t.Logf("\n%s", text)
+	if path := os.Getenv("HIATUS_E2E_TABLE"); path != "" {
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Errorf("table of results: %v", err)
+		}
+	}
+}

@@ -1,0 +1,420 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	// patience bounds every wait for an event. It is no measure of speed: a
+	// host under load may take long.
+	patience = 90 * time.Second
+	// pollEvery is how often a file that a program writes is looked at.
+	pollEvery = 3 * time.Millisecond
+	// searchPath has the system's commands only: what stands elsewhere may be
+	// closed to an ordinary user.
+	searchPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+)
+
+// lookPath finds a command in searchPath, or in the PATH of the tests where
+// that has it only.
+func lookPath(name string) (string, error) {
+	for dir := range strings.SplitSeq(searchPath, ":") {
+		path := filepath.Join(dir, name)
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	return exec.LookPath(name)
+}
+
+// trial is one run of one program by one identity.
+type trial struct {
+	*testing.T
+	suite *suite
+	id    identity
+	dir   string // HT_DIR
+	name  string // of the computation
+	env   []string
+
+	front *front
+	runs  int // of launch and restart
+}
+
+// front is a hiatus that stays in front of its program.
+type front struct {
+	cmd    *exec.Cmd
+	ended  chan struct{} // closed when it has ended
+	stdout string        // file
+	stderr string        // file
+}
+
+// newTrial makes the directory, and cleans up everything at the end.
+func (s *suite) newTrial(t *testing.T, id identity) *trial {
+	tr := &trial{T: t, suite: s, id: id, name: "trial", dir: tempDir(t, 0o700)}
+	t.Cleanup(tr.cleanUp)
+	for _, sub := range []string{"run", "tmp"} {
+		if err := os.Mkdir(tr.path(sub), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		tr.own(tr.path(sub))
+	}
+	tr.own(tr.dir)
+	tr.env = []string{
+		"HT_DIR=" + tr.dir, "HOME=" + id.home, "USER=" + id.login, "LOGNAME=" + id.login,
+		"PATH=" + searchPath, "LANG=C.UTF-8", "SHELL=/bin/bash", "TERM=xterm",
+		"TMPDIR=" + tr.path("tmp"), "XDG_RUNTIME_DIR=" + tr.path("run"), "XDG_CONFIG_HOME=" + tr.path("config"),
+		"HIATUS_LOG_FILE=" + tr.path("hiatus.log"), "HIATUS_LOG_LEVEL=debug",
+	}
+	return tr
+}
+
+func (tr *trial) path(name string) string { return filepath.Join(tr.dir, name) }
+
+// images is the --ckptdir.
+func (tr *trial) images() string { return tr.path("images") }
+
+// own gives a file to the identity.
+func (tr *trial) own(path string) {
+	if err := os.Lchown(path, tr.id.uid, tr.id.gid); err != nil {
+		tr.Fatal(err)
+	}
+}
+
+// write makes a file of the identity's.
+func (tr *trial) write(name, content string) {
+	if err := os.WriteFile(tr.path(name), []byte(content), 0o644); err != nil {
+		tr.Fatal(err)
+	}
+	tr.own(tr.path(name))
+}
+
+// read returns a file's content, "" where there is none.
+func (tr *trial) read(name string) string {
+	data, err := os.ReadFile(tr.path(name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		tr.Fatal(err)
+	}
+	return string(data)
+}
+
+func (tr *trial) exists(name string) bool {
+	_, err := os.Lstat(tr.path(name))
+	return err == nil
+}
+
+// command prepares a command of the identity in the trial's directory.
+func (tr *trial) command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir, cmd.Env, cmd.SysProcAttr = tr.dir, tr.env, tr.id.sysProcAttr()
+	cmd.WaitDelay = 10 * time.Second
+	return cmd
+}
+
+// outcome is how a command ended.
+type outcome struct {
+	stdout, stderr string
+	code           int
+}
+
+func (o outcome) String() string {
+	return fmt.Sprintf("exit code %d\nstdout: %sstderr: %s", o.code, o.stdout, o.stderr)
+}
+
+// exec runs a command to its end.
+func (tr *trial) exec(name string, args ...string) outcome {
+	tr.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	cmd := tr.command(ctx, name, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := cmd.Run()
+	if ctx.Err() != nil {
+		tr.Fatalf("%s %q: not done after %v\n%s%s", name, args, patience, &stdout, &stderr)
+	}
+	if err != nil && cmd.ProcessState == nil {
+		tr.Fatalf("%s: %v", name, err)
+	}
+	return outcome{stdout.String(), stderr.String(), exitCode(cmd.ProcessState)}
+}
+
+// hiatus runs a command of hiatus to its end.
+func (tr *trial) hiatus(args ...string) outcome {
+	tr.Helper()
+	return tr.exec(tr.suite.hiatus(), args...)
+}
+
+// must runs a command of hiatus that has to succeed, and returns its output.
+func (tr *trial) must(args ...string) string {
+	tr.Helper()
+	o := tr.hiatus(args...)
+	if o.code != 0 {
+		tr.Fatalf("hiatus %s: %s", strings.Join(args, " "), o)
+	}
+	return o.stdout
+}
+
+// exitCode is as a shell has it.
+func exitCode(state *os.ProcessState) int {
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return state.ExitCode()
+}
+
+// start starts a hiatus that stays in front, with files for its output.
+func (tr *trial) start(args ...string) *front {
+	tr.Helper()
+	tr.runs++
+	f := &front{
+		cmd:    tr.command(context.Background(), tr.suite.hiatus(), args...),
+		ended:  make(chan struct{}),
+		stdout: fmt.Sprintf("stdout.%d", tr.runs),
+		stderr: fmt.Sprintf("stderr.%d", tr.runs),
+	}
+	stdout, stderr := tr.create(f.stdout), tr.create(f.stderr)
+	defer stdout.Close()
+	defer stderr.Close()
+	f.cmd.Stdout, f.cmd.Stderr = stdout, stderr
+	if err := f.cmd.Start(); err != nil {
+		tr.Fatal(err)
+	}
+	go func() {
+		defer close(f.ended)
+		// How it ended stands in cmd.ProcessState.
+		_ = f.cmd.Wait()
+	}()
+	return f
+}
+
+// create makes a file of the identity's and opens it for appending.
+func (tr *trial) create(name string) *os.File {
+	tr.write(name, "")
+	f, err := os.OpenFile(tr.path(name), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		tr.Fatal(err)
+	}
+	return f
+}
+
+// launch starts a program under hiatus.
+func (tr *trial) launch(args ...string) {
+	tr.Helper()
+	tr.front = tr.start(append([]string{"launch", "--name", tr.name, "--ckptdir", tr.images(), "--"}, args...)...)
+}
+
+// restart starts it again from its newest generation.
+func (tr *trial) restart(flags ...string) {
+	tr.Helper()
+	tr.front = tr.start(append([]string{"restart", tr.images()}, flags...)...)
+}
+
+// checkpoint makes a generation and lets the program run on.
+func (tr *trial) checkpoint() {
+	tr.Helper()
+	tr.must("checkpoint", tr.name)
+}
+
+// suspend makes a generation and ends the program.
+func (tr *trial) suspend() {
+	tr.Helper()
+	tr.must("checkpoint", tr.name, "--kill")
+	tr.wait(tr.front)
+	tr.gone()
+}
+
+// wait returns the exit code of a hiatus in front.
+func (tr *trial) wait(f *front) int {
+	tr.Helper()
+	select {
+	case <-f.ended:
+	case <-time.After(patience):
+		tr.Fatalf("hiatus %q: not ended after %v", f.cmd.Args[1:], patience)
+	}
+	return exitCode(f.cmd.ProcessState)
+}
+
+func (f *front) hasEnded() bool {
+	select {
+	case <-f.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// await waits until cond holds. A program that has failed or ended meanwhile
+// is a failure.
+func (tr *trial) await(what string, cond func() bool) {
+	tr.Helper()
+	deadline := time.Now().Add(patience)
+	for !cond() {
+		if text := tr.read("failed"); text != "" {
+			tr.Fatalf("waiting for %s: the program failed: %s", what, text)
+		}
+		if tr.front != nil && tr.front.hasEnded() && !cond() {
+			tr.Fatalf("waiting for %s: hiatus %q ended with %d", what, tr.front.cmd.Args[1:], exitCode(tr.front.cmd.ProcessState))
+		}
+		if time.Now().After(deadline) {
+			tr.Fatalf("waiting for %s: nothing after %v", what, patience)
+		}
+		time.Sleep(pollEvery)
+	}
+}
+
+// progress is the number of steps made, 0 where none was.
+func (tr *trial) progress() int64 {
+	// A program may just be writing the file anew: then it is empty.
+	n, err := strconv.ParseInt(strings.TrimLeft(strings.TrimSpace(tr.read("progress")), "0"), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// advance waits until the program has made so many steps more than by now.
+func (tr *trial) advance(steps int64) {
+	tr.Helper()
+	from := tr.progress()
+	tr.await(fmt.Sprintf("step %d", from+steps), func() bool { return tr.progress() >= from+steps })
+}
+
+// finish asks the program to end, and checks how it ended.
+func (tr *trial) finish() {
+	tr.Helper()
+	tr.write("stop", "")
+	tr.ends(tr.front, 0)
+	tr.saysOK(tr.front)
+}
+
+// ends waits for the end of a hiatus in front, which has the exit code want.
+func (tr *trial) ends(f *front, want int) {
+	tr.Helper()
+	if code := tr.wait(f); code != want {
+		tr.Fatalf("hiatus %q ended with %d, want %d", f.cmd.Args[1:], code, want)
+	}
+}
+
+// saysOK checks the last line of a program's output.
+func (tr *trial) saysOK(f *front) {
+	tr.Helper()
+	if text := tr.read("failed"); text != "" {
+		tr.Fatalf("the program failed: %s", text)
+	}
+	if out := tr.read(f.stdout); !strings.HasSuffix("\n"+out, "\nok\n") {
+		tr.Fatalf("the program did not print ok, but %q", out)
+	}
+}
+
+// generations returns the committed generations, by their manifests.
+func (tr *trial) generations() []string {
+	found, err := filepath.Glob(filepath.Join(tr.images(), tr.name, "*", "manifest.json"))
+	if err != nil {
+		tr.Fatal(err)
+	}
+	return found
+}
+
+// processes returns the ids of all processes of the trial that have not
+// ended, supervisors among them.
+func (tr *trial) processes() []int {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		tr.Fatal(err)
+	}
+	mark := []byte("\x00HT_DIR=" + tr.dir + "\x00")
+	var pids []int
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		// A process that ended has an empty environment, or none any more.
+		env, err := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
+		if err == nil && bytes.Contains(append([]byte{0}, env...), mark) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// gone waits until nothing of the trial is left.
+func (tr *trial) gone() {
+	tr.Helper()
+	var left []int
+	deadline := time.Now().Add(patience)
+	for left = tr.processes(); len(left) > 0; left = tr.processes() {
+		if time.Now().After(deadline) {
+			tr.Fatalf("still there: %v", left)
+		}
+		time.Sleep(pollEvery)
+	}
+}
+
+// killAll ends the program's processes with SIGKILL, one by one, and leaves
+// the supervisor to notice.
+func (tr *trial) killAll() {
+	tr.Helper()
+	for !tr.front.hasEnded() {
+		for _, pid := range tr.processes() {
+			if pid != tr.front.cmd.Process.Pid {
+				// It may have ended meanwhile.
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		time.Sleep(pollEvery)
+	}
+	tr.gone()
+}
+
+// cleanUp ends all that the trial started, and tells why it failed.
+func (tr *trial) cleanUp() {
+	if tr.Failed() {
+		tr.explain()
+	}
+	deadline := time.Now().Add(patience)
+	for left := tr.processes(); len(left) > 0; left = tr.processes() {
+		for _, pid := range left {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if time.Now().After(deadline) {
+			tr.Errorf("cannot be killed: %v", left)
+			return
+		}
+		time.Sleep(pollEvery)
+	}
+}
+
+// explain logs what hiatus and the program said last.
+func (tr *trial) explain() {
+	for i := 1; i <= tr.runs; i++ {
+		for _, name := range []string{fmt.Sprintf("stdout.%d", i), fmt.Sprintf("stderr.%d", i)} {
+			if text := tr.read(name); text != "" {
+				tr.Logf("%s: %s", name, tail(text))
+			}
+		}
+	}
+	if text := tr.read("hiatus.log"); text != "" {
+		tr.Logf("hiatus.log: %s", tail(text))
+	}
+}
+
+func tail(text string) string {
+	const most = 3000
+	if len(text) > most {
+		return "..." + text[len(text)-most:]
+	}
+	return text
+}
