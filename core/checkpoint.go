@@ -135,9 +135,9 @@ func (c *checkpoint) save(ctx context.Context) error {
 	if err = errors.Join(err, err2); err != nil {
 		return err
 	}
-	state.Files = files
+	state.SetFiles(files)
 	c.state = state
-	return state.CheckFiles()
+	return nil
 }
 
 // claimFiles finds an owner for every open file description.

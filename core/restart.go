@@ -168,10 +168,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Restart, Generation: generation, Procs: procs}); err != nil {
 		return err
 	}
-	if err := t.Memory(ctx, a.plugins.ReopenMap, func(done, total int64) {}); err != nil {
-		return err
-	}
-	if err := r.reopenFiles(ctx); err != nil {
+	if err := r.fill(ctx); err != nil {
 		return err
 	}
 	for _, p := range procs {
@@ -195,9 +192,9 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	return t.Run(ctx)
 }
 
-// reopenFiles has the plugins make the open file descriptions again, in the
-// order of their claims, and installs them.
-func (r *restart) reopenFiles(ctx context.Context) error {
+// fill has the plugins make the open file descriptions again, in the order of
+// their claims, and gives the processes their memory and descriptors.
+func (r *restart) fill(ctx context.Context) error {
 	fds := map[int]int{}
 	defer func() {
 		for _, fd := range fds {
@@ -211,6 +208,9 @@ func (r *restart) reopenFiles(ctx context.Context) error {
 			return fmt.Errorf("pid %d fd %d: %s: %w", f.Refs[0].PID, f.Refs[0].FD, f.Link, err)
 		}
 		fds[f.ID] = fd
+	}
+	if err := r.tree.Memory(ctx, fds, r.a.plugins.ReopenMap, func(done, total int64) {}); err != nil {
+		return err
 	}
 	return r.tree.Files(ctx, fds)
 }

@@ -72,7 +72,7 @@ func (a *app) checkpoint(ctx context.Context, name string, f checkpointFlags) er
 		{"size", sizes(result.Bytes, result.RawBytes)},
 		{"pause", duration(result.Pause)},
 		{"time", duration(result.Total)},
-		{"processes", fmt.Sprintf("%d, with %d threads", result.Processes, result.Threads)},
+		{"tree", treeSize(result.Processes, result.Threads)},
 	})
 }
 

@@ -70,7 +70,7 @@ func TestCheckpoint(t *testing.T) {
 		if code != 0 || errs != "" {
 			t.Fatalf("code %d, stderr %q", code, errs)
 		}
-		for _, want := range []string{"/ckpt/sim/00003\n", "3.0 MiB, of 5.0 MiB\n", "41ms\n", "1.23s\n", "2, with 9 threads\n"} {
+		for _, want := range []string{"/ckpt/sim/00003\n", "3.0 MiB, of 5.0 MiB\n", "41ms\n", "1.23s\n", "2 processes, 9 threads\n"} {
 			if !strings.Contains(out, want) {
 				t.Errorf("no %q in:\n%s", want, out)
 			}
@@ -155,7 +155,7 @@ func TestStatus(t *testing.T) {
 	if code != 0 || errs != "" {
 		t.Fatalf("code %d, stderr %q", code, errs)
 	}
-	for _, want := range []string{"2, 3\n", "1h0m0s\n", "pause 12ms", "file, event\n", "2, with 4 threads\n", "4010", "sh -c ?[2J\n", "work\n"} {
+	for _, want := range []string{"2, 3\n", "1h0m0s\n", "pause 12ms", "file, event\n", "2 processes, 4 threads\n", "4010", "sh -c ?[2J\n", "work\n"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
@@ -175,6 +175,11 @@ func TestKillAndInterval(t *testing.T) {
 	if code, _, errs := command(t, c, "kill", "sim", "--signal", "TERM"); code != 0 || c.signal != syscall.SIGTERM {
 		t.Errorf("code %d, signal %v, stderr %q", code, c.signal, errs)
 	}
+	c.err = fmt.Errorf("agent 0: %w", coord.ErrConnectionLost)
+	if code, _, errs := command(t, c, "kill", "sim"); code != 0 {
+		t.Errorf("ended before the answer: code %d, stderr %q", code, errs)
+	}
+	c.err = nil
 	if code, _, errs := command(t, c, "interval", "sim", "90s"); code != 0 || c.interval != 90*time.Second {
 		t.Errorf("code %d, interval %v, stderr %q", code, c.interval, errs)
 	}

@@ -117,7 +117,7 @@ func TestComputation(t *testing.T) {
 		want []string // in stdout
 	}{
 		{[]string{"check"}, nil},
-		{[]string{"checkpoint"}, []string{filepath.Join(dir, "sim", "00001") + "\n", "1ms\n", "1, with 1 threads\n"}},
+		{[]string{"checkpoint"}, []string{filepath.Join(dir, "sim", "00001") + "\n", "1ms\n", "1 process, 1 thread\n"}},
 		{[]string{"interval", "sim", "1h"}, nil},
 		{[]string{"list"}, []string{"sim", "running", "1h0m0s", "work\n"}},
 		{[]string{"status", "sim"}, []string{"1h0m0s\n", "40", "0 on here", "work\n"}},

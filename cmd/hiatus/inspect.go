@@ -60,8 +60,8 @@ func printReport(w io.Writer, r *image.Report) error {
 		{"system", printable(fmt.Sprintf("%s, Linux %s, hiatus %s", m.Arch, m.Kernel, m.Hiatus))},
 	}
 	for _, agent := range m.Agents {
-		list = append(list, [2]string{"agent", printable(fmt.Sprintf("%s on %s: %d processes, %d threads, %s, pause %s",
-			agent.ID, agent.Host, agent.Processes, agent.Threads, size(agent.Bytes), duration(agent.Pause)))})
+		list = append(list, [2]string{"agent", printable(fmt.Sprintf("%s on %s: %s, %s, pause %s",
+			agent.ID, agent.Host, treeSize(agent.Processes, agent.Threads), size(agent.Bytes), duration(agent.Pause)))})
 	}
 	if err := pairs(w, list); err != nil {
 		return err

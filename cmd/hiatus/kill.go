@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/coord"
 )
 
 // Real-time signals as the C library counts them: it keeps 32 and 33 for
@@ -43,7 +46,11 @@ stay. NAME may be left out where one computation runs.
 			return err
 		}
 		defer c.Close()
-		return c.Kill(ctx, sig)
+		err = c.Kill(ctx, sig)
+		if errors.Is(err, coord.ErrConnectionLost) || errors.Is(err, coord.ErrClosed) {
+			return nil // it ended before it could answer
+		}
+		return err
 	})
 	return cmd
 }

@@ -70,6 +70,19 @@ func duration(d time.Duration) string {
 	}
 }
 
+// treeSize writes how many processes and threads there are.
+func treeSize(processes, threads int) string {
+	return humanize.Comma(int64(processes)) + plural(processes, " process", "es") + ", " +
+		humanize.Comma(int64(threads)) + plural(threads, " thread", "s")
+}
+
+func plural(n int, word, ending string) string {
+	if n == 1 {
+		return word
+	}
+	return word + ending
+}
+
 // interval writes a time between checkpoints.
 func interval(d time.Duration) string {
 	if d == 0 {

@@ -59,7 +59,7 @@ func (a *app) printStatus(s coord.Status) error {
 		{"generations", generations(s.Generations)},
 		{"interval", interval(s.Interval)},
 		{"last checkpoint", lastCheckpoint(s)},
-		{"processes", fmt.Sprintf("%d, with %d threads", processes, threads)},
+		{"tree", treeSize(processes, threads)},
 	}
 	for _, agent := range s.Agents {
 		list = append(list,

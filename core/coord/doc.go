@@ -65,8 +65,10 @@
 // so that errors.Is and errors.As give the same answers at the other end.
 //
 // A peer that sends anything else is dropped and logged: a frame of a wrong
-// size, JSON that is no such object, a request before hello, an id in use, a
-// reply to nothing, more than 128 requests at once. Limits in time: 10 s for
+// size, JSON that is no such object, a body of another type than its method's,
+// a request before hello, an id in use, a reply to nothing, more than 128
+// requests at once. A method that the other end does not know only fails. More
+// than 512 connections are not served. Limits in time: 10 s for
 // hello, 30 s for the rest of a frame that has begun, 10 s for a write, 1 h
 // for a checkpoint whose request says nothing, 1 min for finish, 5 s for a
 // status.
@@ -85,7 +87,7 @@
 // # Lock order
 //
 // Server.running (one checkpoint at a time), then Server.mu, then session.mu;
-// of the connection, conn.writing and conn.mu are leaves, as are Member.mu
-// and Client.mu. Only Server.running is held across a wait; a frame is
+// of the connection, conn.writing and conn.mu are leaves, as are relay.mu
+// (taken under session.mu), Member.mu and Client.mu. Only Server.running is held across a wait; a frame is
 // written under conn.writing, within the limit for a write.
 package coord

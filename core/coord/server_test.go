@@ -428,6 +428,60 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestLongNames makes the longest name unique.
+func TestLongNames(t *testing.T) {
+	cfg := testConfig(t)
+	cfg.Name, cfg.Unique = strings.Repeat("x", maxName), true
+	startServer(t, cfg)
+	s := startServer(t, cfg)
+	if want := cfg.Name[:maxName-2] + "-2"; s.Name() != want {
+		t.Errorf("name is %q, want %q", s.Name(), want)
+	}
+	if names, err := running(cfg.RuntimeDir); err != nil || len(names) != 2 {
+		t.Errorf("running: %q, %v", names, err)
+	}
+	cfg.Name = "a/b"
+	if _, err := Listen(cfg); err == nil {
+		t.Error("a name with a slash was taken")
+	}
+}
+
+// TestServeContext ends Serve, and with it the server, by its context.
+func TestServeContext(t *testing.T) {
+	cfg := testConfig(t)
+	s, err := Listen(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Serve(ctx); err != nil {
+		t.Error(err)
+	}
+	if names, err := running(cfg.RuntimeDir); err != nil || len(names) != 0 {
+		t.Errorf("running: %q, %v", names, err)
+	}
+}
+
+func TestPassing(t *testing.T) {
+	accept := func(err error) error { return &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", err)} }
+	if !passing(accept(syscall.EMFILE)) || passing(accept(syscall.EINVAL)) {
+		t.Error("EMFILE must pass, EINVAL must not")
+	}
+}
+
+// TestUnknownMethod is answered, in every role: a newer peer may try one.
+func TestUnknownMethod(t *testing.T) {
+	s := startServer(t, testConfig(t))
+	a := startAgent(t, s, hello("a"), nil)
+	s.mu.Lock()
+	m := s.members["a"]
+	s.mu.Unlock()
+	for name, c := range map[string]*conn{"command": startClient(t, s).conn, "agent": a.member.conn, "server": m.conn} {
+		wantError(t, c.call(t.Context(), "from-the-future", nothing{}, nil), errors.ErrUnsupported, name[:0])
+	}
+}
+
 // TestNameRace claims one name from many goroutines, while others look around.
 func TestNameRace(t *testing.T) {
 	for _, unique := range []bool{true, false} {

@@ -46,7 +46,8 @@ func checkName(what, name string) error {
 }
 
 // claim takes name in dir, or with unique the first of name, name-2, name-3,
-// ... that is free, and listens on its socket.
+// ... that is free, and listens on its socket. A name too long for a number is
+// cut.
 func claim(dir, name string, unique bool) (*slot, *net.UnixListener, error) {
 	unlock, err := lockDir(dir)
 	if err != nil {
@@ -56,7 +57,8 @@ func claim(dir, name string, unique bool) (*slot, *net.UnixListener, error) {
 	for n := 1; n <= maxSuffix; n++ {
 		try := name
 		if n > 1 {
-			try = fmt.Sprintf("%s-%d", name, n)
+			suffix := fmt.Sprintf("-%d", n)
+			try = name[:min(len(name), maxName-len(suffix))] + suffix
 		}
 		s, err := take(dir, try)
 		if errors.Is(err, ErrNameTaken) && unique {

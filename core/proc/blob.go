@@ -25,6 +25,7 @@ const (
 	maxRecords     = blobRecords / recordSize
 )
 
+//lint:ignore U1000 it is only ever read, by its address
 func blobText()
 func blobTextPC() unsafe.Pointer
 

@@ -171,28 +171,23 @@ func (s *FileState) OpenFile() plugin.OpenFile {
 	return f
 }
 
-// CheckFiles refuses what memory and descriptors together do not allow: the
-// same nameless file mapped shared and open would come back as two. It notes
-// whether the tree has pseudoterminals of its own.
-func (st *State) CheckFiles() error {
-	shared := map[[2]uint64]string{}
-	for i := range st.Processes {
-		for _, m := range st.Processes[i].Maps {
-			if m.Kind == MapObject {
-				shared[[2]uint64{m.Dev, m.Ino}] = m.Path
-			}
-		}
-	}
-	var errs []error
-	for _, f := range st.Files {
-		if path, ok := shared[[2]uint64{f.Stat.Dev, f.Stat.Ino}]; ok {
-			errs = append(errs, &plugin.RefusalError{PID: f.Refs[0].PID, FD: f.Refs[0].FD, Object: f.Link,
-				Reason: fmt.Sprintf("it is also mapped shared (%s), which is not kept yet for a file without a name", path)})
-		}
-		const ptmx = 5<<8 | 2 // makedev(5, 2)
+// SetFiles notes the descriptions, which may be of files that are mapped too,
+// and whether the tree has pseudoterminals of its own.
+func (st *State) SetFiles(files []FileState) {
+	const ptmx = 5<<8 | 2 // makedev(5, 2)
+	st.Files = files
+	byInode := map[[2]uint64]int{}
+	for _, f := range slices.Backward(files) {
+		byInode[[2]uint64{f.Stat.Dev, f.Stat.Ino}] = f.ID
 		if f.Stat.Mode&unix.S_IFMT == unix.S_IFCHR && f.Stat.Rdev == ptmx {
 			st.OwnPtys = true
 		}
 	}
-	return errors.Join(errs...)
+	for i := range st.Processes {
+		for _, m := range st.Processes[i].Maps {
+			if m.Kind == MapObject {
+				st.Objects[m.Ref].File = byInode[[2]uint64{m.Dev, m.Ino}]
+			}
+		}
+	}
 }

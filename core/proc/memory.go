@@ -359,6 +359,9 @@ func (t *Tree) runsOf(ctx context.Context, st *State, p *Process, ps *ProcessSta
 	case contentRead:
 		add(m.Start, m.End, ps.Space, m.Start, true)
 	case contentAll:
+		if st.Objects[m.Ref].File != 0 {
+			return nil, nil
+		}
 		var resident []linux.PageRange
 		if resident, err = p.resident(ctx, m); err != nil {
 			return nil, err

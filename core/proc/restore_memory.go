@@ -33,14 +33,15 @@ type mapKey struct {
 	start uint64
 }
 
-// Memory gives every process its mappings and their content.
-func (r *Restorer) Memory(ctx context.Context, reopen MapReopen, progress func(done, total int64)) error {
+// Memory gives every process its mappings and their content. files are the
+// agent's descriptors of the open file descriptions, by FileState.ID.
+func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReopen, progress func(done, total int64)) error {
 	m := &memoryRestorer{Restorer: r, claimed: map[mapKey]int{}}
 	defer m.close()
 	if err := r.remakeFiles(); err != nil {
 		return err
 	}
-	if err := m.makeObjects(); err != nil {
+	if err := m.makeObjects(files); err != nil {
 		return err
 	}
 	if err := m.reopenClaimed(ctx, reopen); err != nil {
@@ -96,9 +97,17 @@ func (r *Restorer) remakeFiles() error {
 
 // makeObjects makes the shared memory in the agent. memfd_create(2) gives what
 // MAP_SHARED|MAP_ANONYMOUS gives, with a descriptor.
-func (m *memoryRestorer) makeObjects() error {
+func (m *memoryRestorer) makeObjects(files map[int]int) error {
 	m.readonly = make([]*os.File, len(m.st.Objects))
 	for _, o := range m.st.Objects {
+		if o.File != 0 {
+			f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", files[o.File]), os.O_RDWR, 0)
+			if err != nil {
+				return fmt.Errorf("shared memory %s: %w", o.Name, err)
+			}
+			m.objects = append(m.objects, f)
+			continue
+		}
 		fd, err := unix.MemfdCreate(path.Base(o.Name), unix.MFD_CLOEXEC)
 		if err != nil {
 			return fmt.Errorf("shared memory %s: memfd_create: %w", o.Name, err)

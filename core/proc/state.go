@@ -159,6 +159,9 @@ type ObjectState struct {
 	Name  string `json:"name"` // as in /proc/PID/maps
 	Size  uint64 `json:"size"`
 	Space uint32 `json:"space"`
+	// File is the open file description, by its id, where the tree has one:
+	// the plugin that keeps it keeps the content too.
+	File int `json:"file,omitempty"`
 }
 
 // FileState is an open file description and the plugin that keeps it.

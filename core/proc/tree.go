@@ -121,6 +121,10 @@ func (p *treePlan) addLeaders(root *planned) error {
 	for _, n := range slices.Clone(p.order) {
 		if n.sid != 0 && p.nodes[n.sid] == nil {
 			helper(n.sid, n.sid)
+			// Orphans are adopted by the parent of the helper's line.
+			if parent := p.nodes[n.ppid]; parent != nil && parent.subreaper && parent.sid != n.sid {
+				p.nodes[n.sid].ppid = parent.pid
+			}
 		}
 	}
 	for _, n := range slices.Clone(p.order) {
@@ -137,20 +141,36 @@ func (p *treePlan) addLeaders(root *planned) error {
 	return nil
 }
 
-// findNeeds finds for each process the session it must be born in.
+// findNeeds finds for each process the session it must be born in: its own, or
+// for the leader of one that of the children it bore before it called
+// setsid(2), of their children in turn, and so on.
 func (p *treePlan) findNeeds() {
-	for _, n := range p.order {
+	for _, n := range slices.Backward(p.order) { // helpers, then children before parents
 		n.need = n.sid
 		if n.sid != n.pid {
 			continue
 		}
 		n.need = anySession
 		for _, c := range n.children {
-			if c.sid != c.pid && c.sid != n.sid {
-				n.need = c.sid
+			if c.need != anySession && c.need != n.sid && !p.adopted(c) {
+				n.need = c.need
 			}
 		}
 	}
+}
+
+// adopted says whether c, in another session than its parent's, was adopted by
+// it, and not borne before it called setsid: the session began below it.
+func (p *treePlan) adopted(c *planned) bool {
+	if !c.parent.subreaper {
+		return false
+	}
+	for a := p.nodes[c.need]; a != nil; a = a.parent {
+		if a == c.parent {
+			return true
+		}
+	}
+	return false
 }
 
 // leadAsReaper lets the reaper lead the session or group that it led as the
@@ -259,12 +279,28 @@ func (p *treePlan) freePid() int {
 	}
 }
 
-// groups lets every process join its group, leaders first.
+// groups lets every process join its group: first those make theirs whose id
+// a group has, then the others join, last those move that made a group and
+// have left it to others.
 func (p *treePlan) groups() {
-	for _, leaders := range []bool{true, false} {
+	join := func(n *planned, pgid int) {
+		if pgid != 0 && n.sid != n.pid {
+			p.add(step{kind: stepSetpgid, pid: n.pid, pgid: pgid})
+		}
+	}
+	named := map[int]bool{}
+	for _, n := range p.order {
+		named[n.pgid] = true
+	}
+	for _, n := range p.order {
+		if named[n.pid] {
+			join(n, n.pid)
+		}
+	}
+	for _, makers := range []bool{false, true} {
 		for _, n := range p.order {
-			if n.pgid != 0 && n.sid != n.pid && (n.pgid == n.pid) == leaders {
-				p.add(step{kind: stepSetpgid, pid: n.pid, pgid: n.pgid})
+			if n.pgid != n.pid && named[n.pid] == makers {
+				join(n, n.pgid)
 			}
 		}
 	}

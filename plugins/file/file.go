@@ -29,7 +29,7 @@ func Definition() plugin.Definition {
 
 type config struct {
 	// DeletedMax is the most that is saved of one deleted file, in bytes.
-	DeletedMax int64 `json:"deleted_max" mapstructure:"deleted_max"`
+	DeletedMax int64 `json:"deleted_max"`
 }
 
 func newPlugin(h plugin.Host) (plugin.Plugin, error) {

@@ -323,47 +323,48 @@ func TestControllingTerminal(t *testing.T) {
 	}
 	signal.Ignore(unix.SIGHUP, unix.SIGTTOU)
 	master, slave := newPty(t)
+	h := plugintest.NewHost(t)
+	files := plugintest.OpenFiles(t, slave, master)
+	p := newTestPlugin(t, h)
+	handle(t, p, plugin.PreCheckpoint)
+	// The slave is claimed before it controls, for the supervisor of a real
+	// checkpoint is not the leader of the program's session.
+	claim(t, p, files[0])
 	if err := unix.IoctlSetInt(slave, unix.TIOCSCTTY, 0); err != nil {
 		t.Fatal(err)
 	}
-	tty := open(t, "/dev/tty", unix.O_RDWR)
-	h := plugintest.NewHost(t)
-	h.SetStdio(0, -1)
-	h.SetStdio(1, -1)
-	h.SetStdio(2, -1)
-	t.Run("is the launching terminal by every name", func(t *testing.T) {
-		p := newTestPlugin(t, h)
-		for fd, want := range map[int]kind{master: kindPtmx, slave: kindTerminal, tty: kindTerminal} {
-			if k, err := p.kindOf(plugintest.OpenFile(t, 1, fd)); k != want || err != nil {
-				t.Errorf("fd %d: kind %q, %v, want %s", fd, k, err, want)
-			}
-		}
-	})
-	if t.Failed() {
-		return
+	claim(t, p, files[1])
+	saveProcess(t, p)
+	if got := p.state.Ptys[0]; got.Session != os.Getpid() || got.Foreground != unix.Getpgrp() {
+		t.Errorf("session %d, foreground %d; want %d and %d", got.Session, got.Foreground, os.Getpid(), unix.Getpgrp())
 	}
-	files := plugintest.OpenFiles(t, master, slave)
-	// The supervisor of a real checkpoint has another controlling terminal.
-	for i := range files {
-		files[i] = outside(t, files[i])
+	var state bytes.Buffer
+	if err := p.Save(t.Context(), &state); err != nil {
+		t.Fatal(err)
 	}
-	state := checkpoint(t, h, files...)
-	if want := fmt.Appendf(nil, `"session":%d,"foreground":%d`, os.Getpid(), unix.Getpgrp()); !bytes.Contains(state, want) {
-		t.Fatalf("%s is not in %s", want, state)
-	}
+	handle(t, p, plugin.Resume)
 
+	tty := open(t, "/dev/tty", unix.O_RDWR)
+	for fd, want := range map[int]kind{master: kindPtmx, slave: kindTerminal, tty: kindTerminal} {
+		if k, err := p.kindOf(plugintest.OpenFile(t, 1, fd)); k != want || err != nil {
+			t.Errorf("the supervisor's own terminal, fd %d: kind %q, %v, want %s", fd, k, err, want)
+		}
+	}
 	if err := ioctlNone(tty, unix.TIOCNOTTY); err != nil {
 		t.Fatal(err)
+	}
+	if k, err := p.kindOf(plugintest.OpenFile(t, 1, tty)); k != kindPts || err != nil {
+		t.Errorf("/dev/tty of another session: kind %q, %v, want pts", k, err)
 	}
 	for _, fd := range []int{master, slave, tty} {
 		unix.Close(fd)
 	}
-	fds := restart(t, h, state, func(p *Plugin) {
+	fds := restart(t, h, state.Bytes(), func(p *Plugin) {
 		if err := p.RestoreProcess(t.Context(), plugintest.Self(t)); err != nil {
 			t.Fatal(err)
 		}
 	}, files...)
-	if got, err := unix.IoctlGetInt(fds[1], unix.TIOCGPGRP); err != nil || got != unix.Getpgrp() {
+	if got, err := unix.IoctlGetInt(fds[0], unix.TIOCGPGRP); err != nil || got != unix.Getpgrp() {
 		t.Errorf("foreground group %d, %v, want %d", got, err, unix.Getpgrp())
 	}
 	open(t, "/dev/tty", unix.O_RDWR)

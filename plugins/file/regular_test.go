@@ -298,3 +298,27 @@ func TestNotMine(t *testing.T) {
 		}
 	}
 }
+
+// Paths are the program's: the supervisor finds them below Host.Root.
+func TestRoot(t *testing.T) {
+	h := plugintest.NewHost(t)
+	h.SetRoot("/proc/self/root")
+	name, gone := tempFile(t, "0123456789"), tempFile(t, "")
+	plugintest.RoundTripOn(t, Definition(), h,
+		func(t *testing.T) []int {
+			fd, deleted := open(t, name, unix.O_RDONLY), open(t, gone, unix.O_RDWR)
+			read(t, fd, 3)
+			if err := unix.Unlink(gone); err != nil {
+				t.Fatal(err)
+			}
+			return []int{fd, deleted}
+		},
+		func(t *testing.T, fds []int) {
+			if f := plugintest.OpenFile(t, 1, fds[0]); f.Link != name || f.Pos != 3 {
+				t.Errorf("%s at %d, want %s at 3", f.Link, f.Pos, name)
+			}
+			if got := filepath.Dir(plugintest.OpenFile(t, 1, fds[1]).Link); got != filepath.Dir(gone) {
+				t.Errorf("deleted file in %s, want %s", got, filepath.Dir(gone))
+			}
+		})
+}

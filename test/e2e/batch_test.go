@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,7 +21,7 @@ const (
 
 // archive is tar | gzip | sha256sum over a big tree.
 func archive() program {
-	const pipeline = `set -o pipefail; tar --sort=name --mtime=@0 --owner=0 --group=0 -cf - tree | gzip -n -9 | tee archive.gz | sha256sum >sum`
+	const pipeline = `set -o pipefail; tar -cf - tree | gzip -n -9 | tee archive.gz | sha256sum >sum`
 	return program{
 		name:   "tar | gzip | sha256sum",
 		needs:  []string{"bash", "tar", "gzip", "sha256sum"},
@@ -35,7 +33,13 @@ func archive() program {
 		progress: func(tr *trial) int64 { return fileSize(tr, "archive.gz") },
 		finish: func(tr *trial) {
 			tr.ends(tr.front, 0)
-			checkArchive(tr)
+			got := tr.read("sum")
+			if o := tr.exec("bash", "-c", pipeline); o.code != 0 {
+				tr.Fatalf("the same without hiatus: %s", o)
+			}
+			if want := tr.read("sum"); got != want {
+				tr.Errorf("sha256sum wrote %q, without hiatus %q", got, want)
+			}
 		},
 	}
 }
@@ -80,27 +84,6 @@ func fileSize(tr *trial, name string) int64 {
 		tr.Fatal(err)
 	}
 	return info.Size()
-}
-
-// checkArchive compares checksum and content with what was made: the sum is
-// of the archive, which holds the tree.
-func checkArchive(tr *trial) {
-	tr.Helper()
-	data, err := os.ReadFile(tr.path("archive.gz"))
-	if err != nil {
-		tr.Fatal(err)
-	}
-	sum := sha256.Sum256(data)
-	if got := tr.read("sum"); got != hex.EncodeToString(sum[:])+"  -\n" {
-		tr.Errorf("sha256sum wrote %q, want %x", got, sum)
-	}
-	if o := tr.exec("tar", "--compare", "-zf", "archive.gz"); o.code != 0 && strings.Contains(o.stdout, "differ") {
-		tr.Errorf("archive and tree: %s", o)
-	}
-	names := strings.Fields(tr.exec("tar", "-tzf", "archive.gz").stdout)
-	if want := archiveFiles + 16 + 1; len(names) != want {
-		tr.Errorf("%d names in the archive, want %d", len(names), want)
-	}
 }
 
 // makeProject is make -j2 of a generated C project.
@@ -179,7 +162,7 @@ echo "PRAGMA integrity_check; SELECT CASE WHEN count(*) = $n AND sum(square) = $
 		},
 		finish: func(tr *trial) {
 			tr.finish()
-			if out := tr.read(tr.front.stdout); !strings.HasSuffix(out, "ok\nok\n") {
+			if out := tr.front.stdout.String(); !strings.HasSuffix(out, "ok\nok\n") {
 				tr.Errorf("integrity_check and sums: %q, want ok twice", out)
 			}
 		},

@@ -255,7 +255,7 @@ func olderGeneration(tr *trial) {
 		tr.running()
 		tr.write("stop", "")
 		tr.ends(tr.front, 0)
-		if out := tr.read(tr.front.stdout); out != g+"\n" {
+		if out := tr.front.stdout.String(); out != g+"\n" {
 			tr.Errorf("generation %s counted to %q", g, out)
 		}
 	}

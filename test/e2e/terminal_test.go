@@ -1,13 +1,10 @@
 package e2e
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -17,25 +14,26 @@ import (
 type pty struct {
 	master *os.File
 	slave  *os.File
-	mu     sync.Mutex
-	text   bytes.Buffer
+	text   transcript
 	done   chan struct{}
 }
 
 // newPTY opens a terminal, pty(7), that belongs to the identity.
 func newPTY(tr *trial) *pty {
 	tr.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	// Not blocking, so that closing it ends a read.
+	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		tr.Fatal(err)
+		tr.Fatalf("/dev/ptmx: %v", err)
 	}
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
 	if err == nil {
-		err = unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0)
+		err = unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0)
 	}
 	if err != nil {
 		tr.Fatalf("pty: %v", err)
 	}
+	master := os.NewFile(uintptr(fd), "/dev/ptmx")
 	name := fmt.Sprintf("/dev/pts/%d", n)
 	slave, err := os.OpenFile(name, os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
@@ -58,48 +56,33 @@ func (p *pty) read() {
 	buf := make([]byte, 4096)
 	for {
 		n, err := p.master.Read(buf)
-		p.mu.Lock()
-		p.text.Write(buf[:n])
-		p.mu.Unlock()
-		// EIO: nobody has the slave open just now (pty(7)).
-		if err != nil && !errors.Is(err, syscall.EIO) {
+		// A transcript takes everything.
+		_, _ = p.text.Write(buf[:n])
+		if err != nil {
 			return
 		}
 	}
-}
-
-func (p *pty) shown() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.text.String()
 }
 
 // onTerminal starts hiatus as a shell on the terminal would: leader of a
 // session that has it as its controlling terminal.
 func (tr *trial) onTerminal(p *pty, args ...string) *front {
 	tr.Helper()
-	f := &front{cmd: tr.command(context.Background(), tr.suite.hiatus(), args...), ended: make(chan struct{})}
+	f := &front{cmd: tr.command(context.Background(), tr.suite.hiatus(), args...), stdout: &transcript{}}
 	f.cmd.Stdin, f.cmd.Stdout, f.cmd.Stderr = p.slave, p.slave, p.slave
 	f.cmd.SysProcAttr.Setctty = true
-	if err := f.cmd.Start(); err != nil {
-		tr.Fatal(err)
-	}
-	go func() {
-		defer close(f.ended)
-		// How it ended stands in cmd.ProcessState.
-		_ = f.cmd.Wait()
-	}()
+	tr.begin(f)
 	return f
 }
 
 // typed types a line, and waits until the terminal shows an answer.
 func (tr *trial) typed(p *pty, line, answer string) {
 	tr.Helper()
-	from := len(p.shown())
+	from := len(p.text.String())
 	if _, err := p.master.WriteString(line); err != nil {
 		tr.Fatal(err)
 	}
-	tr.await(fmt.Sprintf("%q on the terminal", answer), func() bool { return strings.Contains(p.shown()[from:], answer) })
+	tr.await(fmt.Sprintf("%q on the terminal", answer), func() bool { return strings.Contains(p.text.String()[from:], answer) })
 }
 
 // terminal has an interactive shell on a terminal; restarted, it is on
@@ -124,19 +107,21 @@ func terminal(tr *trial) {
 	tr.ends(tr.front, 6)
 	tr.gone()
 	if tr.Failed() {
-		tr.Logf("first terminal: %q\nsecond terminal: %q", first.shown(), second.shown())
+		tr.Logf("first terminal: %q\nsecond terminal: %q", first.text.String(), second.text.String())
 	}
 }
 
-// useShell interrupts and stops a command from the keyboard.
+// useShell interrupts, stops and continues commands from the keyboard. The
+// commands speak first, when they are in the foreground.
 func useShell(tr *trial, p *pty) {
 	tr.Helper()
-	// The commands speak when they are in the foreground.
 	tr.typed(p, "sh -c 'echo $((40 + 1)); exec sleep 1000'\n", "41")
 	tr.typed(p, "\x03", "> ")
 	tr.typed(p, "echo code $?\n", "code 130")
-	tr.typed(p, "sh -c 'echo $((40 + 2)); exec sleep 1001'\n", "42")
+	tr.typed(p, "sh -c 'trap \"echo go\"\"on\" CONT; echo $((40 + 2)); while :; do sleep 0.02; done'\n", "42")
 	tr.typed(p, "\x1a", "Stopped")
-	tr.typed(p, "jobs\n", "sleep 1001")
-	tr.typed(p, "kill %1; wait %1; echo end $?\n", "end 143")
+	tr.typed(p, "jobs -l\n", "Stopped")
+	tr.typed(p, "fg\n", "goon")
+	tr.typed(p, "\x03", "> ")
+	tr.typed(p, "echo code $?\n", "code 130")
 }

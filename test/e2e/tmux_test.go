@@ -16,6 +16,7 @@ func tmux() program {
 				"new-session", "-d", "-x", "100", "-y", "30", "bash --norc --noprofile"}
 		},
 		drive: func(tr *trial, turn int) {
+			tr.running()
 			if turn == 0 {
 				startVim(tr)
 			}
@@ -43,7 +44,7 @@ func screen(tr *trial) string {
 
 func startVim(tr *trial) {
 	tr.Helper()
-	tr.await("the shell's prompt", func() bool { return strings.Contains(screen(tr), "$") })
+	tr.await("the shell's prompt", func() bool { return strings.Contains(screen(tr), "bash-") })
 	keys(tr, "vim -u NONE -N -n notes", "Enter")
 	tr.await("vim", func() bool { return strings.Contains(screen(tr), "~") })
 }
@@ -53,9 +54,7 @@ func startVim(tr *trial) {
 func typeLine(tr *trial, turn int) {
 	tr.Helper()
 	line := fmt.Sprintf("line %d", turn)
-	// C-c leaves the insert mode, as Escape does, and is never the first
-	// byte of another key.
-	keys(tr, "Go"+line, "C-c", ":w", "Enter")
+	keys(tr, "Go"+line, "Escape", ":w", "Enter")
 	tr.await("the line in the file", func() bool { return strings.Contains(tr.read("notes"), line+"\n") })
 	tr.await("the line on the screen", func() bool { return strings.Contains(screen(tr), line) })
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -48,16 +49,35 @@ type trial struct {
 	name  string // of the computation
 	env   []string
 
-	front *front
-	runs  int // of launch and restart
+	front  *front   // the one that the next command is about
+	fronts []*front // all
 }
 
-// front is a hiatus that stays in front of its program.
+// front is a hiatus that stays in front of its program. Standard output is a
+// pipe, which a restart gives the program anew; standard error is a regular
+// file, which stays the same.
 type front struct {
 	cmd    *exec.Cmd
 	ended  chan struct{} // closed when it has ended
-	stdout string        // file
-	stderr string        // file
+	stdout *transcript
+}
+
+// transcript collects what is written to it.
+type transcript struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (t *transcript) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.buf.Write(p)
+}
+
+func (t *transcript) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.buf.String()
 }
 
 // newTrial makes the directory, and cleans up everything at the end.
@@ -174,20 +194,22 @@ func exitCode(state *os.ProcessState) int {
 	return state.ExitCode()
 }
 
-// start starts a hiatus that stays in front, with files for its output.
+// start starts a hiatus that stays in front.
 func (tr *trial) start(args ...string) *front {
 	tr.Helper()
-	tr.runs++
-	f := &front{
-		cmd:    tr.command(context.Background(), tr.suite.hiatus(), args...),
-		ended:  make(chan struct{}),
-		stdout: fmt.Sprintf("stdout.%d", tr.runs),
-		stderr: fmt.Sprintf("stderr.%d", tr.runs),
-	}
-	stdout, stderr := tr.create(f.stdout), tr.create(f.stderr)
-	defer stdout.Close()
+	f := &front{cmd: tr.command(context.Background(), tr.suite.hiatus(), args...), stdout: &transcript{}}
+	stderr := tr.create("stderr")
 	defer stderr.Close()
-	f.cmd.Stdout, f.cmd.Stderr = stdout, stderr
+	f.cmd.Stdout, f.cmd.Stderr = f.stdout, stderr
+	tr.begin(f)
+	return f
+}
+
+// begin starts the prepared command of f.
+func (tr *trial) begin(f *front) {
+	tr.Helper()
+	tr.fronts = append(tr.fronts, f)
+	f.ended = make(chan struct{})
 	if err := f.cmd.Start(); err != nil {
 		tr.Fatal(err)
 	}
@@ -196,12 +218,13 @@ func (tr *trial) start(args ...string) *front {
 		// How it ended stands in cmd.ProcessState.
 		_ = f.cmd.Wait()
 	}()
-	return f
 }
 
-// create makes a file of the identity's and opens it for appending.
+// create opens a file of the identity's for appending.
 func (tr *trial) create(name string) *os.File {
-	tr.write(name, "")
+	if !tr.exists(name) {
+		tr.write(name, "")
+	}
 	f, err := os.OpenFile(tr.path(name), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		tr.Fatal(err)
@@ -313,7 +336,7 @@ func (tr *trial) saysOK(f *front) {
 	if text := tr.read("failed"); text != "" {
 		tr.Fatalf("the program failed: %s", text)
 	}
-	if out := tr.read(f.stdout); !strings.HasSuffix("\n"+out, "\nok\n") {
+	if out := f.stdout.String(); !strings.HasSuffix("\n"+out, "\nok\n") {
 		tr.Fatalf("the program did not print ok, but %q", out)
 	}
 }
@@ -334,20 +357,34 @@ func (tr *trial) processes() []int {
 	if err != nil {
 		tr.Fatal(err)
 	}
-	mark := []byte("\x00HT_DIR=" + tr.dir + "\x00")
 	var pids []int
 	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
-		// A process that ended has an empty environment, or none any more.
-		env, err := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
-		if err == nil && bytes.Contains(append([]byte{0}, env...), mark) {
+		if pid, err := strconv.Atoi(e.Name()); err == nil && tr.belongs(e.Name()) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
+}
+
+// belongs says whether a process was started by the trial, or by what the
+// trial started. Where its first thread has ended, another one tells.
+func (tr *trial) belongs(pid string) bool {
+	mark := []byte("\x00HT_DIR=" + tr.dir + "\x00")
+	// Errors mean that it has ended meanwhile.
+	env, err := os.ReadFile(filepath.Join("/proc", pid, "environ"))
+	if err != nil {
+		return false
+	}
+	if len(env) == 0 {
+		tasks, err := filepath.Glob(filepath.Join("/proc", pid, "task/*/environ"))
+		if err != nil || len(tasks) < 2 {
+			return false
+		}
+		if env, err = os.ReadFile(tasks[len(tasks)-1]); err != nil {
+			return false
+		}
+	}
+	return bytes.Contains(append([]byte{0}, env...), mark)
 }
 
 // gone waits until nothing of the trial is left.
@@ -399,16 +436,29 @@ func (tr *trial) cleanUp() {
 
 // explain logs what hiatus and the program said last.
 func (tr *trial) explain() {
-	for i := 1; i <= tr.runs; i++ {
-		for _, name := range []string{fmt.Sprintf("stdout.%d", i), fmt.Sprintf("stderr.%d", i)} {
-			if text := tr.read(name); text != "" {
-				tr.Logf("%s: %s", name, tail(text))
-			}
+	for i, f := range tr.fronts {
+		state := "runs"
+		if f.hasEnded() {
+			state = fmt.Sprintf("ended with %d", exitCode(f.cmd.ProcessState))
 		}
+		tr.Logf("hiatus, run %d: %q: %s; it printed %q", i, f.cmd.Args[1:], state, tail(f.stdout.String()))
+	}
+	if text := tr.read("stderr"); text != "" {
+		tr.Logf("stderr: %s", printable(tail(text)))
 	}
 	if text := tr.read("hiatus.log"); text != "" {
-		tr.Logf("hiatus.log: %s", tail(text))
+		tr.Logf("hiatus.log: %s", printable(tail(text)))
 	}
+}
+
+// printable keeps control characters from the log.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' && r != '\t' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, text)
 }
 
 func tail(text string) string {

@@ -1,0 +1,91 @@
+#include "textflag.h"
+
+// The blob: position-independent code that is copied into the target. It is
+// never called here. Offsets of its three entries are in blob.go.
+
+// func blobText()
+TEXT ·blobText(SB), NOSPLIT|NOFRAME, $0
+	// Batch, at 0. x19 = records, x20 = their number, x22 = tgid, x23 = tid,
+	// x24 = escape. A record: nr, a0..a5, ret, flags; 72 bytes.
+	// flags: 1 stop on error; 2 keep the result in x21; n<<8: argument n-1 := x21.
+batch:
+	CBZ  R20, done
+	MOVD 64(R19), R9
+	LSR  $8, R9, R9
+	AND  $15, R9, R9
+	CBZ  R9, load
+	ADD  R9<<3, R19, R10
+	MOVD R21, (R10)
+load:
+	MOVD (R19), R8
+	MOVD 8(R19), R0
+	MOVD 16(R19), R1
+	MOVD 24(R19), R2
+	MOVD 32(R19), R3
+	MOVD 40(R19), R4
+	MOVD 48(R19), R5
+	SVC
+	MOVD R0, 56(R19)
+	MOVD 64(R19), R9
+	TBZ  $1, R9, check
+	MOVD R0, R21
+check:
+	TBZ  $0, R9, next
+	CMN  $4095, R0
+	BHS  done
+next:
+	ADD  $72, R19
+	SUB  $1, R20
+	B    batch
+done:
+	MOVD $131, R8 // tgkill(tgid, tid, SIGTRAP): the tracer takes over here
+	MOVD R22, R0
+	MOVD R23, R1
+	MOVD $5, R2
+	SVC
+	B    (R24) // no tracer: escape
+
+	// Reaper, at 256. x19 = 16 bytes of scratch, x20 = report descriptor.
+	// Waits for children and writes {pid, status} of each change of state;
+	// exits when none is left.
+	PCALIGN $256
+reap:
+	MOVD $260, R8 // wait4(-1, &status, __WALL|WUNTRACED|WCONTINUED, NULL)
+	MOVD $-1, R0
+	ADD  $8, R19, R1
+	MOVD $0x4000000a, R2
+	MOVD $0, R3
+	SVC
+	MOVD R0, (R19)
+	TBNZ $63, R0, failed
+	MOVD $64, R8 // write(report, scratch, 16)
+	MOVD R20, R0
+	MOVD R19, R1
+	MOVD $16, R2
+	SVC
+	B    reap
+failed:
+	CMN  $10, R0 // ECHILD
+	BNE  reap
+	MOVD $94, R8 // exit_group(0)
+	MOVD $0, R0
+	SVC
+
+	// Wait loop, at 512.
+	PCALIGN $256
+	PCALIGN $512
+park:
+	MOVD $73, R8 // ppoll(NULL, 0, NULL, NULL)
+	MOVD $0, R0
+	MOVD $0, R1
+	MOVD $0, R2
+	MOVD $0, R3
+	MOVD $0, R4
+	SVC
+	B    park
+
+// func blobTextPC() unsafe.Pointer
+TEXT ·blobTextPC(SB), NOSPLIT, $0-8
+	MOVD $·blobText(SB), R0
+	MOVD R0, ret+0(FP)
+	RET

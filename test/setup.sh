@@ -1,0 +1,48 @@
+#!/bin/bash
+# Installs what the tests need, on Debian, and makes the ordinary user as whom
+# they run. Run by anyone but root it changes nothing and says what is missing.
+set -euo pipefail
+
+user=hiatus-test
+
+# command and the package that has it
+needed="
+bash bash
+busybox busybox-static
+gcc gcc
+gzip gzip
+java openjdk-17-jre-headless
+javac openjdk-17-jdk-headless
+make make
+node nodejs
+perl perl
+python3 python3
+setpriv util-linux
+sqlite3 sqlite3
+tar tar
+tmux tmux
+vim vim
+"
+
+missing() {
+	while read -r command package; do
+		[ -z "$command" ] || [ -x "$(PATH=$path command -v "$command")" ] || echo "$package"
+	done <<<"$needed"
+	[ -e /usr/include/stdio.h ] || echo libc6-dev
+}
+
+# What stands in a home directory is closed to other users.
+path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+
+packages=$(missing | sort -u)
+if [ "$(id -u)" != 0 ]; then
+	[ -z "$packages" ] || echo "not installed, some tests will be left out:" $packages
+	echo "not root: the tests run as $(id -un) only"
+	exit 0
+fi
+if [ -n "$packages" ]; then
+	apt-get update -q
+	# shellcheck disable=SC2086 # a list of words
+	DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $packages </dev/null
+fi
+id "$user" >/dev/null 2>&1 || useradd --create-home --shell /bin/bash "$user"
