@@ -51,7 +51,10 @@ type agent struct {
 type treeRoots struct {
 	parent int // host pid whose children are the roots: the agent, or the reaper of a restored tree
 	reaper int // parent as the program sees it
-	main   int // host pid of the command's own process
+	// session is the one in which the tree was launched, as the program
+	// sees it.
+	session int
+	main    int // host pid of the command's own process
 	// mainPID is main as the program sees it, by which a restored tree
 	// reports it.
 	mainPID int
@@ -150,6 +153,9 @@ func (a *agent) close() {
 // roots lists the processes that have no parent in the tree.
 func (a *agent) roots() ([]int, error) {
 	pids, err := procfs.Children(a.tree.parent)
+	if procfs.IsGone(err) { // the reaper ends with its last child
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("children of %d: %w", a.tree.parent, err)
 	}
@@ -158,7 +164,7 @@ func (a *agent) roots() ([]int, error) {
 
 // surroundings tells the engine where the tree lives.
 func (a *agent) surroundings() proc.Surroundings {
-	s := proc.Surroundings{Reference: a.tree.parent, Reaper: a.tree.reaper}
+	s := proc.Surroundings{Reference: a.tree.parent, Reaper: a.tree.reaper, Session: a.tree.session}
 	if a.term != nil {
 		s.Terminal = a.term.dev
 	}
@@ -216,7 +222,8 @@ func (a *agent) Kill(ctx context.Context, sig syscall.Signal) error {
 		left := 0
 		var errs []error
 		for _, pid := range pids {
-			if st, err := procfs.ReadStat(pid); err != nil || st.State == 'Z' {
+			st, err := procfs.ReadStat(pid)
+			if err != nil || st.State == 'Z' && st.NumThreads <= 1 { // not a leader that has left threads
 				continue
 			}
 			left++

@@ -2,6 +2,7 @@ package core
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -21,7 +22,7 @@ const archName = runtime.GOARCH
 // command has not run.
 func Launch(ctx context.Context, o LaunchOptions) (code int, err error) {
 	path, err := exec.LookPath(o.Args[0])
-	if err != nil {
+	if err != nil && !errors.Is(err, exec.ErrDot) { // a PATH with "." is the user's wish
 		return 0, err
 	}
 	a, err := newAgent(o.Options)
@@ -65,12 +66,16 @@ func (a *agent) start(path string, o LaunchOptions) error {
 	case a.term != nil && a.term.inFront():
 		sysattr.Foreground, sysattr.Ctty = true, a.term.fd
 	}
+	session, err := unix.Getsid(0)
+	if err != nil {
+		return fmt.Errorf("getsid: %w", err)
+	}
 	return a.tr.Do(func() error {
 		pid, err := syscall.ForkExec(path, o.Args, &syscall.ProcAttr{Env: o.Env, Files: []uintptr{0, 1, 2}, Sys: sysattr})
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
 		}
-		a.tree = treeRoots{parent: os.Getpid(), reaper: os.Getpid(), main: pid, mainPID: pid}
+		a.tree = treeRoots{parent: os.Getpid(), reaper: os.Getpid(), session: session, main: pid, mainPID: pid}
 		return nil
 	})
 }

@@ -75,7 +75,7 @@ func (r *restart) read(ctx context.Context) (err error) {
 	if r.image, err = image.OpenAgent(dir, r.manifest.Agents[0]); err != nil {
 		return err
 	}
-	if err := r.image.VerifyPages(ctx, func(done, total int64) {}); err != nil {
+	if err := r.image.VerifyPages(ctx, r.progress("verify")); err != nil {
 		return err
 	}
 	payload, version, ok := r.image.Section(proc.SectionName)
@@ -97,6 +97,15 @@ func (r *restart) read(ctx context.Context) (err error) {
 	a := r.a
 	a.computation, a.command, a.cwd = r.manifest.Computation, r.core.Command, r.manifest.Cwd
 	return r.state.CheckHost()
+}
+
+// progress tells the caller how far a phase is.
+func (r *restart) progress(phase string) func(done, total int64) {
+	return func(done, total int64) {
+		if r.o.Progress != nil {
+			r.o.Progress(phase, done, total)
+		}
+	}
 }
 
 func (r *restart) loadPlugins(ctx context.Context) error {
@@ -188,7 +197,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := a.member.Barrier(ctx, generation, "restored"); err != nil {
 		return err
 	}
-	r.adopt()
+	r.adopt(fresh, inherit)
 	return t.Run(ctx)
 }
 
@@ -209,17 +218,24 @@ func (r *restart) fill(ctx context.Context) error {
 		}
 		fds[f.ID] = fd
 	}
-	if err := r.tree.Memory(ctx, fds, r.a.plugins.ReopenMap, func(done, total int64) {}); err != nil {
+	if err := r.tree.Memory(ctx, fds, r.a.plugins.ReopenMap, r.progress("fill")); err != nil {
 		return err
 	}
 	return r.tree.Files(ctx, fds)
 }
 
 // adopt makes the restored tree the agent's, and gives it the terminal.
-func (r *restart) adopt() {
+func (r *restart) adopt(fresh, inherit bool) {
 	a, t := r.a, r.tree
 	_, reaper, reports := t.Ended()
-	a.tree = treeRoots{parent: reaper, reaper: r.state.Reaper, main: t.HostPID(r.core.Main), mainPID: r.core.Main,
+	session := r.state.Session
+	switch {
+	case inherit && fresh:
+		session = 0 // the agent's, which has no id in the new pid namespace
+	case inherit:
+		session, _ = unix.Getsid(0) // never fails
+	}
+	a.tree = treeRoots{parent: reaper, reaper: r.state.Reaper, session: session, main: t.HostPID(r.core.Main), mainPID: r.core.Main,
 		ended: r.core.Ended, reports: reports}
 	if a.term == nil || r.state.Front == 0 || !a.term.inFront() {
 		return

@@ -301,9 +301,10 @@ func (t *Tree) Release(ctx context.Context) error {
 	})
 }
 
+// release lets go of children before their parents, which may watch them.
 func (t *Tree) release() error {
 	var errs []error
-	for _, p := range t.procs {
+	for _, p := range slices.Backward(t.procs) {
 		errs = append(errs, p.release())
 	}
 	return errors.Join(errs...)

@@ -21,6 +21,7 @@ import (
 // Surroundings is what the agent knows of the place where a tree lives.
 type Surroundings struct {
 	Reference int    // host pid of a process in the namespaces that the tree must share
+	Session   int    // in which the tree was launched, as the program sees it
 	Reaper    int    // pid that a process without a parent in the tree sees as its parent
 	Terminal  uint64 // device of the launching terminal, 0 for none
 }
@@ -175,7 +176,7 @@ func (t *Tree) Open(ctx context.Context) error {
 // Inspect reads everything of the tree that is the engine's: State without
 // Files. The processes must be open.
 func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (*State, error) {
-	st := &State{Arch: arch, Uid: os.Geteuid(), Gid: os.Getegid(), BootID: bootID(), Reaper: s.Reaper, Terminal: s.Terminal != 0}
+	st := &State{Arch: arch, Uid: os.Geteuid(), Gid: os.Getegid(), BootID: bootID(), Reaper: s.Reaper, Session: s.Session, Terminal: s.Terminal != 0}
 	if err := t.readClocks(st, s); err != nil {
 		return nil, err
 	}
@@ -300,6 +301,9 @@ func (p *Process) readProc(ps *ProcessState) (err error) {
 		StartBrk: st.StartBrk, StartStack: st.StartStack, ArgStart: st.ArgStart, ArgEnd: st.ArgEnd,
 		EnvStart: st.EnvStart, EnvEnd: st.EnvEnd}
 	ps.Prctl.NoNewPrivs = p.status.NoNewPrivs
+	if ps.OOMScore, err = readOOMScore(live); err != nil {
+		return err
+	}
 	ps.Limits = make([]syscall.Rlimit, rlimNlimits)
 	for i := range ps.Limits {
 		var l unix.Rlimit
@@ -364,6 +368,9 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 			return ts, fmt.Errorf("tid %d: read register set %#x: %w", th.TID, n.note, err)
 		}
 		ts.Extra = append(ts.Extra, RegSet{n.note, slices.Clone(b[:k])})
+	}
+	if err := readScheduling(th.HostTID, &ts); err != nil {
+		return ts, err
 	}
 	if ts.Rseq, err = getRseq(th.HostTID); err != nil {
 		return ts, err

@@ -5,10 +5,10 @@ import (
 	"os"
 )
 
-// plan returns the steps that make the tree of the image. With inherit a
-// session whose leader is outside the tree, as the shell's that launched it,
-// becomes the agent's own, so that its terminal stays the controlling one:
-// the kernel gives a terminal to no other session (ioctl_tty(2), TIOCSCTTY).
+// plan returns the steps that make the tree of the image. With inherit the
+// session in which the tree was launched, a shell's, becomes the agent's own,
+// so that its terminal stays the controlling one: the kernel gives a terminal
+// to no other session (ioctl_tty(2), TIOCSCTTY).
 func (st *State) plan(inherit bool) ([]step, error) {
 	pids, used := map[int]bool{}, map[int]bool{}
 	for _, p := range st.Processes {
@@ -20,11 +20,8 @@ func (st *State) plan(inherit bool) ([]step, error) {
 	nodes := make([]node, len(st.Processes))
 	for i, p := range st.Processes {
 		n := node{pid: p.PID, ppid: p.PPID, pgid: p.PGID, sid: p.SID, subreaper: p.Prctl.Subreaper}
-		if inherit && !pids[p.SID] {
+		if inherit && p.SID == st.Session && !pids[p.SID] {
 			n.sid = 0
-		}
-		if n.sid == 0 && !pids[n.pgid] {
-			n.pgid = 0
 		}
 		nodes[i] = n
 	}

@@ -176,6 +176,9 @@ func (r *Restorer) finishProcess(ctx context.Context, p *Process, ps *ProcessSta
 	if err := p.setLimits(ps, r.warn); err != nil {
 		return err
 	}
+	if err := writeOOMScore(p.host, ps.OOMScore); err != nil {
+		r.warn("pid %d: %v", p.pid, err)
+	}
 	for _, th := range p.threads {
 		if ts := byTID[th.TID]; ts != nil {
 			if err := r.wakeUp(ctx, p, th, ts); err != nil {
@@ -290,6 +293,9 @@ func (p *Process) setLimits(ps *ProcessState, warn func(string, ...any)) error {
 
 // wakeUp gives a thread its registers and mask, and arms its sleep.
 func (r *Restorer) wakeUp(ctx context.Context, p *Process, th *Thread, ts *ThreadState) error {
+	for _, err := range setScheduling(th.HostTID, ts) {
+		r.warn("pid %d tid %d: %v", p.pid, th.TID, err)
+	}
 	th.Regs, th.Mask, th.sleep = ts.Regs, ts.Mask, ts.Sleep
 	if ts.Sleep != nil {
 		if err := p.rearm(ctx, r.sleeps, th); err != nil {

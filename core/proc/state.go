@@ -14,6 +14,7 @@ type State struct {
 	BootID    string         `json:"boot_id"`
 	Clocks    Clocks         `json:"clocks"`
 	Reaper    int            `json:"reaper"`               // what a process without a parent in the tree sees as its parent
+	Session   int            `json:"session"`              // of whoever launched the tree; 0: outside its pid namespace
 	Terminal  bool           `json:"terminal,omitempty"`   // the tree had a terminal of whoever launched it
 	Front     int            `json:"foreground,omitempty"` // the terminal's foreground process group
 	OwnPtys   bool           `json:"own_ptys,omitempty"`   // the tree holds masters of pseudoterminals
@@ -44,20 +45,21 @@ type ProcessState struct {
 	Stopped    bool   `json:"stopped,omitempty"` // by a stop signal
 	Comm       string `json:"comm"`
 
-	Exe     string           `json:"exe,omitempty"`
-	Cwd     string           `json:"cwd,omitempty"`
-	Umask   int              `json:"umask"`
-	Auxv    []byte           `json:"auxv,omitempty"`
-	MM      MMState          `json:"mm"`
-	Prctl   PrctlState       `json:"prctl"`
-	Limits  []syscall.Rlimit `json:"limits,omitempty"` // by the number of the resource, getrlimit(2)
-	Cred    CredState        `json:"cred"`
-	Actions [][]byte         `json:"actions,omitempty"` // struct sigaction of the kernel, from signal 1
-	Pending [][]byte         `json:"pending,omitempty"` // siginfo_t of signals of the process
-	Maps    []MapState       `json:"maps,omitempty"`
-	Threads []ThreadState    `json:"threads,omitempty"`
-	Space   uint32           `json:"space"` // of its private memory in the image
-	MaxFD   int              `json:"-"`
+	Exe      string           `json:"exe,omitempty"`
+	Cwd      string           `json:"cwd,omitempty"`
+	Umask    int              `json:"umask"`
+	Auxv     []byte           `json:"auxv,omitempty"`
+	MM       MMState          `json:"mm"`
+	Prctl    PrctlState       `json:"prctl"`
+	Limits   []syscall.Rlimit `json:"limits,omitempty"` // by the number of the resource, getrlimit(2)
+	OOMScore int              `json:"oom_score_adj,omitempty"`
+	Cred     CredState        `json:"cred"`
+	Actions  [][]byte         `json:"actions,omitempty"` // struct sigaction of the kernel, from signal 1
+	Pending  [][]byte         `json:"pending,omitempty"` // siginfo_t of signals of the process
+	Maps     []MapState       `json:"maps,omitempty"`
+	Threads  []ThreadState    `json:"threads,omitempty"`
+	Space    uint32           `json:"space"` // of its private memory in the image
+	MaxFD    int              `json:"-"`
 }
 
 // MMState holds the addresses of struct prctl_mm_map, PR_SET_MM_MAP(2const).
@@ -105,6 +107,20 @@ type ThreadState struct {
 	PDeathSig int       `json:"pdeath_signal,omitempty"`
 	Pending   [][]byte  `json:"pending,omitempty"`
 	Sleep     *Sleep    `json:"sleep,omitempty"`
+	Sched     SchedAttr `json:"sched"`
+	CPUs      []byte    `json:"cpus,omitempty"` // mask of sched_setaffinity(2), where it is not all processors
+	IOPrio    int       `json:"io_priority,omitempty"`
+}
+
+// SchedAttr is the scheduling policy of a thread, sched_setattr(2).
+type SchedAttr struct {
+	Policy   uint32 `json:"policy,omitempty"`
+	Flags    uint64 `json:"flags,omitempty"`
+	Nice     int32  `json:"nice,omitempty"`
+	Priority uint32 `json:"priority,omitempty"`
+	Runtime  uint64 `json:"runtime,omitempty"`
+	Deadline uint64 `json:"deadline,omitempty"`
+	Period   uint64 `json:"period,omitempty"`
 }
 
 // RegSet is a register set as ptrace(2) PTRACE_GETREGSET gives it.

@@ -129,6 +129,9 @@ func (st *State) validateProcess(p *ProcessState) error {
 
 func validateThread(t *ThreadState) error {
 	const stackT = 24
+	if len(t.CPUs) > maxCPUBytes {
+		return errors.New("an affinity of too many processors")
+	}
 	if len(t.AltStack) != stackT || len(t.Comm) > 64 || len(t.Extra) != len(extraNotes) {
 		return errors.New("incomplete")
 	}

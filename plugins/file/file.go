@@ -161,7 +161,7 @@ func (p *Plugin) reopen(ctx context.Context, f plugin.OpenFile, s *file) (int, e
 	case kindTerminal:
 		return p.reopenTerminal(f, s)
 	case kindPipe:
-		return p.reopenPipe(s)
+		return p.reopenPipe(f, s)
 	case kindPtmx:
 		return p.reopenMaster(ctx, s)
 	case kindPts:

@@ -289,10 +289,13 @@ func setCapacity(fd, capacity int) error {
 
 // pipeAnchors are the supervisor's own ends of a pipe that it has made, open
 // until all descriptions are there.
-type pipeAnchors struct{ reader, writer int }
+type pipeAnchors struct {
+	reader, writer int
+	given          map[int]bool // anchors that a program has as its own
+}
 
 // reopenPipe makes the pipe once, and a description of one of its ends.
-func (p *Plugin) reopenPipe(s *file) (int, error) {
+func (p *Plugin) reopenPipe(f plugin.OpenFile, s *file) (int, error) {
 	q := p.state.Pipes[s.Index]
 	if q.Fresh {
 		return p.openFresh(q, s)
@@ -305,10 +308,20 @@ func (p *Plugin) reopenPipe(s *file) (int, error) {
 		}
 		p.making.pipes[s.Index] = a
 	}
+	end := a.reader
 	if s.writable() {
-		return reopenAnchor(a.writer, s)
+		end = a.writer
 	}
-	return reopenAnchor(a.reader, s)
+	if q.Path == "" && f.Flags&largeFile == 0 && !a.given[end] {
+		// As pipe(2) made it: open(2) would add O_LARGEFILE, which F_GETFL shows.
+		a.given[end] = true
+		fd, err := dup(end)
+		if err != nil {
+			return -1, err
+		}
+		return withStatus(fd, s)
+	}
+	return reopenAnchor(end, s)
 }
 
 // makePipe makes a pipe or opens a FIFO, and fills it.
@@ -330,26 +343,26 @@ func (p *Plugin) makePipe(q *pipe) (pipeAnchors, error) {
 func (p *Plugin) openAnchors(q *pipe) (pipeAnchors, error) {
 	if q.Path == "" {
 		r, w, err := privatePipe(0)
-		return pipeAnchors{r, w}, err
+		return pipeAnchors{r, w, map[int]bool{}}, err
 	}
 	name := p.host.Root() + string(q.Path)
 	if q.Deleted {
 		fd, err := p.makeFIFO(q)
-		return pipeAnchors{fd, fd}, err
+		return pipeAnchors{fd, fd, nil}, err
 	}
 	if err := requireFIFO(name); err != nil {
-		return pipeAnchors{-1, -1}, fmt.Errorf("%s: %w", q.Path, err)
+		return pipeAnchors{-1, -1, nil}, fmt.Errorf("%s: %w", q.Path, err)
 	}
 	// O_RDWR neither waits for a partner nor lets the ends do so, fifo(7).
 	fd, err := unix.Open(name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return pipeAnchors{-1, -1}, fmt.Errorf("%s: open: %w", q.Path, err)
+		return pipeAnchors{-1, -1, nil}, fmt.Errorf("%s: open: %w", q.Path, err)
 	}
 	if n, err := unix.IoctlGetInt(fd, unix.TIOCINQ); err == nil && n > 0 {
 		p.host.Log().Warn().Str("path", string(q.Path)).Int("bytes", n).
 			Msg("the FIFO is in use: its content and the saved one are mixed")
 	}
-	return pipeAnchors{fd, fd}, nil
+	return pipeAnchors{fd, fd, nil}, nil
 }
 
 // openFresh opens the read end of a FIFO that has no writer, without being

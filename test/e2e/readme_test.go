@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -12,8 +13,8 @@ import (
 // readme is the project's first page, as seen from this folder.
 const readme = "../../README.md"
 
-// step is a command of the tour, and what it prints; "..." in it stands for
-// anything.
+// step is a command of the tour, and what it prints. "..." in it stands for
+// anything, a number (with its unit) for any number.
 type step struct {
 	command string
 	output  string
@@ -40,7 +41,7 @@ func readmeTour(tr *trial) {
 		}
 	}
 	for _, s := range steps {
-		o := tr.exec("/bin/sh", "-c", s.command)
+		o := tr.exec("/bin/sh", "-ec", s.command)
 		if o.code != 0 {
 			tr.Fatalf("$ %s\n%s", s.command, o)
 		}
@@ -60,29 +61,43 @@ func parseTour(text string) []step {
 	block, _, _ := strings.Cut(rest, "```")
 	var steps []step
 	for line := range strings.Lines(block) {
-		if command, ok := strings.CutPrefix(line, "$ "); ok {
-			steps = append(steps, step{command: strings.TrimSuffix(command, "\n")})
-		} else if len(steps) > 0 {
-			steps[len(steps)-1].output += line
+		command, starts := strings.CutPrefix(line, "$ ")
+		more, continues := strings.CutPrefix(line, "> ")
+		last := len(steps) - 1
+		switch {
+		case starts:
+			steps = append(steps, step{command: command})
+		case last >= 0 && continues:
+			steps[last].command += more
+		case last >= 0:
+			steps[last].output += line
 		}
 	}
 	return steps
 }
 
-// matches compares output with a pattern, blanks and "..." aside.
+// matches compares output with a pattern. How much blank is between words does
+// not count.
 func matches(pattern, output string) bool {
-	words := strings.Fields(pattern)
+	words := strings.Fields(withoutNumbers(pattern))
 	for i, w := range words {
 		words[i] = strings.ReplaceAll(regexp.QuoteMeta(w), regexp.QuoteMeta("..."), `.*`)
 	}
 	re, err := regexp.Compile(`(?s)^` + strings.Join(words, ` `) + `$`)
-	return err == nil && re.MatchString(strings.Join(strings.Fields(output), " "))
+	return err == nil && re.MatchString(strings.Join(strings.Fields(withoutNumbers(output)), " "))
+}
+
+// withoutNumbers replaces each number, with the unit behind it.
+func withoutNumbers(text string) string {
+	number := regexp.MustCompile(`[0-9]+(\.[0-9]+)?( ?([KMG]iB|B)\b|(µs|ms|s)\b)?`)
+	return number.ReplaceAllString(text, "#")
 }
 
 func TestParseTour(t *testing.T) {
-	steps := parseTour("# x\n\n```console\n$ one\nout ... put\n$ two | three\n```\n\n```console\n$ four\n```\n")
-	if len(steps) != 2 || steps[0].command != "one" || steps[0].output != "out ... put\n" || steps[1].command != "two | three" {
-		t.Errorf("got %+v", steps)
+	got := parseTour("# x\n\n```console\n$ one <<E\n> a\n> E\nout ... put\n$ two | three\n```\n\n```console\n$ four\n```\n")
+	want := []step{{"one <<E\na\nE\n", "out ... put\n"}, {"two | three\n", ""}}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 	for _, c := range []struct {
 		pattern, output string
@@ -93,6 +108,8 @@ func TestParseTour(t *testing.T) {
 		{"", "", true},
 		{"", "more", false},
 		{"path  ...\nsize ...\n", "path   /x\nsize   3 MiB\n", true},
+		{"size 3.5 MiB pause 4.8ms", "size  900 KiB pause 12µs", true},
+		{"count 1", "count x", false},
 	} {
 		if got := matches(c.pattern, c.output); got != c.want {
 			t.Errorf("matches(%q, %q) = %v", c.pattern, c.output, got)

@@ -51,6 +51,8 @@ type trial struct {
 
 	front  *front   // the one that the next command is about
 	fronts []*front // all
+
+	commands int // run to their end
 }
 
 // front is a hiatus that stays in front of its program. Standard output is a
@@ -152,22 +154,27 @@ func (o outcome) String() string {
 	return fmt.Sprintf("exit code %d\nstdout: %sstderr: %s", o.code, o.stdout, o.stderr)
 }
 
-// exec runs a command to its end.
+// exec runs a command to its end. Its output goes to files: what it leaves in
+// the background may go on to write.
 func (tr *trial) exec(name string, args ...string) outcome {
 	tr.Helper()
+	tr.commands++
+	out, errs := fmt.Sprintf("tmp/%d.out", tr.commands), fmt.Sprintf("tmp/%d.err", tr.commands)
+	stdout, stderr := tr.create(out), tr.create(errs)
+	defer stdout.Close()
+	defer stderr.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cmd := tr.command(ctx, name, args...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.Stdout, cmd.Stderr = stdout, stderr
 	err := cmd.Run()
 	if ctx.Err() != nil {
-		tr.Fatalf("%s %q: not done after %v\n%s%s", name, args, patience, &stdout, &stderr)
+		tr.Fatalf("%s %q: not done after %v\n%s%s", name, args, patience, tr.read(out), tr.read(errs))
 	}
 	if err != nil && cmd.ProcessState == nil {
 		tr.Fatalf("%s: %v", name, err)
 	}
-	return outcome{stdout.String(), stderr.String(), exitCode(cmd.ProcessState)}
+	return outcome{tr.read(out), tr.read(errs), exitCode(cmd.ProcessState)}
 }
 
 // hiatus runs a command of hiatus to its end.

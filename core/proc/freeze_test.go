@@ -1,0 +1,319 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// children are what the test binary does when a test executes it again.
+var children = map[string]func() error{
+	"freeze-undumpable": freezeUndumpable,
+}
+
+// TestFreezeStopsAll freezes trees that change all the time: nothing of them
+// may run on, injection must work in what is caught, and all must go on.
+func TestFreezeStopsAll(t *testing.T) {
+	for _, tc := range []struct {
+		mode   string
+		rounds int
+	}{
+		{"threads", 40},
+		{"forks", 40},
+		{"hops", 15},
+		{"hops-below-subreaper", 15},
+		{"exec-by-leader", 60},
+		{"exec-by-thread", 60},
+	} {
+		t.Run(tc.mode, func(t *testing.T) {
+			becomeSubreaper(t)
+			tr := newTracer(t)
+			x := launch(t, tr, program(t, "freeze"), tc.mode)
+			for range tc.rounds {
+				tree := x.freeze()
+				x.assertFrozen()
+				x.open(tree)
+				for _, p := range tree.Procs() {
+					if got, err := p.Syscall(soon(t), unix.SYS_GETPID); err != nil || int(got) != p.PID() {
+						t.Errorf("getpid in pid %d: %d, %v", p.PID(), got, err)
+					}
+				}
+				x.release(tree)
+				tr.Reap()
+				if t.Failed() {
+					break
+				}
+				if got := x.ask("?"); got != "alive" {
+					t.Fatalf("the program says %q", got)
+				}
+			}
+			x.assertUntraced()
+		})
+	}
+}
+
+func TestFreezeWaitsForTheExecOfAVforkChild(t *testing.T) {
+	tr := newTracer(t)
+	x := launch(t, tr, program(t, "freeze"), "vfork")
+	type result struct {
+		tree *Tree
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		tree, err := x.tryFreeze(patience)
+		done <- result{tree, err}
+	}()
+	// The child is left alone as long as its parent does not stop.
+	eventually(t, "the parent is traced", func() bool {
+		s, err := procfs.ReadStatus(x.pid)
+		return err == nil && s.TracerPid != 0
+	})
+	x.say("")
+	r := <-done
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	if n := len(r.tree.Procs()); n != 2 {
+		t.Errorf("%d processes are frozen, want 2", n)
+	}
+	x.assertFrozen()
+	x.release(r.tree)
+	x.expect("vfork is over")
+	x.assertUntraced()
+}
+
+func TestFreezeGivesUpOnAVforkParent(t *testing.T) {
+	tr := newTracer(t)
+	x := launch(t, tr, program(t, "freeze"), "vfork")
+	_, err := x.tryFreeze(100 * time.Millisecond)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("freeze: %v, want a deadline", err)
+	}
+	for _, want := range []string{fmt.Sprintf("pid %d", x.pid), "state D"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%q does not name %q", err, want)
+		}
+	}
+	x.say("") // everything runs on
+	eventually(t, "nothing is traced", func() bool {
+		tr.Reap() // as the agent does at each SIGCHLD
+		s, err := procfs.ReadStatus(x.pid)
+		return err == nil && s.TracerPid == 0
+	})
+	x.expect("vfork is over")
+	x.assertUntraced()
+	x.release(x.freeze())
+	if got := x.ask("?"); got != "alive" {
+		t.Errorf("the program says %q", got)
+	}
+}
+
+// A thread that was given up may not have stopped yet when the next
+// checkpoint comes: it is traced by us, not by another.
+func TestFreezeAgainAfterGivingUp(t *testing.T) {
+	tr := newTracer(t)
+	x := launch(t, tr, program(t, "freeze"), "vfork")
+	for range 2 {
+		if _, err := x.tryFreeze(50 * time.Millisecond); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("freeze: %v, want a deadline", err)
+		}
+	}
+	x.say("")
+	tree := x.freeze()
+	x.assertFrozen()
+	x.release(tree)
+	x.expect("vfork is over")
+	x.assertUntraced()
+}
+
+func TestFreezeKeepsStoppedChildrenStopped(t *testing.T) {
+	tr := newTracer(t)
+	x := spawnReady(t, tr, "stopped")
+	child, err := strconv.Atoi(x.first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		tree := x.freeze()
+		x.assertFrozen()
+		if sig := procOf(t, tree, child).stopSignal(); sig != unix.SIGSTOP {
+			t.Errorf("stop signal %d, want SIGSTOP", sig)
+		}
+		if sig := procOf(t, tree, x.pid).stopSignal(); sig != 0 {
+			t.Errorf("stop signal %d of the parent, want none", sig)
+		}
+		x.open(tree)
+		if got, err := procOf(t, tree, child).Syscall(soon(t), unix.SYS_GETPID); err != nil || int(got) != child {
+			t.Errorf("getpid in the stopped child: %d, %v", got, err)
+		}
+		x.release(tree)
+		eventually(t, "the child is stopped again", func() bool { return stateOf(t, child) == 'T' })
+	}
+	x.assertUntraced()
+	if err := unix.Kill(child, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	x.expect("continued")
+}
+
+// greeted is a target that said a line before "ready".
+type greeted struct {
+	*target
+	first string
+}
+
+func spawnReady(t *testing.T, tr *Tracer, mode string) greeted {
+	t.Helper()
+	x := spawn(t, tr, command(program(t, "freeze"), mode))
+	g := greeted{x, x.line()}
+	x.expect("ready")
+	return g
+}
+
+func TestFreezeKeepsZombies(t *testing.T) {
+	tr := newTracer(t)
+	x := launch(t, tr, program(t, "freeze"), "zombies")
+	tree := x.freeze()
+	if all, live := len(tree.procs), len(tree.Procs()); all != 3 || live != 1 {
+		t.Errorf("%d processes, %d of them live; want 3 and 1", all, live)
+	}
+	x.open(tree)
+	x.release(tree)
+	if got := x.ask("?"); got != "exited 3, signalled 9" {
+		t.Errorf("the program says %q", got)
+	}
+}
+
+func TestFreezeTellsWhoTracesAProcess(t *testing.T) {
+	tr, other := newTracer(t), newTracer(t)
+	x := launch(t, tr, program(t, "freeze"), "nodump")
+	held, err := other.Freeze(soon(t), NewSleeps(), x.roots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = x.tryFreeze(patience)
+	r, ok := errors.AsType[*plugin.RefusalError](err)
+	if want := fmt.Sprintf("is traced by pid %d", os.Getpid()); !ok || r.PID != x.pid || r.Reason != want {
+		t.Errorf("freeze: %v, want a refusal: pid %d %s", err, x.pid, want)
+	}
+	if err := held.Release(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	x.assertUntraced()
+}
+
+func TestFreezeOfAProcessThatIsNotDumpable(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Run("refused", func(t *testing.T) {
+			tr := newTracer(t)
+			checkUndumpableIsRefused(t, launch(t, tr, program(t, "freeze"), "nodump"))
+		})
+		return
+	}
+	t.Run("as root", func(t *testing.T) {
+		tr := newTracer(t)
+		x := launch(t, tr, program(t, "freeze"), "nodump")
+		tree := x.freeze()
+		x.open(tree)
+		p := tree.Procs()[0]
+		if got, err := p.Syscall(soon(t), unix.SYS_PRCTL, unix.PR_GET_DUMPABLE); err != nil || got > 1 {
+			t.Errorf("PR_GET_DUMPABLE: %d, %v", got, err)
+		}
+		x.release(tree)
+		if got := x.ask("?"); got != "dumpable 0" {
+			t.Errorf("the program says %q", got)
+		}
+	})
+	t.Run("refused to an ordinary user", func(t *testing.T) {
+		prog := program(t, "freeze")
+		out := runAgain(t, asNobody(again("freeze-undumpable", prog)))
+		if !strings.Contains(out, "refused") {
+			t.Errorf("it says %q", out)
+		}
+	})
+}
+
+func checkUndumpableIsRefused(t *testing.T, x *target) {
+	t.Helper()
+	_, err := x.tryFreeze(patience)
+	r, ok := errors.AsType[*plugin.RefusalError](err)
+	if !ok || r.PID != x.pid || !strings.Contains(r.Error(), "not dumpable") || !errors.Is(err, unix.EPERM) {
+		t.Errorf("freeze: %v, want a refusal of pid %d with EPERM", err, x.pid)
+	}
+	if got := x.ask("?"); got != "dumpable 0" {
+		t.Errorf("the program says %q", got)
+	}
+	x.assertUntraced()
+}
+
+func TestFreezeOfAnExitedLeader(t *testing.T) {
+	tr := newTracer(t)
+	x := launch(t, tr, program(t, "freeze"), "leader")
+	for range 3 {
+		tree := x.freeze()
+		x.assertFrozen()
+		p := procOf(t, tree, x.pid)
+		if p.zombie || !p.leaderGone() || len(p.threads) != 1 {
+			t.Fatalf("zombie %v, leader gone %v, %d threads", p.zombie, p.leaderGone(), len(p.threads))
+		}
+		x.open(tree)
+		if got, err := p.Syscall(soon(t), unix.SYS_GETTID); err != nil || int(got) != p.threads[0].TID {
+			t.Errorf("gettid: %d, %v; want %d", got, err, p.threads[0].TID)
+		}
+		x.release(tree)
+		if got := x.ask("?"); got != "alive" {
+			t.Errorf("the program says %q", got)
+		}
+	}
+}
+
+func TestReleaseOfAProcessKilledWhileFrozen(t *testing.T) {
+	for _, open := range []bool{false, true} {
+		for _, kill := range []string{"freeze threads", "freeze forks"} {
+			t.Run(fmt.Sprintf("%s open %v", kill, open), func(t *testing.T) {
+				tr := newTracer(t)
+				x := launch(t, tr, program(t, "freeze"), strings.Fields(kill)[1])
+				tree := x.freeze()
+				if open {
+					x.open(tree)
+				}
+				if err := unix.Kill(x.pid, unix.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+				if err := tree.Release(soon(t)); err != nil {
+					t.Logf("release: %v", err)
+				}
+				eventually(t, "the end of the process is reported", func() bool {
+					exits, _ := tr.Reap()
+					for _, e := range exits {
+						if e.HostPID == x.pid && e.Status.Signaled() && e.Status.Signal() == unix.SIGKILL {
+							return true
+						}
+					}
+					return false
+				})
+				x.assertUntraced()
+			})
+		}
+	}
+}
+
+// freezeUndumpable is checkUndumpableIsRefused for an ordinary user.
+func freezeUndumpable() error {
+	return inTest(func(t *testing.T) {
+		tr := newTracer(t)
+		checkUndumpableIsRefused(t, launch(t, tr, os.Args[1], "nodump"))
+		fmt.Println("refused")
+	})
+}
