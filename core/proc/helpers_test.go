@@ -93,9 +93,9 @@ type target struct {
 	tr    *Tracer
 	pid   int
 	in    io.WriteCloser
+	out   *os.File
 	lines *bufio.Reader
-	// stop, the read end of no pipe but our own, has reads end at last.
-	out *os.File
+	tid   int // of the tracer's thread, which is what TracerPid tells
 }
 
 // launch starts a program that says "ready", and ends its whole group with
@@ -134,7 +134,7 @@ func spawn(tb testing.TB, tr *Tracer, cmd *exec.Cmd) *target {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	x := &target{tb: tb, tr: tr, pid: cmd.Process.Pid, in: inW, out: outR, lines: bufio.NewReader(outR)}
+	x := &target{tb: tb, tr: tr, pid: cmd.Process.Pid, in: inW, out: outR, lines: bufio.NewReader(outR), tid: tracerTID(tr)}
 	tb.Cleanup(func() {
 		inW.Close()
 		x.end()
@@ -271,11 +271,17 @@ func (x *target) group() (all []procfs.Status) {
 	return all
 }
 
+// tracerTID returns the id of the thread that does all of ptrace(2).
+func tracerTID(tr *Tracer) (tid int) {
+	_ = tr.Do(func() error { tid = unix.Gettid(); return nil })
+	return tid
+}
+
 // assertFrozen fails the test if any thread of the group is not stopped by us.
 func (x *target) assertFrozen() {
 	x.tb.Helper()
 	for _, s := range x.group() {
-		if !strings.ContainsRune("ZX", rune(s.State)) && (s.TracerPid != os.Getpid() || s.State != 't') {
+		if !strings.ContainsRune("ZX", rune(s.State)) && (s.TracerPid != x.tid || s.State != 't') {
 			x.tb.Errorf("pid %d tid %d (%s): state %c, tracer %d while the tree is frozen", s.Tgid, s.Pid, s.Name, s.State, s.TracerPid)
 		}
 	}
@@ -386,8 +392,9 @@ func command(args ...string) *exec.Cmd { return exec.Command(args[0], args[1:]..
 
 // inTest runs f as a test of a process that executes the test binary again.
 func inTest(f func(t *testing.T)) error {
-	os.Args = append(os.Args[:1:1], os.Args[1:]...)
-	ok := testing.RunTests(func(_, _ string) (bool, error) { return true, nil }, []testing.InternalTest{{Name: os.Getenv(childEnv), F: f}})
+	testing.Init()
+	match := func(_, _ string) (bool, error) { return true, nil }
+	ok := testing.RunTests(match, []testing.InternalTest{{Name: os.Getenv(childEnv), F: f}})
 	if !ok {
 		return errors.New("failed")
 	}

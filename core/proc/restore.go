@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -89,8 +90,39 @@ func (r *Restorer) Tree(ctx context.Context, inherit bool) error {
 		if err := r.makeReaper(ctx); err != nil {
 			return err
 		}
-		return r.runSteps(ctx, steps)
+		if err := r.runSteps(ctx, steps); err != nil {
+			return err
+		}
+		return r.setLastPID(ctx)
 	})
+}
+
+// setLastPID makes new processes get ids above those of the image, as they
+// would have, and not those that others of the tree had before
+// (pid_namespaces(7), /proc/sys/kernel/ns_last_pid).
+func (r *Restorer) setLastPID(ctx context.Context) error {
+	if !r.newNamespaces {
+		return nil
+	}
+	last := 0
+	for i := range r.st.Processes {
+		last = max(last, r.st.Processes[i].PID)
+		for _, t := range r.st.Processes[i].Threads {
+			last = max(last, t.TID)
+		}
+	}
+	b := newArgs(r.stub)
+	text := strconv.Itoa(last)
+	calls := []call{
+		sys(unix.SYS_OPENAT, atFdcwd, b.str("/proc/sys/kernel/ns_last_pid"), unix.O_WRONLY|unix.O_CLOEXEC, 0).keep().as("open ns_last_pid"),
+		sys(unix.SYS_WRITE, 0, b.put([]byte(text)), uint64(len(text))).fromKept(0).as("set ns_last_pid to %d", last),
+		sys(unix.SYS_CLOSE, 0).fromKept(0).may(),
+	}
+	if err := b.flush(ctx, r.stub.threads[0], calls); err != nil {
+		// EINVAL: above pid_max here. Nothing depends on it.
+		r.warn("new processes get low ids: %v", err)
+	}
+	return nil
 }
 
 // makeReaper makes the process that stands where the agent stood: the parent

@@ -31,6 +31,7 @@ func behaviours() []behaviour {
 		{"refused: inotify", gcc, func(tr *trial) { refused(tr, "inotify") }},
 		{"refused: tcp", gcc, func(tr *trial) { refused(tr, "tcp") }},
 		{"refused: udp", gcc, func(tr *trial) { refused(tr, "udp") }},
+		{"refused: not dumpable", gcc, notDumpable},
 		{"keep", gcc, keep},
 		{"older generation", gcc, olderGeneration},
 		{"interval", gcc, interval},
@@ -83,7 +84,7 @@ func wholeTree(tr *trial) {
 	}
 	tr.suspend()
 	tr.restart()
-	tr.must("status", tr.name)
+	tr.running()
 	tr.write("stop", "")
 	tr.ends(tr.front, 3)
 	if got := tr.read("orphan"); got != "done\n" {
@@ -106,10 +107,13 @@ func signalsReach(tr *trial) {
 	tr.gone()
 }
 
-// running waits until the computation answers.
+// running waits until the computation answers, with processes.
 func (tr *trial) running() {
 	tr.Helper()
-	tr.await("an answer", func() bool { return tr.hiatus("status", tr.name).code == 0 })
+	tr.await("an answer", func() bool {
+		o := tr.hiatus("status", tr.name, "--json")
+		return o.code == 0 && strings.Contains(o.stdout, "host_pid")
+	})
 }
 
 func (tr *trial) signal(sig syscall.Signal) {
@@ -212,6 +216,22 @@ func refused(tr *trial, kind string) {
 	}
 	if g := tr.generations(); len(g) != 0 {
 		tr.Errorf("a generation was committed: %v", g)
+	}
+	tr.advance(2)
+	tr.finish()
+}
+
+// notDumpable is a program that only root may trace, ptrace(2).
+func notDumpable(tr *trial) {
+	if tr.id.uid == 0 {
+		tr.Skip("root may trace it")
+	}
+	tr.launch(tr.suite.fixture("refused"), "not-dumpable")
+	tr.advance(2)
+	for _, command := range []string{"check", "checkpoint"} {
+		if o := tr.hiatus(command, tr.name); o.code != 1 || !strings.Contains(o.stdout+o.stderr, "not dumpable") {
+			tr.Errorf("%s: %s: want exit code 1 and the reason", command, o)
+		}
 	}
 	tr.advance(2)
 	tr.finish()
@@ -367,7 +387,8 @@ func foreign(tr *trial) {
 	tr.launch(tr.suite.fixture("threads"))
 	tr.advance(2)
 	tr.suspend()
-	if os.Getuid() == 0 {
+	// Root restarts what it is asked to.
+	if tr.id.switched {
 		other := tr.images() + ".other"
 		copyImage(tr, tr.images(), other)
 		for _, file := range imageFiles(tr, other) {

@@ -16,7 +16,7 @@ func tmux() program {
 				"new-session", "-d", "-x", "100", "-y", "30", "bash --norc --noprofile"}
 		},
 		drive: func(tr *trial, turn int) {
-			tr.running()
+			tr.await("the server", func() bool { return tr.exec("tmux", "-S", tr.path("tmux"), "has-session").code == 0 })
 			if turn == 0 {
 				startVim(tr)
 			}

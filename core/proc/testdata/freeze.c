@@ -103,6 +103,7 @@ static void hop(void)
 		if (c > 0)
 			_exit(0);
 		CHECK(c == 0);
+		usleep(200);
 	}
 }
 
