@@ -3,6 +3,15 @@
 # checkpointed and killed, and goes on from the number where it was.
 set -euo pipefail
 
+# What a build system leaves open is not for the program. Bash reads this
+# script through 255.
+for fd in /proc/self/fd/*; do
+	fd=${fd##*/}
+	if [ "$fd" -gt 2 ] && [ "$fd" != 255 ]; then
+		eval "exec $fd>&-"
+	fi
+done
+
 root=$(cd "$(dirname "$0")/.." && pwd)
 export PATH=$root/bin:$PATH
 
@@ -64,10 +73,10 @@ past 20
 echo "it has counted to $(cat number)"
 
 say "hiatus checkpoint demo"
-hiatus checkpoint demo
 saved=$(cat number)
-past "$saved"
-echo "checkpointed at about $saved; it counts on: $(cat number)"
+hiatus checkpoint demo
+past $((saved + 20))
+echo "checkpointed at $saved or a little later; it counts on: $(cat number)"
 
 say "kill -9"
 hiatus status demo
@@ -86,8 +95,8 @@ front=$!
 past 0
 first=$(cat number)
 past "$first"
-echo "the first number after the restart is $first, it counts on: $(cat number)"
-if [ "$first" -lt "$saved" ] || [ "$first" -gt $((saved + 40)) ]; then
+echo "saved at $saved, seen at $first after the restart, it counts on: $(cat number)"
+if [ "$first" -lt "$saved" ]; then
 	echo "that is not where it was" >&2
 	exit 1
 fi

@@ -1,6 +1,9 @@
 package proc
 
-import "unsafe"
+import (
+	"bytes"
+	"unsafe"
+)
 
 // Entries of the blob's code.
 const (
@@ -33,3 +36,7 @@ func blobTextPC() unsafe.Pointer
 func blobCode() []byte {
 	return unsafe.Slice((*byte)(blobTextPC()), blobLen)
 }
+
+// blobEnd is the offset of the jump to the escape: where a thread stands when
+// it has announced the end of a batch.
+func blobEnd() int { return bytes.Index(blobCode(), escapeJump) }

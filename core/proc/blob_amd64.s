@@ -5,7 +5,7 @@
 
 // func blobText()
 TEXT ·blobText(SB), NOSPLIT|NOFRAME, $0
-	// Batch, at 0. rbx = records, r12 = their number, r13 = tgid, r14 = tid,
+	// Batch, at 0. rbx = records, r12 = their number, r13 = tgid and announcer<<32, r14 = tid,
 	// rbp = escape. A record: nr, a0..a5, ret, flags; 72 bytes.
 	// flags: 1 stop on error; 2 keep the result in r15; n<<8: argument n-1 := r15.
 batch:
@@ -39,10 +39,11 @@ next:
 	DECQ  R12
 	JMP   batch
 done:
-	MOVL  $234, AX // tgkill(tgid, tid, SIGTRAP): the tracer takes over here
-	MOVQ  R13, DI
+	MOVL  $234, AX // tgkill(tgid, tid, announcer): the tracer takes over here
+	MOVL  R13, DI
 	MOVQ  R14, SI
-	MOVL  $5, DX
+	MOVQ  R13, DX
+	SHRQ  $32, DX
 	SYSCALL
 	JMP   BP // no tracer: escape
 

@@ -5,7 +5,7 @@
 
 // func blobText()
 TEXT ·blobText(SB), NOSPLIT|NOFRAME, $0
-	// Batch, at 0. x19 = records, x20 = their number, x22 = tgid, x23 = tid,
+	// Batch, at 0. x19 = records, x20 = their number, x22 = tgid and announcer<<32, x23 = tid,
 	// x24 = escape. A record: nr, a0..a5, ret, flags; 72 bytes.
 	// flags: 1 stop on error; 2 keep the result in x21; n<<8: argument n-1 := x21.
 batch:
@@ -38,10 +38,10 @@ next:
 	SUB  $1, R20
 	B    batch
 done:
-	MOVD $131, R8 // tgkill(tgid, tid, SIGTRAP): the tracer takes over here
-	MOVD R22, R0
-	MOVD R23, R1
-	MOVD $5, R2
+	MOVD  $131, R8 // tgkill(tgid, tid, announcer): the tracer takes over here
+	MOVWU R22, R0
+	MOVD  R23, R1
+	LSR   $32, R22, R2
 	SVC
 	B    (R24) // no tracer: escape
 

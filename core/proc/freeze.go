@@ -180,6 +180,10 @@ func (t *Tree) freezeThreads(ctx context.Context, p *Process) error {
 // has ended.
 func (t *Tree) seize(p *Process, tid int) (*Thread, error) {
 	th := &Thread{HostTID: tid, sleep: t.sleeps.before(p.host, tid)}
+	if t.tr.late[tid] { // it has not stopped since an earlier freeze was given up
+		delete(t.tr.late, tid)
+		return th, nil
+	}
 	if err := ptrace(ptraceSeize, tid, 0, unix.PTRACE_O_TRACESYSGOOD); err != nil {
 		return nil, whyNotSeized(p.host, tid, err)
 	}

@@ -96,6 +96,9 @@ type target struct {
 	out   *os.File
 	lines *bufio.Reader
 	tid   int // of the tracer's thread, which is what TracerPid tells
+	// wholeTree: the tree has groups and sessions of its own, so that all
+	// children of this process are its roots.
+	wholeTree bool
 }
 
 // launch starts a program that says "ready", and ends its whole group with
@@ -218,6 +221,9 @@ func (x *target) roots() ([]int, error) {
 	all, err := procfs.Children(os.Getpid())
 	if err != nil {
 		return nil, err
+	}
+	if x.wholeTree {
+		return all, nil
 	}
 	return slices.DeleteFunc(all, func(pid int) bool {
 		st, err := procfs.ReadStat(pid)
@@ -392,7 +398,7 @@ func command(args ...string) *exec.Cmd { return exec.Command(args[0], args[1:]..
 
 // inTest runs f as a test of a process that executes the test binary again.
 func inTest(f func(t *testing.T)) error {
-	testing.Init()
+	testing.Init() // for flags that go unparsed, as the arguments are ours
 	match := func(_, _ string) (bool, error) { return true, nil }
 	ok := testing.RunTests(match, []testing.InternalTest{{Name: os.Getenv(childEnv), F: f}})
 	if !ok {

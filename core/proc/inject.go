@@ -3,9 +3,11 @@ package proc
 import (
 	"bytes"
 	"context"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -77,13 +79,43 @@ func recordBytes(r []record) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(r))), len(r)*recordSize)
 }
 
-// injMask blocks every signal but SIGTRAP, which announces the end of a batch.
-const injMask = ^uint64(1 << (uint(unix.SIGTRAP) - 1))
+// allSignals is the mask that blocks whatever can be blocked.
+const allSignals = ^uint64(0)
+
+func sigBit(sig syscall.Signal) uint64 { return 1 << (uint(sig) - 1) }
+
+// announcers are the signals by which a thread may announce the end of a
+// batch. A tracer sees them even where they are ignored, and their default
+// action is to ignore them: a thread whose tracer dies with one under way goes
+// on to its escape. SIGTRAP, which would end it, is the last resort.
+var announcers = []syscall.Signal{unix.SIGWINCH, unix.SIGURG, unix.SIGCHLD, unix.SIGTRAP}
+
+// announcer chooses a signal that is not pending, as a second one of its kind
+// would be lost.
+func (p *Process) announcer(th *Thread) (syscall.Signal, error) {
+	taken := p.avoid
+	for _, shared := range []bool{false, true} {
+		pending, err := peekSignals(th.HostTID, shared)
+		if err != nil {
+			return 0, err
+		}
+		for _, si := range pending {
+			taken |= sigBit(syscall.Signal(le.Uint32(si)))
+		}
+	}
+	for _, s := range announcers {
+		if taken&sigBit(s) == 0 {
+			return s, nil
+		}
+	}
+	return 0, fmt.Errorf("tid %d: no signal is free to announce the end of a batch", th.TID)
+}
 
 // injection is the state of one process that runs our system calls.
 type injection struct {
 	base  uint64   // of the blob; 0 where it is not mapped
 	insn  uint64   // address of an instruction that enters the kernel
+	nest  uint64   // room for a call with an escape, while the blob is not mapped; 0: none
 	mem   *os.File // /proc/PID/mem
 	birth func(child int)
 }
@@ -97,6 +129,7 @@ func (p *Process) findInsn(maps []procfs.VMA) (uint64, error) {
 	for _, v := range maps {
 		switch {
 		case v.Path == "[vdso]":
+			p.findNest(v)
 			if a, ok := p.scanInsn(v); ok {
 				return a, nil
 			}
@@ -111,6 +144,47 @@ func (p *Process) findInsn(maps []procfs.VMA) (uint64, error) {
 	}
 	return 0, fmt.Errorf("pid %d: no system call instruction in its memory", p.pid)
 }
+
+// findNest finds the room between the end of the vdso's image and the end of
+// its last page: the one place in every process where code may lie without a
+// mapping of ours. What is written there is taken away again; of the program's
+// memory nothing else changes than that it has a copy of the vdso's last page.
+func (p *Process) findNest(v procfs.VMA) {
+	end, err := p.vdsoEnd(v)
+	if err != nil {
+		return
+	}
+	if at := (v.End - uint64(nestSize)) &^ 15; at >= end && at>>12 == (v.End-1)>>12 {
+		p.inj.nest = at
+	}
+}
+
+// vdsoEnd returns the end of the ELF image in the vdso's mapping: elf(5), the
+// section headers, or the segments, whatever ends last.
+func (p *Process) vdsoEnd(v procfs.VMA) (uint64, error) {
+	b := make([]byte, v.Len())
+	if err := p.readMem(v.Start, b); err != nil {
+		return 0, err
+	}
+	f, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		return 0, fmt.Errorf("vdso: %w", err)
+	}
+	const shoff, shentsize, shnum = 0x28, 0x3a, 0x3c // in Elf64_Ehdr
+	end := le.Uint64(b[shoff:]) + uint64(le.Uint16(b[shentsize:]))*uint64(le.Uint16(b[shnum:]))
+	for _, s := range f.Sections {
+		if s.Type != elf.SHT_NOBITS {
+			end = max(end, s.Offset+s.FileSize)
+		}
+	}
+	for _, s := range f.Progs {
+		end = max(end, s.Off+s.Filesz)
+	}
+	return v.Start + end, nil
+}
+
+// nestSize is the size of one call and its escape.
+var nestSize = len(syscallInsn) + len(escapeCode(0, Regs{}, 0)) + 16
 
 func (p *Process) scanInsn(v procfs.VMA) (uint64, bool) {
 	buf := make([]byte, min(v.Len(), 1<<20))
@@ -129,22 +203,26 @@ func (p *Process) scanInsn(v procfs.VMA) (uint64, bool) {
 	}
 }
 
-// single runs one call in th with the target's own instruction, by the entry
-// and exit stops of PTRACE_SYSCALL: no memory of ours and no SIGTRAP, whose
-// disposition it could change, are needed. th stands in a PTRACE_EVENT_STOP
-// with its own registers before and after.
+// single runs one call in th by the entry and exit stops of PTRACE_SYSCALL:
+// no memory of ours and no signal is needed. th stands in a PTRACE_EVENT_STOP
+// with its own registers before and after. The call must be one that does not
+// block.
 func (p *Process) single(ctx context.Context, th *Thread, c call) (int64, error) {
-	if err := setSigmask(th.HostTID, injMask); err != nil {
+	if err := ctx.Err(); err != nil {
 		return 0, err
 	}
 	r := th.Regs
-	r.atSyscall(p.inj.insn, c.nr, c.args)
+	r.atSyscall(p.settleIn(th), c.nr, c.args)
 	err := setRegs(th.HostTID, r)
 	if err == nil {
-		r, err = p.enterAndLeave(ctx, th)
+		err = setSigmask(th.HostTID, allSignals)
 	}
-	if err2 := p.own(th); err == nil {
-		err = err2
+	if err == nil {
+		r, err = p.enterAndLeave(th)
+	}
+	err = errors.Join(err, p.own(th))
+	if p.inj.nest != 0 {
+		err = errors.Join(err, p.writeMem(p.inj.nest, make([]byte, nestSize)))
 	}
 	if err != nil {
 		return 0, fmt.Errorf("pid %d: inject %s: %w", p.pid, c.what, err)
@@ -153,11 +231,31 @@ func (p *Process) single(ctx context.Context, th *Thread, c call) (int64, error)
 	return c.ret, c.err()
 }
 
+// settleIn returns the address of a system call instruction: one in the nest
+// with the escape of th behind it, or where there is no nest, one of the
+// target's own, behind which a tracer that dies within some 20 µs leaves it.
+func (p *Process) settleIn(th *Thread) uint64 {
+	if p.inj.nest == 0 {
+		return p.inj.insn
+	}
+	n := len(syscallInsn)
+	code := append(slices.Clone(syscallInsn), escapeCode(p.inj.nest+uint64(n), th.Regs, th.Mask)...)
+	if err := p.writeMem(p.inj.nest, code); err != nil {
+		p.inj.nest = 0 // the kernel forbids it: proc_mem.force_override, sealed mappings
+		return p.inj.insn
+	}
+	return p.inj.nest
+}
+
 // enterAndLeave passes the entry and the exit stop of a system call, and
-// returns the registers behind it with the thread in a PTRACE_EVENT_STOP.
-func (p *Process) enterAndLeave(ctx context.Context, th *Thread) (Regs, error) {
+// returns the registers behind it with the thread in a PTRACE_EVENT_STOP: also
+// where the caller's time is up.
+func (p *Process) enterAndLeave(th *Thread) (Regs, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), breakOffTimeout)
+	defer cancel()
+	sig := syscall.Signal(0)
 	for stops := 0; stops < 2; {
-		if err := ptrace(unix.PTRACE_SYSCALL, th.HostTID, 0, 0); err != nil {
+		if err := ptrace(unix.PTRACE_SYSCALL, th.HostTID, 0, uintptr(sig)); err != nil {
 			return Regs{}, err
 		}
 		ws, err := p.tr.wait(ctx, th.HostTID)
@@ -167,30 +265,80 @@ func (p *Process) enterAndLeave(ctx context.Context, th *Thread) (Regs, error) {
 		if ws.StopSignal() == unix.SIGTRAP|0x80 {
 			stops++
 		}
+		sig = stopOnly(ws)
 	}
 	r, err := getRegs(th.HostTID)
 	if err != nil {
 		return r, err
 	}
-	return r, p.interrupt(ctx, th)
+	return r, p.interrupt(th)
+}
+
+// stopOnly returns SIGSTOP for a stop by it, which is the program's and cannot
+// be blocked: passed on, it takes effect when the thread is let go.
+func stopOnly(ws unix.WaitStatus) syscall.Signal {
+	if event(ws) == 0 && ws.StopSignal() == unix.SIGSTOP {
+		return unix.SIGSTOP
+	}
+	return 0
 }
 
 // interrupt brings th from any stop to a PTRACE_EVENT_STOP without running
 // its code.
-func (p *Process) interrupt(ctx context.Context, th *Thread) error {
+func (p *Process) interrupt(th *Thread) error {
 	if err := ptrace(ptraceInterrupt, th.HostTID, 0, 0); err != nil {
 		return err
 	}
 	if err := cont(th.HostTID, 0); err != nil {
 		return err
 	}
-	_, err := p.tr.stopAt(ctx, th.HostTID)
-	return err
+	return p.settle(th)
 }
 
-// own gives th its own registers and mask.
+// settle continues th, which has a PTRACE_INTERRUPT to come, to its
+// PTRACE_EVENT_STOP.
+func (p *Process) settle(th *Thread) error {
+	ctx, cancel := context.WithTimeout(context.Background(), breakOffTimeout)
+	defer cancel()
+	for {
+		ws, err := p.tr.wait(ctx, th.HostTID)
+		if err != nil {
+			return err
+		}
+		if event(ws) == eventStop {
+			return nil
+		}
+		if err := p.setAside(th, ws); err != nil {
+			return err
+		}
+		if err := cont(th.HostTID, stopOnly(ws)); err != nil {
+			return err
+		}
+	}
+}
+
+// setAside keeps a signal that came in while th ran our code, and is not our
+// own, until the thread is let go.
+func (p *Process) setAside(th *Thread, ws unix.WaitStatus) error {
+	sig := ws.StopSignal()
+	if event(ws) != 0 || sig == unix.SIGSTOP || sig&0x80 != 0 {
+		return nil
+	}
+	si, err := getSiginfo(th.HostTID)
+	if err != nil {
+		return err
+	}
+	if int32(le.Uint32(si[siCodeOff:])) == siTkill && int(le.Uint32(si[siPidOff:])) == p.pid {
+		return nil
+	}
+	th.aside = append(th.aside, sig)
+	return nil
+}
+
+// own gives th its own mask and registers, in this order: a tracer that dies
+// between the two leaves a thread that still goes to its escape.
 func (p *Process) own(th *Thread) error {
-	return errors.Join(setRegs(th.HostTID, th.Regs), setSigmask(th.HostTID, th.Mask))
+	return errors.Join(setSigmask(th.HostTID, th.Mask), setRegs(th.HostTID, th.Regs))
 }
 
 // mapBlob maps the blob at address at, or anywhere if that is 0.
@@ -243,6 +391,9 @@ func (p *Process) run(ctx context.Context, th *Thread, calls []call) error {
 }
 
 func (p *Process) runChunk(ctx context.Context, th *Thread, calls []call) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	recs := make([]record, len(calls))
 	for i, c := range calls {
 		recs[i] = record{nr: uint64(c.nr), args: c.args, flags: c.flags, ret: recordPending}
@@ -255,12 +406,17 @@ func (p *Process) runChunk(ctx context.Context, th *Thread, calls []call) error 
 	if err := p.writeMem(escape, escapeCode(escape, th.Regs, th.Mask)); err != nil {
 		return err
 	}
-	if err := setSigmask(th.HostTID, injMask); err != nil {
+	announce, err := p.announcer(th)
+	if err != nil {
 		return err
 	}
 	r := th.Regs
-	r.atBatch(p.inj.base+blobBatch, at, len(recs), p.pid, th.TID, escape)
-	err := setRegs(th.HostTID, r)
+	r.atBatch(p.inj.base+blobBatch, at, len(recs), p.pid, th.TID, announce, escape)
+	err = setRegs(th.HostTID, r)
+	if err == nil {
+		// The mask last: until then the thread would go on unharmed.
+		err = setSigmask(th.HostTID, ^sigBit(announce))
+	}
 	if err == nil {
 		err = p.batch(ctx, th)
 	}
@@ -273,23 +429,39 @@ func (p *Process) runChunk(ctx context.Context, th *Thread, calls []call) error 
 	for i := range recs {
 		calls[i].ret = recs[i].ret
 	}
+	return reachedEnd(calls)
+}
+
+// reachedEnd makes sure that only a failed call has ended a batch.
+func reachedEnd(calls []call) error {
+	for i := range calls {
+		c := &calls[i]
+		if c.ret == recordPending {
+			return errors.New("the batch ended early")
+		}
+		if c.err() != nil && c.flags&callStop != 0 {
+			return nil
+		}
+	}
 	return nil
 }
 
 // batch lets th run until it announces the end, and brings it to a
 // PTRACE_EVENT_STOP. When ctx ends first it is interrupted.
 func (p *Process) batch(ctx context.Context, th *Thread) error {
+	sig := syscall.Signal(0)
 	for {
-		if err := cont(th.HostTID, 0); err != nil {
+		if err := cont(th.HostTID, sig); err != nil {
 			return err
 		}
 		ws, err := p.tr.wait(ctx, th.HostTID)
-		if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		if ctx.Err() != nil && err != nil && !errors.Is(err, errGone) {
 			return errors.Join(err, p.breakOff(th))
 		}
 		if err != nil {
 			return err
 		}
+		sig = stopOnly(ws)
 		switch ev := event(ws); {
 		case ev == unix.PTRACE_EVENT_CLONE || ev == unix.PTRACE_EVENT_FORK || ev == unix.PTRACE_EVENT_VFORK:
 			child, err := getEventMsg(th.HostTID)
@@ -299,13 +471,34 @@ func (p *Process) batch(ctx context.Context, th *Thread) error {
 			if p.inj.birth != nil {
 				p.inj.birth(child)
 			}
-		case ev != 0: // a group stop in effect: the call goes on
-		case ws.StopSignal() == unix.SIGTRAP:
-			return p.interrupt(ctx, th)
-		default:
+		case ev != 0 || sig != 0: // a group stop, in effect or to come: the calls go on
+		case isFault(ws.StopSignal()):
 			return fmt.Errorf("unexpected stop %#x", uint32(ws))
+		default:
+			end, err := p.announced(th, ws)
+			if err != nil {
+				return err
+			}
+			if end {
+				return p.interrupt(th)
+			}
 		}
 	}
+}
+
+// announced says whether th has come to the end of the batch. A signal of
+// another, sent meanwhile, is set aside.
+func (p *Process) announced(th *Thread, ws unix.WaitStatus) (bool, error) {
+	if err := p.setAside(th, ws); err != nil {
+		return false, err
+	}
+	r, err := getRegs(th.HostTID)
+	return r.PC() == p.inj.base+uint64(blobEnd()), err
+}
+
+// isFault says whether a signal is the kernel's word for a fault of our code.
+func isFault(sig syscall.Signal) bool {
+	return sig == unix.SIGSEGV || sig == unix.SIGBUS || sig == unix.SIGILL || sig == unix.SIGFPE || sig == unix.SIGSYS
 }
 
 // breakOff interrupts a call that does not return.
@@ -313,8 +506,5 @@ func (p *Process) breakOff(th *Thread) error {
 	if err := ptrace(ptraceInterrupt, th.HostTID, 0, 0); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), breakOffTimeout)
-	defer cancel()
-	_, err := p.tr.stopAt(ctx, th.HostTID)
-	return err
+	return p.settle(th)
 }

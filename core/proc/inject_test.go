@@ -126,7 +126,7 @@ print(before==open('/proc/self/maps').read(),flush=True)
 
 func TestBatchIsBrokenOffAtItsDeadline(t *testing.T) {
 	tr := newTracer(t)
-	pid, _ := start(t, tr, "/bin/sh", "-c", "echo ready; read x")
+	pid, _ := start(t, tr, "/bin/sh", "-c", "echo ready; sleep 1000")
 	tree, ctx := freeze(t, tr, pid)
 	openAll(t, ctx, tree)
 	p := tree.Procs()[0]

@@ -403,7 +403,11 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 
 // vdsoSum is a checksum of the vdso: another one means another kernel.
 func (p *Process) vdsoSum(v procfs.VMA) ([]byte, error) {
-	b := make([]byte, v.Len())
+	end, err := p.vdsoEnd(v)
+	if err != nil {
+		return nil, err
+	}
+	b := make([]byte, end-v.Start)
 	if err := p.readMem(v.Start, b); err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package proc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -236,10 +237,7 @@ func (p *Process) rearm(ctx context.Context, sleeps *Sleeps, th *Thread) error {
 	}
 	r := th.Regs
 	r.atSyscall(p.inj.insn, uintptr(sl.Nr), args)
-	if err := setRegs(th.HostTID, r); err != nil {
-		return err
-	}
-	if err := setSigmask(th.HostTID, injMask); err != nil {
+	if err := errors.Join(setRegs(th.HostTID, r), setSigmask(th.HostTID, allSignals)); err != nil {
 		return err
 	}
 	if err := ptrace(unix.PTRACE_SYSCALL, th.HostTID, 0, 0); err != nil {
@@ -252,7 +250,7 @@ func (p *Process) rearm(ctx context.Context, sleeps *Sleeps, th *Thread) error {
 	if ws.StopSignal() != unix.SIGTRAP|0x80 {
 		return fmt.Errorf("tid %d: re-arm call %d: unexpected stop %#x", th.TID, sl.Nr, uint32(ws))
 	}
-	if err := p.interrupt(ctx, th); err != nil {
+	if err := p.interrupt(th); err != nil {
 		return err
 	}
 	now, err := getRegs(th.HostTID)

@@ -27,9 +27,10 @@ type Thread struct {
 	Regs Regs
 	Mask uint64
 
-	stopped bool           // Regs and Mask have been read
-	stopSig syscall.Signal // of its group stop, 0 where it is not stopped
-	sleep   *Sleep         // where it sleeps in a call that the kernel restarts by a restart block
+	stopped bool             // Regs and Mask have been read
+	stopSig syscall.Signal   // of its group stop, 0 where it is not stopped
+	aside   []syscall.Signal // came in during an injection
+	sleep   *Sleep           // where it sleeps in a call that the kernel restarts by a restart block
 }
 
 // Process is a stopped process, or a zombie. It implements plugin.Process.
@@ -44,7 +45,8 @@ type Process struct {
 	status   procfs.Status
 	stat     procfs.Stat
 	inj      injection
-	dumpable int64 // the value to put back; -1: untouched
+	dumpable int64  // the value to put back; -1: untouched
+	avoid    uint64 // signals that must not announce the end of a batch
 }
 
 var _ plugin.Process = (*Process)(nil)
@@ -180,11 +182,21 @@ func (p *Process) makeReadable(ctx context.Context) error {
 	return p.openMem()
 }
 
+// setDumpable puts a value of PR_GET_DUMPABLE back. 2, which a change of
+// credentials leaves where fs.suid_dumpable says so, cannot be set: 0 keeps
+// the process as closed (prctl(2)).
+func setDumpable(value int64) call {
+	if value > 1 {
+		value = 0
+	}
+	return sys(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, uint64(value)).as("PR_SET_DUMPABLE")
+}
+
 // close undoes open.
 func (p *Process) close(ctx context.Context) error {
 	err := p.unmapBlob(ctx)
 	if p.dumpable >= 0 {
-		_, err2 := p.single(ctx, p.threads[0], sys(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, uint64(p.dumpable)).as("PR_SET_DUMPABLE"))
+		_, err2 := p.single(ctx, p.threads[0], setDumpable(p.dumpable))
 		err = errors.Join(err, err2)
 		p.dumpable = -1
 	}
@@ -204,6 +216,9 @@ func (p *Process) release() error {
 			continue
 		}
 		err := p.own(th)
+		for _, sig := range th.aside {
+			_ = unix.Tgkill(p.host, th.HostTID, sig) // ESRCH: it was killed meanwhile
+		}
 		if err2 := detach(th.HostTID); err == nil {
 			err = err2
 		}

@@ -27,6 +27,8 @@ const (
 	eventStop              = 128 // PTRACE_EVENT_STOP
 	siginfoSize            = 128
 	siTkill                = -6 // SI_TKILL
+	siCodeOff              = 8  // in siginfo_t
+	siPidOff               = 16
 )
 
 //go:uintptrescapes
@@ -136,6 +138,15 @@ func peekSignals(tid int, shared bool) ([][]byte, error) {
 		}
 		args.off += uint64(n)
 	}
+}
+
+// getSiginfo returns the siginfo_t of the signal that tid is stopped by.
+func getSiginfo(tid int) ([]byte, error) {
+	b := make([]byte, siginfoSize)
+	if err := ptrace(ptraceGetSiginfo, tid, 0, uintptr(unsafe.Pointer(&b[0]))); err != nil {
+		return nil, fmt.Errorf("tid %d: read siginfo: %w", tid, err)
+	}
+	return b, nil
 }
 
 func getEventMsg(tid int) (int, error) {

@@ -49,6 +49,9 @@ const (
 // syscallInsn is the instruction that enters the kernel.
 var syscallInsn = []byte{0x0f, 0x05}
 
+// escapeJump is jmp rbp, by which a batch ends.
+var escapeJump = []byte{0xff, 0xe5}
+
 // extraNotes are the register sets beside the general ones, with the room to
 // read each.
 var extraNotes = []struct {
@@ -96,10 +99,10 @@ func (r *Regs) atSyscall(insn uint64, nr uintptr, args [6]uint64) {
 }
 
 // atBatch sets the registers to run n records in the blob.
-func (r *Regs) atBatch(entry, records uint64, n int, tgid, tid int, escape uint64) {
+func (r *Regs) atBatch(entry, records uint64, n int, tgid, tid int, announce syscall.Signal, escape uint64) {
 	r.Rip, r.OrigRax = entry, nrNone
 	r.Rbx, r.R12, r.R15 = records, uint64(n), 0
-	r.R13, r.R14, r.Rbp = uint64(tgid), uint64(tid), escape
+	r.R13, r.R14, r.Rbp = uint64(tgid)|uint64(announce)<<32, uint64(tid), escape
 	r.Eflags &^= 1 << 10 // DF
 }
 
@@ -146,27 +149,32 @@ func escapeCode(addr uint64, r Regs, mask uint64) []byte {
 			r.rerun()
 		}
 	}
+	// Flags and stack while all signals are blocked, then the mask, then the
+	// rest, which a signal handler may interrupt.
 	const dataOff = 224 // mask, flags, rip
 	le := binary.LittleEndian
 	c := make([]byte, 0, dataOff+24)
 	imm64 := func(rex, op byte, v uint64) { c = le.AppendUint64(append(c, rex, op), v) }
+	imm64(0x48, 0xbc, addr+dataOff+8)                     // mov rsp, &flags
+	c = append(c, 0x9d)                                   // popfq
+	imm64(0x48, 0xbc, r.Rsp)                              // mov rsp, imm
 	c = append(c, 0xb8, unix.SYS_RT_SIGPROCMASK, 0, 0, 0) // mov eax, nr
 	c = append(c, 0xbf, 2, 0, 0, 0)                       // mov edi, SIG_SETMASK
 	imm64(0x48, 0xbe, addr+dataOff)                       // mov rsi, &mask
-	c = append(c, 0x31, 0xd2)                             // xor edx, edx
+	c = append(c, 0xba, 0, 0, 0, 0)                       // mov edx, 0
 	c = append(c, 0x41, 0xba, 8, 0, 0, 0)                 // mov r10d, 8
 	c = append(c, 0x0f, 0x05)                             // syscall
-	imm64(0x48, 0xbc, addr+dataOff+8)                     // mov rsp, &flags
-	c = append(c, 0x9d)                                   // popfq
-	for i, v := range []uint64{r.Rax, r.Rcx, r.Rdx, r.Rbx, r.Rsp, r.Rbp, r.Rsi, r.Rdi} {
-		imm64(0x48, 0xb8+byte(i), v)
+	for i, v := range []uint64{r.Rax, r.Rcx, r.Rdx, r.Rbx, 0, r.Rbp, r.Rsi, r.Rdi} {
+		if i != 4 { // rsp
+			imm64(0x48, 0xb8+byte(i), v)
+		}
 	}
 	for i, v := range []uint64{r.R8, r.R9, r.R10, r.R11, r.R12, r.R13, r.R14, r.R15} {
 		imm64(0x49, 0xb8+byte(i), v)
 	}
 	c = append(c, 0xff, 0x25) // jmp [rip+disp32]
-	c = le.AppendUint32(c, uint32(dataOff+16-len(c)-4))
-	c = c[:dataOff]
+	c = le.AppendUint32(c, uint32(dataOff-8+24-len(c)-4))
+	c = append(c, make([]byte, dataOff-len(c))...)
 	c = le.AppendUint64(c, mask)
 	c = le.AppendUint64(c, r.Eflags)
 	return le.AppendUint64(c, r.Rip)

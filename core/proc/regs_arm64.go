@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,9 @@ const (
 
 // syscallInsn is svc #0.
 var syscallInsn = []byte{0x01, 0x00, 0x00, 0xd4}
+
+// escapeJump is br x24, by which a batch ends.
+var escapeJump = []byte{0x00, 0x03, 0x1f, 0xd6}
 
 // extraNotes are the register sets beside the general ones, with the room to
 // read each.
@@ -69,10 +73,10 @@ func (r *Regs) atSyscall(insn uint64, nr uintptr, args [6]uint64) {
 }
 
 // atBatch sets the registers to run n records in the blob.
-func (r *Regs) atBatch(entry, records uint64, n int, tgid, tid int, escape uint64) {
+func (r *Regs) atBatch(entry, records uint64, n int, tgid, tid int, announce syscall.Signal, escape uint64) {
 	r.Pc = entry
 	r.X[19], r.X[20], r.X[21] = records, uint64(n), 0
-	r.X[22], r.X[23], r.X[24] = uint64(tgid), uint64(tid), escape
+	r.X[22], r.X[23], r.X[24] = uint64(tgid)|uint64(announce)<<32, uint64(tid), escape
 }
 
 // atReaper sets the registers to run the reaper of the blob.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -159,7 +160,12 @@ func (r *Restorer) endZombies(ctx context.Context) error {
 }
 
 func (r *Restorer) finishProcess(ctx context.Context, p *Process, ps *ProcessState) error {
+	p.avoid = ps.pendingSignals()
 	if err := r.queueShared(ctx, p, ps); err != nil {
+		return err
+	}
+	// Before credentials go: only a privileged agent may set those of others.
+	if err := p.setLimits(ps, r.warn); err != nil {
 		return err
 	}
 	byTID := map[int]*ThreadState{}
@@ -172,9 +178,6 @@ func (r *Restorer) finishProcess(ctx context.Context, p *Process, ps *ProcessSta
 				return err
 			}
 		}
-	}
-	if err := p.setLimits(ps, r.warn); err != nil {
-		return err
 	}
 	if err := writeOOMScore(p.host, ps.OOMScore); err != nil {
 		r.warn("pid %d: %v", p.pid, err)
@@ -190,6 +193,20 @@ func (r *Restorer) finishProcess(ctx context.Context, p *Process, ps *ProcessSta
 		return r.endLeader(ctx, p, ps)
 	}
 	return p.unmapBlob(ctx)
+}
+
+// pendingSignals is the set of signals that are pending in the image.
+func (ps *ProcessState) pendingSignals() (set uint64) {
+	add := func(list [][]byte) {
+		for _, si := range list {
+			set |= sigBit(syscall.Signal(le.Uint32(si)))
+		}
+	}
+	add(ps.Pending)
+	for i := range ps.Threads {
+		add(ps.Threads[i].Pending)
+	}
+	return set
 }
 
 // queueShared gives the process its pending signals: those that the end of
@@ -234,10 +251,7 @@ func (r *Restorer) setThread(ctx context.Context, p *Process, th *Thread, ps *Pr
 	if ps.Prctl.NoNewPrivs {
 		calls = append(calls, sys(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).as("PR_SET_NO_NEW_PRIVS"))
 	}
-	// A change of credentials resets it: last.
-	if ps.Prctl.Dumpable <= 1 { // 2 cannot be set, prctl(2)
-		calls = append(calls, sys(unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, uint64(ps.Prctl.Dumpable)).as("PR_SET_DUMPABLE"))
-	}
+	calls = append(calls, setDumpable(ps.Prctl.Dumpable)) // last: a change of credentials resets it
 	return b.flush(ctx, th, calls)
 }
 
@@ -313,8 +327,9 @@ func (r *Restorer) wakeUp(ctx context.Context, p *Process, th *Thread, ts *Threa
 // endLeader lets a thread-group leader exit before its threads, as it had.
 func (r *Restorer) endLeader(ctx context.Context, p *Process, ps *ProcessState) error {
 	leader := p.threads[0]
-	calls := []call{sys(unix.SYS_SET_TID_ADDRESS, 0)}
-	if err := p.run(ctx, leader, calls); err != nil {
+	b := newArgs(p)
+	calls := []call{sys(unix.SYS_SET_TID_ADDRESS, 0), sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str(ps.Comm)).as("PR_SET_NAME")}
+	if err := b.flush(ctx, leader, calls); err != nil {
 		return err
 	}
 	if err := p.unmapBlob(ctx); err != nil {

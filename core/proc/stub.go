@@ -73,6 +73,7 @@ func (r *Restorer) startStub(ctx context.Context, files []uintptr) error {
 	if r.stub.inj.insn, err = r.stub.findInsn(maps); err != nil {
 		return err
 	}
+	r.stub.inj.nest = 0 // it dies with the agent
 	if th.Regs, err = getRegs(pid); err != nil {
 		return err
 	}

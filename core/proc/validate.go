@@ -148,6 +148,9 @@ func validateSignals(list [][]byte) error {
 		if len(s) != siginfoSize {
 			return fmt.Errorf("a pending signal of %d bytes", len(s))
 		}
+		if sig := le.Uint32(s); sig == 0 || sig > nsig {
+			return fmt.Errorf("pending signal %d", sig)
+		}
 	}
 	return nil
 }

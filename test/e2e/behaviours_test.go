@@ -142,7 +142,7 @@ func tenGenerations(tr *trial) {
 }
 
 func killedHard(tr *trial) {
-	tr.launch(tr.suite.fixture("tree"))
+	tr.launch(tr.suite.fixture("memory"))
 	for range 3 {
 		tr.advance(2)
 		tr.checkpoint()

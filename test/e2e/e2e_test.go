@@ -80,6 +80,11 @@ func TestEndToEnd(t *testing.T) {
 func (s *suite) runBehaviour(t *testing.T, b behaviour, id identity) {
 	r := row{program: b.name, identity: id.name, mode: "-", result: "failed"}
 	defer func() { s.record(r) }()
+	defer func() {
+		if t.Skipped() {
+			r.result = "skipped"
+		}
+	}()
 	b.run(s.newTrial(t, id))
 	if !t.Failed() {
 		r.result = "ok"

@@ -377,21 +377,24 @@ func (tr *trial) processes() []int {
 // trial started. Where its first thread has ended, another one tells.
 func (tr *trial) belongs(pid string) bool {
 	mark := []byte("\x00HT_DIR=" + tr.dir + "\x00")
-	// Errors mean that it has ended meanwhile.
-	env, err := os.ReadFile(filepath.Join("/proc", pid, "environ"))
-	if err != nil {
-		return false
-	}
+	env := environ(filepath.Join("/proc", pid, "environ"))
 	if len(env) == 0 {
-		tasks, err := filepath.Glob(filepath.Join("/proc", pid, "task/*/environ"))
-		if err != nil || len(tasks) < 2 {
-			return false
-		}
-		if env, err = os.ReadFile(tasks[len(tasks)-1]); err != nil {
-			return false
+		// The pattern is a valid one.
+		tasks, _ := filepath.Glob(filepath.Join("/proc", pid, "task/*/environ"))
+		for i := len(tasks) - 1; i >= 0 && len(env) == 0; i-- {
+			env = environ(tasks[i])
 		}
 	}
 	return bytes.Contains(append([]byte{0}, env...), mark)
+}
+
+// environ reads an environment, empty where the thread has ended.
+func environ(path string) []byte {
+	env, err := os.ReadFile(path)
+	if err != nil {
+		return nil
+	}
+	return env
 }
 
 // gone waits until nothing of the trial is left.
@@ -411,7 +414,10 @@ func (tr *trial) gone() {
 // the supervisor to notice.
 func (tr *trial) killAll() {
 	tr.Helper()
-	for !tr.front.hasEnded() {
+	for deadline := time.Now().Add(patience); !tr.front.hasEnded(); {
+		if time.Now().After(deadline) {
+			tr.Fatalf("the program was killed, and hiatus has not ended after %v", patience)
+		}
 		for _, pid := range tr.processes() {
 			if pid != tr.front.cmd.Process.Pid {
 				// It may have ended meanwhile.

@@ -46,7 +46,8 @@ static void threads(void)
 static void *exits(void *arg)
 {
 	usleep((uintptr_t)arg % 700);
-	exit(0);
+	syscall(SYS_exit_group, 0);
+	return 0;
 }
 
 // forker makes children that end in every way: at once, with threads, and leaving an orphan.
@@ -63,7 +64,7 @@ static void forker(unsigned seed)
 			case 1:
 				pthread_create(&t, 0, exits, (void *)(uintptr_t)rand_r(&seed));
 				usleep(rand_r(&seed) % 700);
-				exit(0);
+				_exit(0);
 			case 2:
 				if (fork() == 0)
 					usleep(rand_r(&seed) % 2000);
@@ -103,7 +104,7 @@ static void hop(void)
 		if (c > 0)
 			_exit(0);
 		CHECK(c == 0);
-		usleep(200);
+		usleep(2000);
 	}
 }
 

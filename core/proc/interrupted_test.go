@@ -1,0 +1,124 @@
+package proc
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// freezes is how often the programs below are frozen, injected in and let go.
+const freezes = 20
+
+// TestInterruptedCallsGoOnInPlace freezes a program of which every thread
+// waits in another call, and has each call completed afterwards: its result
+// must be that of a call that was never interrupted.
+func TestInterruptedCallsGoOnInPlace(t *testing.T) {
+	tr := newTracer(t)
+	x := launch(t, tr, program(t, "calls"), "blocked", t.TempDir())
+	sleeps := NewSleeps()
+	for range freezes {
+		x.injectEverywhere(sleeps)
+		if got := x.ask("settle"); got != "settled" {
+			t.Fatalf("a call has ended: %s", got)
+		}
+	}
+	x.say("finish")
+	for n := 0; ; n++ {
+		l := x.line()
+		if l == "done" {
+			if n < 29 {
+				t.Errorf("%d calls, want 29", n)
+			}
+			return
+		}
+		name, result, _ := strings.Cut(l, ": ")
+		t.Run(name, func(t *testing.T) {
+			if !strings.HasPrefix(result, "ok ") {
+				t.Error(result)
+			}
+		})
+	}
+}
+
+// TestSleepsEndAtTheirDeadlineInPlace freezes sleeping threads again and
+// again until shortly before they wake up: none may end early, see EINTR, or
+// begin anew.
+func TestSleepsEndAtTheirDeadlineInPlace(t *testing.T) {
+	const tolerance = 4 * time.Second // for a busy machine
+	tr := newTracer(t)
+	begin := time.Now()
+	x := launch(t, tr, program(t, "calls"), "sleeping", t.TempDir())
+	sleeps := NewSleeps()
+	for range freezes {
+		x.injectEverywhere(sleeps)
+		if time.Since(begin) > time.Second {
+			break
+		}
+		if got := x.ask("settle"); got != "settled" {
+			t.Fatalf("a sleep has ended: %s", got)
+		}
+		time.Sleep(40 * time.Millisecond) // so that the sleeps are met in their course
+	}
+	spent := time.Since(begin)
+	x.say("finish")
+	for l := x.line(); l != "done"; l = x.line() {
+		name, result, _ := strings.Cut(l, ": ")
+		t.Run(name, func(t *testing.T) {
+			var late int64
+			if _, err := fmt.Sscanf(result, "ok %d", &late); err != nil {
+				t.Fatal(result)
+			}
+			t.Logf("%d ms after its deadline, after %d freezes in %v", late, freezes, spent)
+			if time.Duration(late)*time.Millisecond > tolerance {
+				t.Errorf("%d ms late", late)
+			}
+		})
+	}
+}
+
+func (x *target) injectEverywhere(sleeps *Sleeps) {
+	x.tb.Helper()
+	tree, err := x.tr.Freeze(soon(x.tb), sleeps, x.roots)
+	if err != nil {
+		x.tb.Fatal(err)
+	}
+	x.open(tree)
+	err = x.tr.Do(func() error {
+		for _, p := range tree.Procs() {
+			for _, th := range p.threads {
+				if err := p.run(soon(x.tb), th, getpids(2)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		x.tb.Fatal(err)
+	}
+	x.release(tree)
+}
+
+// A signal with a handler that waits at the freeze interrupts the call: the
+// EINTR is the program's.
+func TestCallsInterruptedByASignalSeeEINTR(t *testing.T) {
+	tr := newTracer(t)
+	x := launch(t, tr, program(t, "calls"), "signal", t.TempDir())
+	eventually(t, "the program waits", func() bool { return stateOf(t, x.pid) == 'S' })
+	// In a group stop the signal stays pending until SIGCONT.
+	if err := unix.Kill(x.pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the program is stopped", func() bool { return stateOf(t, x.pid) == 'T' })
+	if err := unix.Kill(x.pid, unix.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	x.injectEverywhere(NewSleeps())
+	if err := unix.Kill(x.pid, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	x.expect("epoll_wait -1, EINTR 1, handled 1")
+}
