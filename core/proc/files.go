@@ -137,17 +137,10 @@ func search(same []*description, tid, fd int) (position, error) {
 	var errs []error
 	i, found := sort.Find(len(same), func(i int) int {
 		r, err := linux.Kcmp(tid, same[i].tid, linux.KCMP_FILE, uint64(fd), uint64(same[i].fd))
-		switch {
-		case err != nil:
+		if err != nil {
 			errs = append(errs, err)
-			return 0
-		case r == 1: // less
-			return -1
-		case r == 2: // greater
-			return 1
-		default:
-			return 0
 		}
+		return kcmpOrder(r, err)
 	})
 	return position{i, found}, errors.Join(errs...)
 }
@@ -190,4 +183,17 @@ func (st *State) SetFiles(files []FileState) {
 			}
 		}
 	}
+}
+
+// kcmpOrder turns the answer of kcmp(2) into one for sort.Find: 1 is less, 2 is
+// greater. An object that cannot be compared, as its process has ended, counts
+// as none of the others.
+func kcmpOrder(r int, err error) int {
+	switch {
+	case err != nil || r == 2:
+		return 1
+	case r == 1:
+		return -1
+	}
+	return 0
 }

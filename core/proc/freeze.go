@@ -163,6 +163,11 @@ func (t *Tree) freezeThreads(ctx context.Context, p *Process) error {
 		if err := t.awaitStops(ctx, p, fresh); err != nil {
 			return err
 		}
+		if p.execed {
+			if err := t.startOver(p, seen); err != nil {
+				return err
+			}
+		}
 	}
 	slices.SortFunc(p.threads, func(a, b *Thread) int {
 		if (a.HostTID == p.host) != (b.HostTID == p.host) {
@@ -173,6 +178,19 @@ func (t *Tree) freezeThreads(ctx context.Context, p *Process) error {
 		}
 		return a.HostTID - b.HostTID
 	})
+	return nil
+}
+
+// startOver takes up a process in which a thread other than the leader has
+// called execve(2) meanwhile: it goes on alone, under the leader's id, traced
+// as it was. Its stop is still to come.
+func (t *Tree) startOver(p *Process, seen map[int]bool) error {
+	p.execed, p.threads = false, nil
+	clear(seen)
+	t.tr.late[p.host] = true
+	if err := ptrace(ptraceInterrupt, p.host, 0, 0); err != nil && err != unix.ESRCH {
+		return fmt.Errorf("pid %d: interrupt: %w", p.host, err)
+	}
 	return nil
 }
 
@@ -211,8 +229,11 @@ func whyNotSeized(pid, tid int, err error) error {
 // awaitStops waits until fresh stand still and reads their registers. Threads
 // that end meanwhile are taken out of p.
 func (t *Tree) awaitStops(ctx context.Context, p *Process, fresh []*Thread) error {
+	t.tr.siblings = p.hostTIDs()
+	defer func() { t.tr.siblings = nil }()
 	for _, th := range fresh {
 		err := t.awaitStop(ctx, p, th)
+		p.execed = p.execed || errors.Is(err, errRenamed)
 		if errors.Is(err, errGone) || errors.Is(err, unix.ESRCH) {
 			p.threads = slices.DeleteFunc(p.threads, func(x *Thread) bool { return x == th })
 			continue
@@ -290,6 +311,14 @@ func (p *Process) leaveCriticalSection(th *Thread) error {
 	}
 	th.Regs.setPC(abort)
 	return nil
+}
+
+func (p *Process) hostTIDs() []int {
+	tids := make([]int, len(p.threads))
+	for i, th := range p.threads {
+		tids[i] = th.HostTID
+	}
+	return tids
 }
 
 // Release lets the whole tree run on.

@@ -19,10 +19,14 @@ import (
 
 // children are what the test binary does when a test executes it again.
 var children = map[string]func() error{
-	"freeze-for-ever":       freezeForEver,
+	"freeze-for-ever": freezeForEver,
+}
+
+// childTests are tests that run in a process of their own.
+var childTests = map[string]func(t *testing.T, args []string){
 	"freeze-undumpable":     freezeUndumpable,
-	"restore-and-wait":      restoreAndWait,
 	"freeze-exec-by-thread": freezeExecByThread,
+	"restore-and-wait":      restoreAndWait,
 }
 
 // TestFreezeStopsAll freezes trees that change all the time: nothing of them
@@ -47,7 +51,7 @@ func TestFreezeStopsAll(t *testing.T) {
 // which for those we trace only we can: a tracer that waits for it would wait
 // for ever, so that this runs in a process that can be ended.
 func TestFreezeOfAProcessWithAThreadInExecve(t *testing.T) {
-	cmd := again("freeze-exec-by-thread", program(t, "freeze"))
+	cmd := againAsTest("freeze-exec-by-thread", program(t, "freeze"))
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	limited := exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...)
@@ -61,8 +65,8 @@ func TestFreezeOfAProcessWithAThreadInExecve(t *testing.T) {
 	}
 }
 
-func freezeExecByThread() error {
-	return inTest(func(t *testing.T) { freezeAgainAndAgain(t, os.Args[1], "exec-by-thread", 100) })
+func freezeExecByThread(t *testing.T, args []string) {
+	freezeAgainAndAgain(t, args[0], "exec-by-thread", 100)
 }
 
 func freezeAgainAndAgain(t *testing.T, prog, mode string, rounds int) {
@@ -265,7 +269,7 @@ func TestFreezeOfAProcessThatIsNotDumpable(t *testing.T) {
 	})
 	t.Run("refused to an ordinary user", func(t *testing.T) {
 		prog := program(t, "freeze")
-		out := runAgain(t, asNobody(again("freeze-undumpable", prog)))
+		out := runAgain(t, asNobody(againAsTest("freeze-undumpable", prog)))
 		if !strings.Contains(out, "refused") {
 			t.Errorf("it says %q", out)
 		}
@@ -338,10 +342,8 @@ func TestReleaseOfAProcessKilledWhileFrozen(t *testing.T) {
 }
 
 // freezeUndumpable is checkUndumpableIsRefused for an ordinary user.
-func freezeUndumpable() error {
-	return inTest(func(t *testing.T) {
-		tr := newTracer(t)
-		checkUndumpableIsRefused(t, launch(t, tr, os.Args[1], "nodump"))
-		fmt.Println("refused")
-	})
+func freezeUndumpable(t *testing.T, args []string) {
+	tr := newTracer(t)
+	checkUndumpableIsRefused(t, launch(t, tr, args[0], "nodump"))
+	fmt.Println("refused")
 }

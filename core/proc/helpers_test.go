@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -31,6 +32,9 @@ const patience = 30 * time.Second
 // childEnv names the function that the test binary runs when a test executes
 // it again: one that must be another process, or another user.
 const childEnv = "HIATUS_PROC_TEST_CHILD"
+
+// childTestEnv is childEnv for a function that is a test itself.
+const childTestEnv = "HIATUS_PROC_TEST_CHILD_TEST"
 
 // workshop is where the C programs of the tests are built, each when it is
 // first asked for.
@@ -396,13 +400,19 @@ func runAgain(tb testing.TB, cmd *exec.Cmd) string {
 
 func command(args ...string) *exec.Cmd { return exec.Command(args[0], args[1:]...) }
 
-// inTest runs f as a test of a process that executes the test binary again.
-func inTest(f func(t *testing.T)) error {
-	testing.Init() // for flags that go unparsed, as the arguments are ours
-	match := func(_, _ string) (bool, error) { return true, nil }
-	ok := testing.RunTests(match, []testing.InternalTest{{Name: os.Getenv(childEnv), F: f}})
-	if !ok {
-		return errors.New("failed")
+// TestInChild runs a function of childTests in a process that a test has made
+// by againAsTest.
+func TestInChild(t *testing.T) {
+	name := os.Getenv(childTestEnv)
+	if name == "" {
+		t.Skip("only in processes of other tests")
 	}
-	return nil
+	childTests[name](t, flag.Args())
+}
+
+// againAsTest is again for a function that is a test itself.
+func againAsTest(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", append([]string{"-test.run=^TestInChild$", "-test.timeout=2m"}, args...)...)
+	cmd.Env = append(os.Environ(), childTestEnv+"="+name)
+	return cmd
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sort"
 	"strings"
 	"syscall"
 	"time"
@@ -48,6 +49,7 @@ func (t *Tree) Check(s Surroundings) error {
 			errs = append(errs, t.checkProcess(p, ref)...)
 		}
 	}
+	errs = append(errs, t.checkShared()...)
 	return errors.Join(errs...)
 }
 
@@ -72,9 +74,6 @@ func (t *Tree) checkProcess(p *Process, ref map[string]string) (errs []error) {
 	add := func(object, format string, args ...any) {
 		errs = append(errs, refuse(p, object, format, args...))
 	}
-	if p.status.Seccomp != 0 {
-		add("seccomp filter", "a filter may forbid the system calls of a checkpoint and cannot be read without privileges (seccomp(2))")
-	}
 	if slices.ContainsFunc(p.threads, func(th *Thread) bool { return th.Regs.is32() }) {
 		add("32-bit program", "32-bit programs are not kept yet")
 	}
@@ -98,9 +97,6 @@ func (t *Tree) checkProcess(p *Process, ref map[string]string) (errs []error) {
 	}
 	errs = append(errs, p.checkCredentials()...)
 	errs = append(errs, p.checkSharing()...)
-	if parent := t.byHost[p.parent]; parent != nil && !parent.zombie {
-		errs = append(errs, p.checkSharedWith(parent)...)
-	}
 	return errs
 }
 
@@ -121,10 +117,11 @@ func (p *Process) checkCredentials() (errs []error) {
 }
 
 // checkSharing refuses threads that do not share what threads share
-// (clone(2) without CLONE_FILES or CLONE_FS, setuid by system call).
+// (clone(2) without CLONE_FILES or CLONE_FS, setuid by system call), or in
+// which nothing may be injected.
 func (p *Process) checkSharing() (errs []error) {
 	first := p.threads[0]
-	for _, th := range p.threads[1:] {
+	for _, th := range p.threads {
 		for typ, what := range map[int]string{linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working directory"} {
 			if c, err := linux.Kcmp(first.HostTID, th.HostTID, typ, 0, 0); err == nil && c != 0 {
 				errs = append(errs, refuse(p, fmt.Sprintf("thread %d", th.TID), "it has a %s of its own", what))
@@ -135,6 +132,14 @@ func (p *Process) checkSharing() (errs []error) {
 			errs = append(errs, err)
 			continue
 		}
+		if s.Seccomp != 0 {
+			errs = append(errs, refuse(p, fmt.Sprintf("seccomp filter of thread %d", th.TID),
+				"a filter may forbid the system calls of a checkpoint and cannot be read without privileges (seccomp(2))"))
+		}
+		if dispatchesCalls(th.HostTID) {
+			errs = append(errs, refuse(p, fmt.Sprintf("thread %d", th.TID),
+				"it handles its own system calls (prctl(2), PR_SET_SYSCALL_USER_DISPATCH)"))
+		}
 		if s.Uid != p.status.Uid || s.Gid != p.status.Gid || s.CapPrm != p.status.CapPrm || s.CapEff != p.status.CapEff {
 			errs = append(errs, refuse(p, fmt.Sprintf("thread %d", th.TID), "its credentials differ from those of its process"))
 		}
@@ -142,13 +147,26 @@ func (p *Process) checkSharing() (errs []error) {
 	return errs
 }
 
-// checkSharedWith refuses processes that share what only threads are given
-// back as shared.
-func (p *Process) checkSharedWith(parent *Process) (errs []error) {
+// checkShared refuses processes that share what only threads are given back
+// as shared. kcmp(2) orders the objects, so that a thousand processes cost ten
+// comparisons each.
+func (t *Tree) checkShared() (errs []error) {
 	for typ, what := range map[int]string{linux.KCMP_VM: "memory (CLONE_VM)", linux.KCMP_FILES: "descriptor table (CLONE_FILES)",
 		linux.KCMP_FS: "working directory (CLONE_FS)", linux.KCMP_SIGHAND: "signal handlers (CLONE_SIGHAND)"} {
-		if c, err := linux.Kcmp(p.liveTID(), parent.liveTID(), typ, 0, 0); err == nil && c == 0 {
-			errs = append(errs, refuse(p, fmt.Sprintf("process sharing with pid %d", parent.pid), "it shares its %s", what))
+		var sorted []*Process
+		for _, p := range t.procs {
+			if p.zombie {
+				continue
+			}
+			at, same := sort.Find(len(sorted), func(i int) int {
+				r, err := linux.Kcmp(p.liveTID(), sorted[i].liveTID(), typ, 0, 0)
+				return kcmpOrder(r, err)
+			})
+			if same {
+				errs = append(errs, refuse(p, fmt.Sprintf("process sharing with pid %d", sorted[at].pid), "it shares its %s", what))
+				continue
+			}
+			sorted = slices.Insert(sorted, at, p)
 		}
 	}
 	return errs
@@ -199,8 +217,11 @@ func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (*St
 		}
 	}
 	ms.finish()
-	if _, err := st.plan(true); err != nil {
-		errs = append(errs, err)
+	for _, inherit := range []bool{true, false} {
+		if _, err := st.plan(inherit); err != nil {
+			errs = append(errs, err)
+			break
+		}
 	}
 	return st, errors.Join(errs...)
 }
@@ -320,6 +341,7 @@ const (
 	nsig           = 64 // _NSIG of the kernel
 	prGetTidAddr   = 40 // PR_GET_TID_ADDRESS
 	sigactionBytes = 32
+	membarrierGet  = 1 << 9 // MEMBARRIER_CMD_GET_REGISTRATIONS
 )
 
 // askProcess fills in what only the process itself is told.
@@ -334,7 +356,9 @@ func (p *Process) askProcess(ctx context.Context, ps *ProcessState) error {
 		sys(unix.SYS_BRK, 0),
 		sys(unix.SYS_PRCTL, unix.PR_GET_DUMPABLE).as("PR_GET_DUMPABLE"),
 		sys(unix.SYS_PRCTL, unix.PR_GET_CHILD_SUBREAPER, flag).as("PR_GET_CHILD_SUBREAPER"),
-		sys(unix.SYS_PRCTL, unix.PR_GET_THP_DISABLE, 0, 0, 0, 0).as("PR_GET_THP_DISABLE"))
+		sys(unix.SYS_PRCTL, unix.PR_GET_THP_DISABLE, 0, 0, 0, 0).as("PR_GET_THP_DISABLE"),
+		sys(unix.SYS_PERSONALITY, 0xffffffff).as("personality"),
+		sys(unix.SYS_MEMBARRIER, membarrierGet, 0, 0).may())
 	if err := p.run(ctx, p.threads[0], calls); err != nil {
 		return err
 	}
@@ -353,6 +377,10 @@ func (p *Process) askProcess(ctx context.Context, ps *ProcessState) error {
 		ps.Prctl.Dumpable = p.dumpable
 	}
 	ps.Prctl.THPDisable = asked[3].ret != 0
+	ps.Personality = uint32(asked[4].ret)
+	if asked[5].err() == nil { // EINVAL before Linux 6.3
+		ps.Membarrier = uint32(asked[5].ret)
+	}
 	return nil
 }
 

@@ -40,6 +40,7 @@ type Process struct {
 	parent  int // host pid of its parent
 	zombie  bool
 	threads []*Thread // the leader first, unless it has exited
+	execed  bool      // a thread has called execve(2) during the freeze
 
 	tr       *Tracer
 	status   procfs.Status

@@ -18,6 +18,7 @@ const (
 	ptraceSetSigmask       = 0x420b
 	ptraceGetRseqConf      = 0x420f
 	ptraceGetRegset        = 0x4204
+	ptraceGetDispatch      = 0x4211 // PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG
 	ptraceSetRegset        = 0x4205
 	ptraceGetSiginfo       = 0x4202
 	ptraceGetEventMsg      = 0x4201
@@ -153,6 +154,14 @@ func getEventMsg(tid int) (int, error) {
 	m := new(uint64)
 	err := ptrace(ptraceGetEventMsg, tid, 0, uintptr(unsafe.Pointer(m)))
 	return int(*m), err
+}
+
+// dispatchesCalls says whether the thread has Syscall User Dispatch on: it
+// would get SIGSYS for a call of ours.
+func dispatchesCalls(tid int) bool {
+	c := new([4]uint64) // struct ptrace_sud_config: mode first
+	err := ptrace(ptraceGetDispatch, tid, unsafe.Sizeof(*c), uintptr(unsafe.Pointer(c)))
+	return err == nil && c[0] != 0 // EIO before Linux 6.4
 }
 
 func robustList(tid int) (head, size uint64, err error) {

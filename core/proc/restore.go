@@ -309,8 +309,10 @@ func (r *Restorer) Abort() {
 			r.stub.closeMem()
 			_ = unix.Kill(r.stub.host, unix.SIGKILL)
 			for _, p := range r.byPID {
+				r.tr.siblings = p.hostTIDs()
 				r.awaitEnd(p.host)
 			}
+			r.tr.siblings = nil
 			r.awaitEnd(r.stub.host)
 		}
 		return nil

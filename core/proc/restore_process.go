@@ -88,7 +88,13 @@ func (r *Restorer) setProcess(ctx context.Context, p *Process, ps *ProcessState)
 	flag := map[bool]uint64{true: 1}
 	calls = append(calls,
 		sys(unix.SYS_PRCTL, unix.PR_SET_CHILD_SUBREAPER, flag[ps.Prctl.Subreaper]).as("PR_SET_CHILD_SUBREAPER"),
-		sys(unix.SYS_PRCTL, unix.PR_SET_THP_DISABLE, flag[ps.Prctl.THPDisable], 0, 0, 0).as("PR_SET_THP_DISABLE"))
+		sys(unix.SYS_PRCTL, unix.PR_SET_THP_DISABLE, flag[ps.Prctl.THPDisable], 0, 0, 0).as("PR_SET_THP_DISABLE"),
+		sys(unix.SYS_PERSONALITY, uint64(ps.Personality)).as("personality"))
+	for bit := range 32 {
+		if cmd := uint32(1) << bit; ps.Membarrier&cmd != 0 {
+			calls = append(calls, sys(unix.SYS_MEMBARRIER, uint64(cmd), 0, 0).as("membarrier %#x", cmd))
+		}
+	}
 	return b.flush(ctx, p.threads[0], calls)
 }
 

@@ -290,7 +290,7 @@ func TestDeathOfTheAgentInARestart(t *testing.T) {
 		t.Run("after "+s.name, func(t *testing.T) {
 			becomeSubreaper(t)
 			tr := newTracer(t)
-			cmd := again("restore-and-wait", prog, strconv.Itoa(i+1))
+			cmd := againAsTest("restore-and-wait", prog, strconv.Itoa(i+1))
 			x := spawn(t, tr, cmd)
 			l := x.line()
 			if l == "no namespaces" {
@@ -316,29 +316,27 @@ func TestDeathOfTheAgentInARestart(t *testing.T) {
 }
 
 // restoreAndWait restores a tree up to a step, tells the host pids, and waits.
-func restoreAndWait() error {
-	return inTest(func(t *testing.T) {
-		steps, err := strconv.Atoi(os.Args[2])
-		if err != nil {
-			t.Fatal(err)
-		}
-		becomeSubreaper(t)
-		tr := newTracer(t)
-		x := launchCmd(t, tr, exec.Command(os.Args[1]))
-		x.wholeTree = true
-		c := x.checkpoint(t)
-		r := c.restorer(t, tr, true)
-		for _, s := range restoreSteps[:steps] {
-			if err := s.run(soon(t), r, c); err != nil {
-				r.Abort()
-				if errors.Is(err, ErrNoNamespaces) {
-					fmt.Println("no namespaces")
-					return
-				}
-				t.Fatalf("%s: %v", s.name, err)
+func restoreAndWait(t *testing.T, args []string) {
+	steps, err := strconv.Atoi(args[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	becomeSubreaper(t)
+	tr := newTracer(t)
+	x := launchCmd(t, tr, exec.Command(args[0]))
+	x.wholeTree = true
+	c := x.checkpoint(t)
+	r := c.restorer(t, tr, true)
+	for _, s := range restoreSteps[:steps] {
+		if err := s.run(soon(t), r, c); err != nil {
+			r.Abort()
+			if errors.Is(err, ErrNoNamespaces) {
+				fmt.Println("no namespaces")
+				return
 			}
+			t.Fatalf("%s: %v", s.name, err)
 		}
-		fmt.Println(strings.Trim(fmt.Sprint(hostPIDs(r)), "[]"))
-		time.Sleep(time.Hour)
-	})
+	}
+	fmt.Println(strings.Trim(fmt.Sprint(hostPIDs(r)), "[]"))
+	select {} // until the test ends this process
 }

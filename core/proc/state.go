@@ -45,21 +45,23 @@ type ProcessState struct {
 	Stopped    bool   `json:"stopped,omitempty"` // by a stop signal
 	Comm       string `json:"comm"`
 
-	Exe      string           `json:"exe,omitempty"`
-	Cwd      string           `json:"cwd,omitempty"`
-	Umask    int              `json:"umask"`
-	Auxv     []byte           `json:"auxv,omitempty"`
-	MM       MMState          `json:"mm"`
-	Prctl    PrctlState       `json:"prctl"`
-	Limits   []syscall.Rlimit `json:"limits,omitempty"` // by the number of the resource, getrlimit(2)
-	OOMScore int              `json:"oom_score_adj,omitempty"`
-	Cred     CredState        `json:"cred"`
-	Actions  [][]byte         `json:"actions,omitempty"` // struct sigaction of the kernel, from signal 1
-	Pending  [][]byte         `json:"pending,omitempty"` // siginfo_t of signals of the process
-	Maps     []MapState       `json:"maps,omitempty"`
-	Threads  []ThreadState    `json:"threads,omitempty"`
-	Space    uint32           `json:"space"` // of its private memory in the image
-	MaxFD    int              `json:"-"`
+	Exe         string           `json:"exe,omitempty"`
+	Cwd         string           `json:"cwd,omitempty"`
+	Personality uint32           `json:"personality,omitempty"`
+	Membarrier  uint32           `json:"membarrier,omitempty"` // registrations, membarrier(2)
+	Umask       int              `json:"umask"`
+	Auxv        []byte           `json:"auxv,omitempty"`
+	MM          MMState          `json:"mm"`
+	Prctl       PrctlState       `json:"prctl"`
+	Limits      []syscall.Rlimit `json:"limits,omitempty"` // by the number of the resource, getrlimit(2)
+	OOMScore    int              `json:"oom_score_adj,omitempty"`
+	Cred        CredState        `json:"cred"`
+	Actions     [][]byte         `json:"actions,omitempty"` // struct sigaction of the kernel, from signal 1
+	Pending     [][]byte         `json:"pending,omitempty"` // siginfo_t of signals of the process
+	Maps        []MapState       `json:"maps,omitempty"`
+	Threads     []ThreadState    `json:"threads,omitempty"`
+	Space       uint32           `json:"space"` // of its private memory in the image
+	MaxFD       int              `json:"-"`
 }
 
 // MMState holds the addresses of struct prctl_mm_map, PR_SET_MM_MAP(2const).

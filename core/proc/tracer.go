@@ -7,14 +7,20 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// errGone is what a wait returns for a thread that has ended.
-var errGone = errors.New("the thread has ended")
+var (
+	// errGone is what a wait returns for a thread that has ended.
+	errGone = errors.New("the thread has ended")
+	// errRenamed is errGone where no end was reported: the thread has called
+	// execve(2) and goes on under the id of its leader.
+	errRenamed = fmt.Errorf("%w under this id", errGone)
+)
 
 // Tracer is the one locked thread on which all of ptrace and wait4 happens.
 type Tracer struct {
@@ -22,6 +28,9 @@ type Tracer struct {
 	child   chan os.Signal
 	stopped chan struct{}
 	exits   []Exit // of threads that ended while they were traced
+
+	// siblings are the other threads of the process that is waited for.
+	siblings []int
 
 	// late holds threads that were to be let go before they had stopped.
 	late map[int]bool
@@ -65,7 +74,7 @@ func (t *Tracer) Close() {
 // continued since the last call. more is false when there is no child left.
 func (t *Tracer) Reap() (exits []Exit, more bool) {
 	_ = t.Do(func() error {
-		exits, t.exits = t.exits, nil
+		defer func() { exits, t.exits = append(exits, t.exits...), nil }()
 		for {
 			var ws unix.WaitStatus
 			pid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOHANG|unix.WUNTRACED|unix.WCONTINUED, nil)
@@ -91,8 +100,7 @@ func (t *Tracer) Reap() (exits []Exit, more bool) {
 // batch of injected calls takes some 20 µs, waking a goroutine longer.
 const spin = 100 * time.Microsecond
 
-// wait returns the next stop of tid. errGone: the thread has ended, or lives
-// on under another id (a thread that called execve(2)).
+// wait returns the next stop of tid, or errGone.
 func (t *Tracer) wait(ctx context.Context, tid int) (unix.WaitStatus, error) {
 	begin := time.Now()
 	for {
@@ -101,6 +109,8 @@ func (t *Tracer) wait(ctx context.Context, tid int) (unix.WaitStatus, error) {
 		switch {
 		case err == unix.EINTR:
 			continue
+		case err == unix.ECHILD && !t.hasEnded(tid):
+			return 0, fmt.Errorf("tid %d: %w", tid, errRenamed)
 		case err == unix.ECHILD:
 			return 0, fmt.Errorf("tid %d: %w", tid, errGone)
 		case err != nil:
@@ -115,6 +125,7 @@ func (t *Tracer) wait(ctx context.Context, tid int) (unix.WaitStatus, error) {
 			runtime.Gosched()
 			continue
 		}
+		t.bury()
 		select {
 		case <-t.child:
 		case <-ctx.Done():
@@ -122,6 +133,34 @@ func (t *Tracer) wait(ctx context.Context, tid int) (unix.WaitStatus, error) {
 		}
 	}
 }
+
+func (t *Tracer) hasEnded(tid int) bool {
+	return slices.ContainsFunc(t.exits, func(e Exit) bool { return e.HostPID == tid })
+}
+
+// bury takes note of the siblings that have ended. A thread that calls
+// execve(2), and the leader of threads that were killed, go on only when their
+// traced siblings have been waited for. wait4 would take the stops of others
+// too: a tracee's are seen whatever is asked for (kernel/exit.c,
+// wait_consider_task).
+func (t *Tracer) bury() {
+	for _, tid := range t.siblings {
+		var si unix.Siginfo
+		err := unix.Waitid(unix.P_PID, tid, &si, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil)
+		if err != nil || si.Code < cldExited || si.Code > cldDumped {
+			continue // gone, alive, or in a stop
+		}
+		var ws unix.WaitStatus
+		if got, err := unix.Wait4(tid, &ws, unix.WALL|unix.WNOHANG, nil); err == nil && got == tid {
+			t.exits = append(t.exits, Exit{tid, ws})
+		}
+	}
+}
+
+const (
+	cldExited = 1 // CLD_EXITED
+	cldDumped = 3 // CLD_DUMPED
+)
 
 // stopAt continues tid until it stands in a PTRACE_EVENT_STOP, delivering the
 // signals it meets on the way, and returns the signal of its group stop: 0

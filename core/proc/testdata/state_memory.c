@@ -41,8 +41,6 @@ static unsigned char *map(size_t len, int prot, int flags, int fd, off_t off)
 	return at;
 }
 
-static unsigned char *anon(size_t len) { return map(len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0); }
-
 // alone is anonymous memory that merges with no other: between pages that cannot be touched.
 static unsigned char *alone(size_t len)
 {
@@ -111,6 +109,7 @@ static void make(const char *file)
 static void sharer(void)
 {
 	int off;
+	close(to_child[1]);
 	while (read(to_child[0], &off, sizeof off) == sizeof off) {
 		pair[off]++;
 		CHECK(write(from_child[1], &off, sizeof off) == sizeof off);
