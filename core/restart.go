@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -90,6 +91,9 @@ func (r *restart) read(ctx context.Context) (err error) {
 	}
 	if err := json.Unmarshal(payload, &r.core); err != nil {
 		return fmt.Errorf("%s: section %q: %w", dir, coreSection, err)
+	}
+	if !r.state.Has(r.core.Main) && r.core.Ended == nil {
+		return fmt.Errorf("%s: section %q: the command's process %d is not in the tree", dir, coreSection, r.core.Main)
 	}
 	if err := r.loadPlugins(ctx); err != nil {
 		return fmt.Errorf("%s: %w", dir, err)
@@ -237,12 +241,14 @@ func (r *restart) adopt(fresh, inherit bool) {
 	}
 	a.tree = treeRoots{parent: reaper, reaper: r.state.Reaper, session: session, main: t.HostPID(r.core.Main), mainPID: r.core.Main,
 		ended: r.core.Ended, reports: reports}
-	if a.term == nil || r.state.Front == 0 || !a.term.inFront() {
+	if a.term == nil || !a.term.inFront() {
 		return
 	}
+	// A tree saved in the background comes to the front with its agent.
+	front := cmp.Or(r.state.Front, r.state.GroupOf(r.core.Main))
 	for _, p := range t.Procs() {
 		st, err := unix.Getpgid(p.HostPID())
-		if err == nil && r.state.GroupOf(p.PID()) == r.state.Front {
+		if err == nil && r.state.GroupOf(p.PID()) == front {
 			if err := a.term.give(st); err != nil {
 				a.log.Warn().Err(err).Msg("cannot give the terminal to the program")
 			}

@@ -251,10 +251,15 @@ func (t *Tree) awaitStop(ctx context.Context, p *Process, th *Thread) error {
 		return err
 	}
 	th.stopSig = sig
-	if th.Regs, err = getRegs(th.HostTID); err != nil {
+	if th.Mask, err = getSigmask(th.HostTID); err != nil {
 		return err
 	}
-	if th.Mask, err = getSigmask(th.HostTID); err != nil {
+	th.Regs, err = getRegs(th.HostTID)
+	if th.compat = errors.Is(err, errCompat); th.compat {
+		th.stopped = true // it is left alone, and refused
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	th.stopped = true

@@ -338,6 +338,9 @@ func (p *Process) setAside(th *Thread, ws unix.WaitStatus) error {
 // own gives th its own mask and registers, in this order: a tracer that dies
 // between the two leaves a thread that still goes to its escape.
 func (p *Process) own(th *Thread) error {
+	if th.compat {
+		return nil
+	}
 	return errors.Join(setSigmask(th.HostTID, th.Mask), setRegs(th.HostTID, th.Regs))
 }
 

@@ -74,7 +74,7 @@ func (t *Tree) checkProcess(p *Process, ref map[string]string) (errs []error) {
 	add := func(object, format string, args ...any) {
 		errs = append(errs, refuse(p, object, format, args...))
 	}
-	if slices.ContainsFunc(p.threads, func(th *Thread) bool { return th.Regs.is32() }) {
+	if slices.ContainsFunc(p.threads, func(th *Thread) bool { return th.compat }) {
 		add("32-bit program", "32-bit programs are not kept yet")
 	}
 	own, err := namespacesOf(p.liveTID())
@@ -415,6 +415,7 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 		sys(unix.SYS_SIGALTSTACK, 0, at).as("sigaltstack"),
 		sys(unix.SYS_PRCTL, prGetTidAddr, at+altSize).as("PR_GET_TID_ADDRESS"),
 		sys(unix.SYS_PRCTL, unix.PR_GET_PDEATHSIG, at+altSize+8).as("PR_GET_PDEATHSIG"),
+		sys(unix.SYS_PRCTL, unix.PR_GET_TIMERSLACK).as("PR_GET_TIMERSLACK"),
 	}
 	if err := p.run(ctx, th, calls); err != nil {
 		return ts, err
@@ -423,6 +424,7 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 	if err := p.readMem(at, buf); err != nil {
 		return ts, err
 	}
+	ts.TimerSlack = uint64(calls[3].ret)
 	ts.AltStack = buf[:altSize:altSize]
 	ts.TIDAddr = le.Uint64(buf[altSize:])
 	ts.PDeathSig = int(le.Uint32(buf[altSize+8:]))

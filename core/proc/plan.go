@@ -39,17 +39,33 @@ func (st *State) GroupOf(pid int) int {
 	return 0
 }
 
+// Has says whether a process is in the tree.
+func (st *State) Has(pid int) bool {
+	for i := range st.Processes {
+		if st.Processes[i].PID == pid {
+			return true
+		}
+	}
+	return false
+}
+
 // IDsFree says whether no process or thread here has an id of the image.
 func (st *State) IDsFree() bool {
 	taken := func(id int) bool {
 		_, err := os.Lstat(fmt.Sprintf("/proc/%d", id)) // of threads too
 		return err == nil
 	}
-	for i := range st.Processes {
-		p := &st.Processes[i]
-		if taken(p.PID) {
+	steps, err := st.plan(true)
+	if err != nil {
+		return false
+	}
+	for _, s := range steps { // leaders that have ended are made for a moment
+		if s.kind == stepFork && !s.any && taken(s.pid) {
 			return false
 		}
+	}
+	for i := range st.Processes {
+		p := &st.Processes[i]
 		for _, t := range p.Threads {
 			if taken(t.TID) {
 				return false

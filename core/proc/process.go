@@ -27,6 +27,7 @@ type Thread struct {
 	Regs Regs
 	Mask uint64
 
+	compat  bool             // 32-bit code, whose registers are not known
 	stopped bool             // Regs and Mask have been read
 	stopSig syscall.Signal   // of its group stop, 0 where it is not stopped
 	aside   []syscall.Signal // came in during an injection

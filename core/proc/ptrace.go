@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 	"unsafe"
@@ -57,11 +58,18 @@ func setRegset(tid int, note uint32, b []byte) error {
 	return ptrace(ptraceSetRegset, tid, uintptr(note), uintptr(unsafe.Pointer(iv)))
 }
 
+// errCompat says that a thread runs 32-bit code: the kernel shows the registers
+// of that architecture (task_user_regset_view).
+var errCompat = errors.New("a 32-bit thread")
+
 func getRegs(tid int) (Regs, error) {
 	r := new(Regs)
-	_, err := getRegset(tid, ntPrstatus, r.bytes())
+	n, err := getRegset(tid, ntPrstatus, r.bytes())
 	if err != nil {
 		return Regs{}, fmt.Errorf("tid %d: read registers: %w", tid, err)
+	}
+	if n != len(r.bytes()) {
+		return Regs{}, fmt.Errorf("tid %d: %w", tid, errCompat)
 	}
 	return *r, nil
 }

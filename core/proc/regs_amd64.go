@@ -128,10 +128,6 @@ func (r *Regs) interrupted() bool {
 	return in && r.ret() == -int64(unix.EINTR)
 }
 
-// is32 says whether the thread runs 32-bit code (cs of the compatibility
-// segment, __USER32_CS).
-func (r *Regs) is32() bool { return r.Cs == 0x23 }
-
 // restartNr is the number of restart_syscall(2).
 const restartNr = unix.SYS_RESTART_SYSCALL
 

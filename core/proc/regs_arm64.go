@@ -21,12 +21,11 @@ type Regs struct {
 }
 
 const (
-	arch        = "arm64"
-	ntPrfpreg   = 2
-	ntArmTLS    = 0x401
-	nrNone      = ^uint64(0)
-	insnAlign   = 4
-	pstate32bit = 1 << 4 // PSR_MODE32_BIT
+	arch      = "arm64"
+	ntPrfpreg = 2
+	ntArmTLS  = 0x401
+	nrNone    = ^uint64(0)
+	insnAlign = 4
 )
 
 // syscallInsn is svc #0.
@@ -92,9 +91,6 @@ func (r *Regs) rerun() {}
 
 // interrupted is false: see Regs.
 func (r *Regs) interrupted() bool { return false }
-
-// is32 says whether the thread runs 32-bit code.
-func (r *Regs) is32() bool { return r.Pstate&pstate32bit != 0 }
 
 // restartNr is the number of restart_syscall(2).
 const restartNr = unix.SYS_RESTART_SYSCALL

@@ -212,6 +212,14 @@ func (r *Restorer) runStep(ctx context.Context, s step) error {
 	one := func(p *Process, c call) error { return p.run(ctx, p.threads[0], []call{c}) }
 	switch s.kind {
 	case stepFork:
+		if s.any && !r.newNamespaces { // ids are few there: pid_max
+			p, err := r.fork(ctx, r.byPID[s.by], 0)
+			if err == nil {
+				delete(r.byPID, p.pid)
+				r.byPID[s.pid] = p
+			}
+			return err
+		}
 		_, err := r.fork(ctx, r.byPID[s.by], s.pid)
 		return err
 	case stepSetsid:
@@ -225,7 +233,7 @@ func (r *Restorer) runStep(ctx context.Context, s step) error {
 		if err := r.exit(ctx, p, 0); err != nil {
 			return err
 		}
-		return one(r.byPID[s.by], sys(unix.SYS_WAIT4, uint64(s.pid), 0, unix.WALL, 0).as("wait4(%d)", s.pid))
+		return one(r.byPID[s.by], sys(unix.SYS_WAIT4, uint64(p.pid), 0, unix.WALL, 0).as("wait4(%d)", p.pid))
 	}
 	return fmt.Errorf("unknown step %d", s.kind)
 }

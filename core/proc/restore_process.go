@@ -241,6 +241,7 @@ func (r *Restorer) setThread(ctx context.Context, p *Process, th *Thread, ps *Pr
 		sys(unix.SYS_SET_TID_ADDRESS, ts.TIDAddr),
 		sys(unix.SYS_SIGALTSTACK, b.put(ts.AltStack), 0).as("sigaltstack"),
 		sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str(ts.Comm)).as("PR_SET_NAME"),
+		sys(unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, ts.TimerSlack).as("PR_SET_TIMERSLACK"),
 	}
 	if ts.Robust[0] != 0 {
 		calls = append(calls, sys(unix.SYS_SET_ROBUST_LIST, ts.Robust[0], ts.Robust[1]).as("set_robust_list"))

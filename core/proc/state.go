@@ -97,21 +97,22 @@ type CredState struct {
 
 // ThreadState is one thread.
 type ThreadState struct {
-	TID       int       `json:"tid"`
-	Comm      string    `json:"comm"`
-	Regs      Regs      `json:"regs"`
-	Extra     []RegSet  `json:"extra"` // xstate and others
-	Mask      uint64    `json:"mask"`
-	AltStack  []byte    `json:"alt_stack"` // stack_t
-	TIDAddr   uint64    `json:"tid_address"`
-	Robust    [2]uint64 `json:"robust_list"` // head, length
-	Rseq      Rseq      `json:"rseq"`
-	PDeathSig int       `json:"pdeath_signal,omitempty"`
-	Pending   [][]byte  `json:"pending,omitempty"`
-	Sleep     *Sleep    `json:"sleep,omitempty"`
-	Sched     SchedAttr `json:"sched"`
-	CPUs      []byte    `json:"cpus,omitempty"` // mask of sched_setaffinity(2), where it is not all processors
-	IOPrio    int       `json:"io_priority,omitempty"`
+	TID        int       `json:"tid"`
+	Comm       string    `json:"comm"`
+	Regs       Regs      `json:"regs"`
+	Extra      []RegSet  `json:"extra"` // xstate and others
+	Mask       uint64    `json:"mask"`
+	AltStack   []byte    `json:"alt_stack"` // stack_t
+	TIDAddr    uint64    `json:"tid_address"`
+	Robust     [2]uint64 `json:"robust_list"` // head, length
+	Rseq       Rseq      `json:"rseq"`
+	PDeathSig  int       `json:"pdeath_signal,omitempty"`
+	Pending    [][]byte  `json:"pending,omitempty"`
+	Sleep      *Sleep    `json:"sleep,omitempty"`
+	Sched      SchedAttr `json:"sched"`
+	CPUs       []byte    `json:"cpus,omitempty"` // mask of sched_setaffinity(2), where it is not all processors
+	TimerSlack uint64    `json:"timer_slack"`    // ns
+	IOPrio     int       `json:"io_priority,omitempty"`
 }
 
 // SchedAttr is the scheduling policy of a thread, sched_setattr(2).

@@ -31,6 +31,8 @@ type step struct {
 	pgid int
 	// helper: the process is not of the tree, and ends before it is done.
 	helper bool
+	// any: another id does as well.
+	any bool
 }
 
 // treePlan is the order in which a tree is made: a pure function of its nodes,
@@ -238,7 +240,7 @@ func (p *treePlan) adopt(root *planned) error {
 				continue
 			}
 			h := p.freePid()
-			p.add(step{kind: stepFork, pid: h, by: by.pid, helper: true})
+			p.add(step{kind: stepFork, pid: h, by: by.pid, helper: true, any: true})
 			p.bear(n, h, n.need)
 			p.add(step{kind: stepExit, pid: h, by: by.pid, helper: true})
 			progress = true

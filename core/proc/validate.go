@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,6 +36,9 @@ func DecodeState(version uint16, payload []byte) (*State, error) {
 	if err := d.Decode(st); err != nil {
 		return nil, fmt.Errorf("engine section: %w", err)
 	}
+	if _, err := d.Token(); err != io.EOF {
+		return nil, errors.New("engine section: data after its end")
+	}
 	if err := st.validate(); err != nil {
 		return nil, fmt.Errorf("engine section: %w", err)
 	}
@@ -45,6 +49,7 @@ const (
 	maxPID     = 1 << 22         // PID_MAX_LIMIT
 	maxAddress = uint64(1) << 63 // no user address is above
 	maxFD      = 1 << 30
+	maxName    = 64 // TASK_COMM_LEN is 16
 )
 
 func (st *State) validate() error {
@@ -54,7 +59,35 @@ func (st *State) validate() error {
 	if st.Reaper <= 0 || st.Reaper >= maxPID {
 		return fmt.Errorf("reaper %d", st.Reaper)
 	}
-	pids := map[int]bool{}
+	alive, threads, err := st.validateIDs()
+	if err != nil {
+		return err
+	}
+	if err := st.validateFiles(alive); err != nil {
+		return err
+	}
+	for i := range st.Processes {
+		p := &st.Processes[i]
+		if p.Space != uint32(i) || threads[p.PGID] || threads[p.SID] {
+			return fmt.Errorf("process %d: space %d, group %d, session %d", p.PID, p.Space, p.PGID, p.SID)
+		}
+		if err := st.validateProcess(p); err != nil {
+			return fmt.Errorf("process %d: %w", p.PID, err)
+		}
+	}
+	for _, inherit := range []bool{true, false} {
+		if _, err := st.plan(inherit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// validateIDs makes sure that each id stands once and that parents stand
+// before their children. It returns the processes that live, and the ids of
+// threads that are no processes.
+func (st *State) validateIDs() (alive, threads map[int]bool, err error) {
+	alive, threads = map[int]bool{}, map[int]bool{}
 	ids := map[int]bool{st.Reaper: true}
 	take := func(id int) error {
 		if id <= 0 || id >= maxPID || ids[id] {
@@ -66,37 +99,37 @@ func (st *State) validate() error {
 	for i := range st.Processes {
 		p := &st.Processes[i]
 		if err := take(p.PID); err != nil {
-			return err
+			return nil, nil, err
 		}
-		if p.PPID != 0 && !pids[p.PPID] {
-			return fmt.Errorf("process %d: its parent %d does not stand before it", p.PID, p.PPID)
+		if p.PPID != 0 && !alive[p.PPID] {
+			return nil, nil, fmt.Errorf("process %d: no living parent %d stands before it", p.PID, p.PPID)
 		}
-		pids[p.PID] = true
-		for _, t := range p.Threads {
-			if t.TID == p.PID {
+		alive[p.PID] = !p.Zombie
+		for j, t := range p.Threads {
+			if j == 0 && t.TID == p.PID && !p.LeaderGone {
 				continue
 			}
-			if err := take(t.TID); err != nil {
-				return err
+			if t.TID == p.PID {
+				return nil, nil, fmt.Errorf("process %d: threads without a leader, or with two of id %d", p.PID, t.TID)
 			}
-		}
-		if err := st.validateProcess(p); err != nil {
-			return fmt.Errorf("process %d: %w", p.PID, err)
+			if err := take(t.TID); err != nil {
+				return nil, nil, err
+			}
+			threads[t.TID] = true
 		}
 	}
-	if err := st.validateFiles(pids); err != nil {
-		return err
-	}
-	_, err := st.plan(true)
-	return err
+	return alive, threads, nil
 }
 
 func (st *State) validateProcess(p *ProcessState) error {
 	if p.PGID < 0 || p.PGID >= maxPID || p.SID < 0 || p.SID >= maxPID {
 		return fmt.Errorf("group %d, session %d", p.PGID, p.SID)
 	}
+	if len(p.Comm) > maxName {
+		return errors.New("name too long")
+	}
 	if p.Zombie {
-		return nil
+		return validateZombie(p)
 	}
 	if len(p.Threads) == 0 || p.LeaderGone == (p.Threads[0].TID == p.PID) {
 		return errors.New("threads without a leader")
@@ -116,8 +149,8 @@ func (st *State) validateProcess(p *ProcessState) error {
 		return err
 	}
 	const maxAuxv = 4096
-	if len(p.Auxv) > maxAuxv || len(p.Comm) > 64 {
-		return errors.New("auxiliary vector or name too long")
+	if len(p.Auxv) > maxAuxv {
+		return errors.New("auxiliary vector too long")
 	}
 	for i := range p.Threads {
 		if err := validateThread(&p.Threads[i]); err != nil {
@@ -127,12 +160,25 @@ func (st *State) validateProcess(p *ProcessState) error {
 	return st.validateMaps(p)
 }
 
+// harmless are the signals that end nobody: a zombie was not ended by one.
+const harmless = 1<<(unix.SIGCHLD-1) | 1<<(unix.SIGCONT-1) | 1<<(unix.SIGSTOP-1) | 1<<(unix.SIGTSTP-1) |
+	1<<(unix.SIGTTIN-1) | 1<<(unix.SIGTTOU-1) | 1<<(unix.SIGURG-1) | 1<<(unix.SIGWINCH-1)
+
+func validateZombie(p *ProcessState) error {
+	ws := unix.WaitStatus(p.ExitCode)
+	ended := ws.Exited() || ws.Signaled() && int(ws.Signal()) <= nsig && harmless&sigBit(ws.Signal()) == 0
+	if !ended || p.ExitCode>>16 != 0 || p.Stopped || len(p.Threads)+len(p.Maps) > 0 {
+		return fmt.Errorf("a zombie with the wait status %#x", p.ExitCode)
+	}
+	return nil
+}
+
 func validateThread(t *ThreadState) error {
 	const stackT = 24
 	if len(t.CPUs) > maxCPUBytes {
 		return errors.New("an affinity of too many processors")
 	}
-	if len(t.AltStack) != stackT || len(t.Comm) > 64 || len(t.Extra) != len(extraNotes) {
+	if len(t.AltStack) != stackT || len(t.Comm) > maxName || len(t.Extra) != len(extraNotes) {
 		return errors.New("incomplete")
 	}
 	for i, x := range t.Extra {
@@ -148,7 +194,7 @@ func validateSignals(list [][]byte) error {
 		if len(s) != siginfoSize {
 			return fmt.Errorf("a pending signal of %d bytes", len(s))
 		}
-		if sig := le.Uint32(s); sig == 0 || sig > nsig {
+		if sig := le.Uint32(s); sig == 0 || sig > nsig || sig == uint32(unix.SIGKILL) || sig == uint32(unix.SIGSTOP) {
 			return fmt.Errorf("pending signal %d", sig)
 		}
 	}
@@ -164,24 +210,32 @@ func (st *State) validateMaps(p *ProcessState) error {
 			return fmt.Errorf("mapping %x-%x", m.Start, m.End)
 		}
 		end = m.End
-		limit := 1 << 30
-		switch m.Kind {
-		case MapAnon, MapVdso, MapPlugin:
-		case MapFile:
-			limit = len(st.Refs)
-			if !cleanPath(m.Path) {
-				return fmt.Errorf("mapping %x-%x: path %q", m.Start, m.End, m.Path)
-			}
-		case MapObject:
-			limit = len(st.Objects)
-		default:
-			return fmt.Errorf("mapping %x-%x: kind %q", m.Start, m.End, m.Kind)
-		}
-		if m.Ref < 0 || m.Ref >= limit {
-			return fmt.Errorf("mapping %x-%x: reference %d", m.Start, m.End, m.Ref)
+		if err := st.validateMap(m); err != nil {
+			return fmt.Errorf("mapping %x-%x: %w", m.Start, m.End, err)
 		}
 	}
 	return nil
+}
+
+func (st *State) validateMap(m *MapState) error {
+	switch m.Kind {
+	case MapAnon, MapVdso, MapPlugin:
+		if m.Ref != 0 {
+			return fmt.Errorf("reference %d of memory without one", m.Ref)
+		}
+		return nil
+	case MapFile:
+		if m.Ref < 0 || m.Ref >= len(st.Refs) || st.Refs[m.Ref].Path != m.Path {
+			return fmt.Errorf("path %q of reference %d", m.Path, m.Ref)
+		}
+		return nil
+	case MapObject:
+		if m.Ref < 0 || m.Ref >= len(st.Objects) || m.Offset+m.End-m.Start > st.Objects[m.Ref].Size || m.Offset > maxAddress {
+			return fmt.Errorf("reference %d, offset %#x", m.Ref, m.Offset)
+		}
+		return nil
+	}
+	return fmt.Errorf("kind %q", m.Kind)
 }
 
 func (st *State) validateFiles(pids map[int]bool) error {
@@ -201,16 +255,21 @@ func (st *State) validateFiles(pids map[int]bool) error {
 			seen[k] = true
 		}
 	}
+	for i, o := range st.Objects {
+		if o.Space != uint32(len(st.Processes)+i) || o.Size > maxAddress || o.File != 0 && !ids[o.File] {
+			return fmt.Errorf("object %d: space %d, size %#x, file %d", i, o.Space, o.Size, o.File)
+		}
+	}
 	for _, f := range st.Refs {
 		if !cleanPath(f.Path) || f.Size < 0 || len(f.Content) > smallFile {
-			return fmt.Errorf("mapped file %q", f.Path)
+			return fmt.Errorf("mapped file of path %.100q", f.Path)
 		}
 	}
 	return nil
 }
 
 func cleanPath(p string) bool {
-	return filepath.IsAbs(p) && filepath.Clean(p) == p && !strings.ContainsRune(p, 0)
+	return filepath.IsAbs(p) && filepath.Clean(p) == p && !strings.ContainsRune(p, 0) && len(p) < unix.PathMax
 }
 
 // CheckHost refuses an image that could not run here, before anything is
@@ -220,7 +279,7 @@ func (st *State) CheckHost() error {
 	if st.Arch != arch {
 		return fmt.Errorf("the image was made on %s, this is %s", st.Arch, arch)
 	}
-	if uid := os.Geteuid(); uid != 0 && uid != st.Uid {
+	if uid := os.Geteuid(); uid != st.Uid {
 		return fmt.Errorf("the image belongs to user %d, not to user %d", st.Uid, uid)
 	}
 	if sum, err := ownVdsoSum(); err != nil {

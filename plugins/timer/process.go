@@ -210,6 +210,11 @@ func (p process) restore(ctx context.Context, proc plugin.Process) error {
 	}
 	addr, _ := proc.Scratch()
 	for which, s := range p.ITimers {
+		if s.Value == 0 {
+			// It has expired and its signal is pending: the kernel goes on
+			// from the interval when that is taken (kernel/time/itimer.c, ITIMER_REAL).
+			s.Value = s.Interval
+		}
 		if _, err := proc.WriteAt(s.encode(time.Microsecond), int64(addr)); err != nil {
 			return fmt.Errorf("scratch memory: %w", err)
 		}
