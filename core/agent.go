@@ -33,6 +33,9 @@ type agent struct {
 	where   *surroundings
 	meeting *meetingPoint
 	term    *terminal // nil: none
+	// sharesGroup: the command has the agent's own process group, and gets a
+	// terminal's signals itself.
+	sharesGroup bool
 
 	computation string
 	command     []string
@@ -40,10 +43,13 @@ type agent struct {
 	server      *coord.Server
 	member      *coord.Member
 
-	// sequence is held during a checkpoint, up to Finish, and a check.
+	// sequence is held during a checkpoint, up to Finish, during a check, and
+	// until the tree runs.
 	sequence sync.Mutex
 	held     *heldTree
+	released chan struct{} // holds a value after a tree was let go
 
+	mu   sync.Mutex // of tree.ended
 	tree treeRoots
 }
 
@@ -65,7 +71,8 @@ type treeRoots struct {
 // newAgent makes the parts that launch and restart have in common. It has no
 // effect outside this process.
 func newAgent(o Options) (*agent, error) {
-	a := &agent{opts: o, log: o.Log(""), where: newSurroundings(), meeting: &meetingPoint{}, sleeps: proc.NewSleeps()}
+	a := &agent{opts: o, log: o.Log(""), where: newSurroundings(), meeting: &meetingPoint{}, sleeps: proc.NewSleeps(),
+		released: make(chan struct{}, 1)}
 	var err error
 	a.plugins, err = newPluginSet(o.Plugins, func(d plugin.Definition) plugin.Host {
 		return newPluginHost(d, o.Log(d.Name), o.PluginConfig, a.where, a.meeting)
@@ -90,12 +97,13 @@ func newComputation() string {
 	return hex.EncodeToString(b[:])
 }
 
-// openCoordinator makes the coordinator, which claims the name.
-func (a *agent) openCoordinator() error {
+// openCoordinator makes the coordinator, which claims the name. In a restart it
+// takes no orders until the tree runs.
+func (a *agent) openCoordinator(restart bool) error {
 	var err error
 	a.server, err = coord.Listen(coord.Config{Name: a.opts.Name, Unique: a.opts.UniqueName, Computation: a.computation,
 		OpenStore: func(name string) (*image.Store, error) { return image.OpenStore(a.opts.Dir, name) },
-		Keep:      a.opts.Keep, Interval: a.opts.Interval, Manifest: a.manifest, Log: a.log})
+		Keep:      a.opts.Keep, Interval: a.opts.Interval, Restart: restart, Manifest: a.manifest, Log: a.log})
 	return err
 }
 
@@ -148,6 +156,14 @@ func (a *agent) close() {
 		a.term.close()
 	}
 	a.tr.Close()
+}
+
+// ended returns the wait status of the command's own process, nil while it
+// lives.
+func (a *agent) ended() *int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.tree.ended
 }
 
 // roots lists the processes that have no parent in the tree.

@@ -171,7 +171,7 @@ func (c *checkpoint) write(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	own, err := json.Marshal(agentState{Main: a.tree.mainPID, Ended: a.tree.ended, Command: a.command})
+	own, err := json.Marshal(agentState{Main: a.tree.mainPID, Ended: a.ended(), Command: a.command})
 	if err != nil {
 		return err
 	}
@@ -200,7 +200,15 @@ func (c *checkpoint) resume() error {
 	err := c.a.plugins.Resume(ctx, c.order.Generation, c.procs)
 	tree := c.tree
 	c.tree = nil
-	return errors.Join(err, tree.Release(ctx))
+	// Plugins that took their time must not keep the program waiting.
+	ctx, cancel2 := context.WithTimeout(context.Background(), freezeTimeout)
+	defer cancel2()
+	err = errors.Join(err, tree.Release(ctx))
+	select {
+	case c.a.released <- struct{}{}:
+	default:
+	}
+	return err
 }
 
 // finishImage completes the image while the program runs.

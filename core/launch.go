@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -34,7 +35,7 @@ func Launch(ctx context.Context, o LaunchOptions) (code int, err error) {
 	if a.cwd, err = os.Getwd(); err != nil {
 		return 0, err
 	}
-	if err := a.openCoordinator(); err != nil {
+	if err := a.openCoordinator(false); err != nil {
 		return 0, err
 	}
 	// Orphans of the tree become children of the agent.
@@ -49,7 +50,10 @@ func Launch(ctx context.Context, o LaunchOptions) (code int, err error) {
 	}
 	l := newLoop(a)
 	defer l.stop()
-	if err := a.start(path, o); err != nil {
+	a.sequence.Lock()
+	err = a.start(path, o)
+	a.sequence.Unlock()
+	if err != nil {
 		return 0, err
 	}
 	return l.run(ctx)
@@ -64,7 +68,13 @@ func (a *agent) start(path string, o LaunchOptions) error {
 	case o.Detached:
 		sysattr = &syscall.SysProcAttr{Setsid: true}
 	case a.term != nil && a.term.inFront():
-		sysattr.Foreground, sysattr.Ctty = true, a.term.fd
+		if a.sharesGroup = sharesGroup(); a.sharesGroup {
+			// A pipeline or a script: in the background the others could
+			// not read from the terminal.
+			sysattr.Setpgid = false
+		} else {
+			sysattr.Foreground, sysattr.Ctty = true, a.term.fd
+		}
 	}
 	session, err := unix.Getsid(0)
 	if err != nil {
@@ -78,4 +88,18 @@ func (a *agent) start(path string, o LaunchOptions) error {
 		a.tree = treeRoots{parent: os.Getpid(), reaper: os.Getpid(), session: session, main: pid, mainPID: pid}
 		return nil
 	})
+}
+
+// sharesGroup says whether another process has the agent's process group.
+func sharesGroup() bool {
+	pids, err := procfs.PIDs()
+	if err != nil {
+		return true
+	}
+	for _, pid := range pids {
+		if pgrp, err := unix.Getpgid(pid); err == nil && pgrp == unix.Getpgrp() && pid != os.Getpid() {
+			return true
+		}
+	}
+	return false
 }

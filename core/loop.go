@@ -71,6 +71,7 @@ func (l *loop) run(ctx context.Context) (int, error) {
 		}
 		select {
 		case <-l.child:
+		case <-a.released: // a stop that the freeze met was told to nobody
 		case s := <-l.signals:
 			l.signal(s)
 		case e, ok := <-l.reports:
@@ -106,31 +107,66 @@ func readReports(r io.Reader, out chan<- proc.Exit) {
 func (l *loop) changed(ws unix.WaitStatus) {
 	a := l.a
 	switch {
+	case a.ended() != nil: // the id has gone to another
 	case ws.Exited() || ws.Signaled():
 		status := int(ws)
+		a.mu.Lock()
 		a.tree.ended = &status
-		if a.term != nil {
-			a.term.takeBack()
-		}
+		a.mu.Unlock()
+		l.takeTerminal()
 	case ws.Stopped() && a.term != nil:
 		l.suspend()
 	}
 }
 
-// suspend stops the agent's own process group with the program, so that the
-// shell gets its terminal back. SIGCONT continues both.
-func (l *loop) suspend() {
-	l.a.term.takeBack()
-	if err := unix.Kill(0, unix.SIGSTOP); err != nil {
-		l.a.log.Warn().Err(err).Msg("cannot stop with the program")
+// takeTerminal puts the agent's group in the foreground again where the tree,
+// or a group of it that has ended, is: not where the user's shell is.
+func (l *loop) takeTerminal() {
+	a := l.a
+	if a.term == nil {
+		return
+	}
+	front, err := a.term.front()
+	if err != nil || front == unix.Getpgrp() {
+		return
+	}
+	ours := errors.Is(unix.Kill(-front, 0), unix.ESRCH)
+	pids, _ := a.all()
+	for _, pid := range pids {
+		pgrp, err := unix.Getpgid(pid)
+		ours = ours || err == nil && pgrp == front
+	}
+	if ours {
+		_ = a.term.give(unix.Getpgrp()) // EIO, ENOTTY: the terminal is gone
 	}
 }
 
-// signal passes a signal on.
+// suspend stops the agent's own process group with the program, so that the
+// shell gets its terminal back. SIGCONT continues both. Not in the middle of a
+// checkpoint: other processes of the tree would stay frozen.
+func (l *loop) suspend() {
+	a := l.a
+	a.sequence.Lock()
+	defer a.sequence.Unlock()
+	l.takeTerminal()
+	if err := unix.Kill(0, unix.SIGSTOP); err != nil {
+		a.log.Warn().Err(err).Msg("cannot stop with the program")
+	}
+}
+
+// signal passes a signal on: to the command, or to all that it has left.
 func (l *loop) signal(s os.Signal) {
 	a := l.a
 	sig := s.(syscall.Signal)
-	if sig == unix.SIGXFSZ || a.tree.ended != nil {
+	if sig == unix.SIGXFSZ {
+		return
+	}
+	if a.ended() != nil {
+		if sig != unix.SIGCONT {
+			if err := a.Kill(context.Background(), sig); err != nil {
+				a.log.Warn().Err(err).Stringer("signal", sig).Msg("not passed on")
+			}
+		}
 		return
 	}
 	pgrp, err := unix.Getpgid(a.tree.main)
@@ -144,6 +180,9 @@ func (l *loop) signal(s os.Signal) {
 	}
 	target := a.tree.main
 	if passedOn[s] || sig == unix.SIGCONT {
+		if a.sharesGroup {
+			return
+		}
 		target = -pgrp
 	}
 	if err := unix.Kill(target, sig); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -153,10 +192,11 @@ func (l *loop) signal(s os.Signal) {
 
 // code is the exit code by the shell's convention.
 func (l *loop) code() int {
-	if l.a.tree.ended == nil {
+	ended := l.a.ended()
+	if ended == nil {
 		return 0
 	}
-	ws := unix.WaitStatus(*l.a.tree.ended)
+	ws := unix.WaitStatus(*ended)
 	if ws.Signaled() {
 		return 128 + int(ws.Signal())
 	}

@@ -31,18 +31,21 @@ func Restart(ctx context.Context, o RestartOptions) (code int, err error) {
 	if err := r.read(ctx); err != nil { // nothing has happened yet
 		return 0, err
 	}
-	if err := a.openCoordinator(); err != nil {
+	if err := a.openCoordinator(true); err != nil {
 		return 0, err
 	}
+	a.sequence.Lock() // no check yet
 	if err := a.join(ctx); err != nil {
 		return 0, err
 	}
 	a.meeting.begin(r.manifest.Generation, false)
-	l := newLoop(a)
-	defer l.stop()
-	if err := r.rebuild(ctx); err != nil {
+	err = r.rebuild(ctx)
+	a.sequence.Unlock()
+	if err != nil {
 		return 0, err
 	}
+	l := newLoop(a)
+	defer l.stop()
 	return l.run(ctx)
 }
 
@@ -202,7 +205,11 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 		return err
 	}
 	r.adopt(fresh, inherit)
-	return t.Run(ctx)
+	if err := t.Run(ctx); err != nil {
+		return err
+	}
+	a.server.Restored()
+	return nil
 }
 
 // fill has the plugins make the open file descriptions again, in the order of

@@ -39,9 +39,12 @@ func openTerminal() *terminal {
 
 func (t *terminal) close() { t.own.Close() }
 
+// front returns the process group in the foreground.
+func (t *terminal) front() (int, error) { return unix.IoctlGetInt(t.fd, unix.TIOCGPGRP) }
+
 // inFront says whether the agent's own process group is in the foreground.
 func (t *terminal) inFront() bool {
-	pgrp, err := unix.IoctlGetInt(t.fd, unix.TIOCGPGRP)
+	pgrp, err := t.front()
 	return err == nil && pgrp == unix.Getpgrp()
 }
 
@@ -58,10 +61,4 @@ func (t *terminal) give(pgrp int) error {
 	}
 	defer unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil)
 	return unix.IoctlSetPointerInt(t.fd, unix.TIOCSPGRP, pgrp)
-}
-
-// takeBack puts the agent's group in the foreground again, if that of the
-// program, or one that has ended, is.
-func (t *terminal) takeBack() {
-	_ = t.give(unix.Getpgrp()) // EIO, ENOTTY: the terminal is gone
 }

@@ -34,6 +34,7 @@ type Config struct {
 	Keep       int                   // committed generations kept; less than 1 means 1
 	Interval   time.Duration         // between periodic checkpoints; 0: none
 	Timeout    time.Duration         // of a checkpoint whose request has none; 0: 1 hour
+	Restart    bool                  // refuse checkpoints with ErrRestarting until Restored
 	Agents     int                   // that a restart brings back: its barriers wait for all of them; 0: 1
 	Manifest   func() image.Manifest // the base fields of a manifest: command, cwd, ...
 	Log        zerolog.Logger
@@ -62,6 +63,7 @@ type Server struct {
 	members  map[string]*member // by id
 	session  *session           // nil: none
 	begun    bool               // a checkpoint has been tried: no restart any more
+	restored bool               // the tree runs: checkpoints may begin
 	interval time.Duration
 	last     outcome
 }
@@ -101,6 +103,7 @@ func Listen(cfg Config) (*Server, error) {
 		open:            make(map[*conn]struct{}),
 		members:         make(map[string]*member),
 		interval:        max(cfg.Interval, 0),
+		restored:        !cfg.Restart,
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s, nil
@@ -249,6 +252,13 @@ func (s *Server) sessionFor(m *member, generation uint64) (*session, error) {
 		return nil, givenUp(fmt.Errorf("generation %d is not in progress", generation))
 	}
 	return x, x.enter(m)
+}
+
+// Restored lets checkpoints begin, after a restart.
+func (s *Server) Restored() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.restored = true
 }
 
 // SetInterval sets the time between periodic checkpoints, from the end of one

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -31,6 +32,7 @@ type Tree struct {
 func (tr *Tracer) Freeze(ctx context.Context, sleeps *Sleeps, roots func() ([]int, error)) (*Tree, error) {
 	t := &Tree{tr: tr, byHost: map[int]*Process{}, sleeps: sleeps}
 	err := tr.Do(func() error {
+		sleeps.calibrate()
 		err := t.freezeAll(ctx, roots)
 		if err != nil {
 			err = errors.Join(err, t.release())
@@ -45,6 +47,9 @@ func (tr *Tracer) Freeze(ctx context.Context, sleeps *Sleeps, roots func() ([]in
 
 func (t *Tree) freezeAll(ctx context.Context, roots func() ([]int, error)) error {
 	for {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("processes appear faster than they can be stopped: %w", err)
+		}
 		pids, err := roots()
 		if err != nil {
 			return err
@@ -202,13 +207,29 @@ func (t *Tree) seize(p *Process, tid int) (*Thread, error) {
 		delete(t.tr.late, tid)
 		return th, nil
 	}
-	if err := ptrace(ptraceSeize, tid, 0, unix.PTRACE_O_TRACESYSGOOD); err != nil {
+	if err := attach(p.host, tid); err != nil {
 		return nil, whyNotSeized(p.host, tid, err)
 	}
 	if err := ptrace(ptraceInterrupt, tid, 0, 0); err != nil && err != unix.ESRCH {
 		return nil, fmt.Errorf("pid %d tid %d: interrupt: %w", p.host, tid, err)
 	}
 	return th, nil
+}
+
+// attach is PTRACE_SEIZE, which fails with EPERM for a thread that dies just
+// now, as a leader does whose id a thread in execve(2) takes over.
+func attach(pid, tid int) error {
+	const tries = 100
+	for i := 1; ; i++ {
+		err := ptrace(ptraceSeize, tid, 0, unix.PTRACE_O_TRACESYSGOOD)
+		if err != unix.EPERM || i == tries {
+			return err
+		}
+		if s, serr := procfs.ReadTaskStatus(pid, tid); serr != nil || s.TracerPid != 0 {
+			return err
+		}
+		runtime.Gosched()
+	}
 }
 
 // whyNotSeized turns the error of PTRACE_SEIZE into nil for a thread that is

@@ -39,7 +39,8 @@ func TestFreezeStopsAll(t *testing.T) {
 		{"threads", 40},
 		{"forks", 40},
 		{"hops", 15},
-		{"hops-below-subreaper", 15},
+		{"hops below a subreaper", 15},
+		{"hops without zombies", 60},
 		{"exec-by-leader", 60},
 	} {
 		t.Run(tc.mode, func(t *testing.T) { freezeAgainAndAgain(t, program(t, "freeze"), tc.mode, tc.rounds) })

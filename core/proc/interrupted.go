@@ -40,6 +40,9 @@ type Sleep struct {
 // nor when it began. It belongs to the tracer's thread.
 type Sleeps struct {
 	of map[int]deadline // by host tid
+	// clocks are the moments at which each processor's clock of the scheduler
+	// showed zero.
+	clocks map[int]time.Time
 }
 
 type deadline struct {
@@ -50,6 +53,47 @@ type deadline struct {
 // NewSleeps returns an empty memory.
 func NewSleeps() *Sleeps { return &Sleeps{of: map[int]deadline{}} }
 
+// calibrate compares the clocks of the scheduler, one a processor, with time:
+// they leave out interrupts and stolen time, and drift apart (rq_clock_task).
+// The calling thread visits each processor, where its own start is fresh.
+func (s *Sleeps) calibrate() {
+	s.clocks = map[int]time.Time{}
+	var own, one unix.CPUSet
+	if unix.SchedGetaffinity(0, &own) != nil {
+		return
+	}
+	defer unix.SchedSetaffinity(0, &own)
+	for cpu, left := 0, own.Count(); left > 0; cpu++ {
+		if !own.IsSet(cpu) {
+			continue
+		}
+		left--
+		one.Zero()
+		one.Set(cpu)
+		if unix.SchedSetaffinity(0, &one) != nil {
+			continue
+		}
+		if start, err := procfs.ExecStart(unix.Getpid(), unix.Gettid()); err == nil {
+			s.clocks[cpu] = time.Now().Add(-start)
+		}
+	}
+}
+
+// sleepsSince returns how long ago a thread went to sleep: 0, which lets a
+// sleep end late but never early, where that cannot be told.
+func (s *Sleeps) sleepsSince(pid, tid int) time.Duration {
+	start, err := procfs.ExecStart(pid, tid)
+	if err != nil {
+		return 0
+	}
+	st, err := procfs.ReadTaskStat(pid, tid)
+	zero, ok := s.clocks[st.Processor]
+	if err != nil || !ok {
+		return 0
+	}
+	return max(time.Since(zero)-start, 0)
+}
+
 // before notes what is only seen while the thread still sleeps. It returns
 // nil for a thread that runs.
 func (s *Sleeps) before(pid, tid int) *Sleep {
@@ -57,13 +101,7 @@ func (s *Sleeps) before(pid, tid int) *Sleep {
 	if err != nil || w == "" || w == "0" {
 		return nil
 	}
-	sl := &Sleep{wchan: w}
-	if theirs, err := procfs.ExecStart(pid, tid); err == nil {
-		if own, err := procfs.ExecStart(unix.Getpid(), unix.Gettid()); err == nil && own > theirs {
-			sl.elapsed = own - theirs
-		}
-	}
-	return sl
+	return &Sleep{wchan: w, elapsed: s.sleepsSince(pid, tid)}
 }
 
 // note remembers the deadline of a sleep until it ends.

@@ -69,7 +69,7 @@ func (r *Restorer) install(ctx context.Context, p *Process, list []installed) er
 			calls = append(calls, sys(unix.SYS_FCNTL, uint64(i), unix.F_SETFD, unix.FD_CLOEXEC).as("F_SETFD fd %d", f.fd))
 		}
 	}
-	calls = append(calls, sys(unix.SYS_CLOSE_RANGE, uint64(r.sockFD), ^uint64(0)>>32, 0).as("close_range"))
+	calls = append(calls, sys(unix.SYS_CLOSE_RANGE, uint64(r.sockFD), uint64(r.sockFD)+1, 0).as("close_range"))
 	return p.run(ctx, p.threads[0], calls)
 }
 

@@ -136,8 +136,9 @@ func (r *Restorer) emptyStub(ctx context.Context) error {
 		sys(unix.SYS_DUP3, stubSocket, uint64(r.sockFD), 0).as("dup3"),
 		sys(unix.SYS_DUP3, stubReport, uint64(r.sockFD)+1, 0).as("dup3"),
 		sys(unix.SYS_CLOSE_RANGE, 0, uint64(r.sockFD)-1, 0).as("close_range"),
+		sys(unix.SYS_CLOSE_RANGE, uint64(r.sockFD)+2, lastFD, 0).as("close_range"),
 		sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str("hiatus-init")).as("PR_SET_NAME"))
-	unshare := len(calls) - 5
+	unshare := len(calls) - 6
 	for _, v := range maps {
 		if !isVdso(v.Path) && v.Path != "[vsyscall]" {
 			calls = append(calls, sys(unix.SYS_MUNMAP, v.Start, v.Len()).as("munmap"))
@@ -149,6 +150,9 @@ func (r *Restorer) emptyStub(ctx context.Context) error {
 	r.timeNamespace = calls[unshare].err() == nil
 	return nil
 }
+
+// lastFD is the last descriptor, as close_range(2) takes it.
+const lastFD = uint64(^uint32(0))
 
 // mounts makes the mount namespace's own /proc, and /dev/pts where the tree
 // has pseudoterminals of its own. Mounts made later on the host still come in.
@@ -193,29 +197,43 @@ func (r *Restorer) freeAddress(stub []procfs.VMA) (uint64, error) {
 // roomSize is the blob and as much for the vdso's passage.
 func (r *Restorer) roomSize() uint64 { return 2*blobSize + 1<<20 }
 
-// raiseDescriptors chooses a descriptor above all of the tree, and raises the
-// stub's limit to reach it.
+// raiseDescriptors raises the stub's limit of descriptors and chooses three in
+// a row for us: above all of the tree if that is allowed, else in a gap. Those
+// that are passed arrive below it.
 func (r *Restorer) raiseDescriptors() error {
-	top := 2
-	for _, f := range r.st.Files {
-		for _, ref := range f.Refs {
-			top = max(top, ref.FD)
-		}
-	}
-	r.sockFD = top + 16
 	var l unix.Rlimit
 	if err := unix.Prlimit(r.stub.host, unix.RLIMIT_NOFILE, nil, &l); err != nil {
 		return fmt.Errorf("prlimit: %w", err)
 	}
 	l.Cur = l.Max
-	if uint64(r.sockFD)+2 > l.Max {
-		return fmt.Errorf("the program has descriptor %d open, but the limit of open files here is %d (ulimit -Hn)", top, l.Max)
-	}
 	if err := unix.Prlimit(r.stub.host, unix.RLIMIT_NOFILE, &l, nil); err != nil {
 		return fmt.Errorf("prlimit: %w", err)
 	}
-	return nil
+	used, count, top := map[int]bool{}, map[int]int{}, 2
+	for _, f := range r.st.Files {
+		for _, ref := range f.Refs {
+			used[ref.FD] = true
+			count[ref.PID]++
+			top = max(top, ref.FD, count[ref.PID])
+		}
+	}
+	most := 0
+	for _, n := range count {
+		most = max(most, n)
+	}
+	first := min(top+1, int(min(l.Max, maxFD))-ownFDs)
+	for fd := first; fd >= most; fd-- {
+		if !used[fd] && !used[fd+1] && !used[fd+2] {
+			r.sockFD = fd
+			return nil
+		}
+	}
+	return fmt.Errorf("the program has descriptors up to %d open, but the limit of open files here is %d (ulimit -Hn)", top, l.Max)
 }
+
+// ownFDs is how many descriptors of ours a process has while it is rebuilt:
+// the socket, the reports, and one to work with.
+const ownFDs = 3
 
 // setClocks makes CLOCK_MONOTONIC and CLOCK_BOOTTIME go on where they stood,
 // time_namespaces(7). It must happen before the first child.

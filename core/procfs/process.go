@@ -14,6 +14,22 @@ import (
 // go meanwhile: whoever stops them reads again until nothing is new.
 func Tasks(pid int) ([]int, error) { return numbersIn(path(pid, "task")) }
 
+// PIDs returns all processes that /proc shows, ascending.
+func PIDs() ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	var list []int
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil {
+			list = append(list, pid)
+		}
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
 // FDs returns the open descriptors of pid, ascending.
 func FDs(pid int) ([]int, error) { return numbersIn(path(pid, "fd")) }
 

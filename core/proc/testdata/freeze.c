@@ -51,14 +51,17 @@ static void *exits(void *arg)
 }
 
 // forker makes children that end in every way: at once, with threads, and leaving an orphan.
+// It ends with its parent, who alone reaps the orphans, and comes to rest in the end.
 static void forker(unsigned seed)
 {
-	for (;;) {
+	CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
+	for (int left = 20000; left > 0; left--) {
+		int how = rand_r(&seed) % 3; // here, as what a child draws is lost with it
 		pid_t c = fork();
 		CHECK(c >= 0);
 		if (c == 0) {
 			pthread_t t;
-			switch (rand_r(&seed) % 3) {
+			switch (how) {
 			case 0:
 				_exit(0);
 			case 1:
@@ -73,6 +76,8 @@ static void forker(unsigned seed)
 		}
 		CHECK(waitpid(c, 0, 0) == c);
 	}
+	for (;;)
+		pause();
 }
 
 static void *reaper(void *arg)
@@ -96,27 +101,35 @@ static void forks(void)
 	echo();
 }
 
-// hop lives on in ever new processes: each forks its successor and ends.
+// hop lives on in ever new processes: each forks its successor and ends. It comes to rest
+// in the end, so that zombies cannot take up all process ids of the machine.
 static void hop(void)
 {
-	for (;;) {
+	for (int left = 2000; left > 0; left--) {
 		pid_t c = fork();
 		if (c > 0)
 			_exit(0);
 		CHECK(c == 0);
-		usleep(2000);
+		usleep(left % 2000);
 	}
+	for (;;)
+		pause();
 }
 
-static void hops(int subreaper)
+// Where orphans go: to the tracer, to main, or to main where none stays a zombie.
+enum adopter { TRACER, MAIN, NOBODY };
+
+static void hops(enum adopter who)
 {
 	pthread_t t;
-	if (subreaper)
+	if (who != TRACER)
 		CHECK(prctl(PR_SET_CHILD_SUBREAPER, 1) == 0);
+	if (who == NOBODY)
+		CHECK(signal(SIGCHLD, SIG_IGN) != SIG_ERR);
 	for (int i = 0; i < 2; i++)
 		if (fork() == 0)
 			hop();
-	if (subreaper)
+	if (who == MAIN)
 		CHECK(pthread_create(&t, 0, reaper, 0) == 0);
 	ready();
 	for (char line[256];;) {
@@ -264,9 +277,11 @@ int main(int argc, char **argv)
 	if (!strcmp(how, "forks"))
 		forks();
 	if (!strcmp(how, "hops"))
-		hops(0);
-	if (!strcmp(how, "hops-below-subreaper"))
-		hops(1);
+		hops(TRACER);
+	if (!strcmp(how, "hops below a subreaper"))
+		hops(MAIN);
+	if (!strcmp(how, "hops without zombies"))
+		hops(NOBODY);
 	if (!strcmp(how, "vfork"))
 		vforked();
 	if (!strcmp(how, "stopped"))

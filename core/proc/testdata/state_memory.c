@@ -188,7 +188,7 @@ int main(int argc, char **argv)
 			for (int i = 0; i < 8; i++)
 				dprintf(1, "%s %lx\n", (const char *[]){"hg", "nh", "dd", "dc", "wf", "rr", "sr", "lo"}[i], (long)advised[i]);
 		}
-		if (!strcmp(line, "check")) {
+		if (!strncmp(line, "check", 5)) {
 			check_shared();
 			check_content();
 			check_files(argv[1]);

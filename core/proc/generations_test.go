@@ -1,0 +1,550 @@
+package proc
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/core/procfs"
+)
+
+// builtEnv names the folder of programs that are built already, for a test
+// binary that runs as a user who may not read the sources.
+const builtEnv = "HIATUS_PROC_TEST_PROGRAMS"
+
+// built is program, or what the process that executed this one has built.
+func built(tb testing.TB, name string, flags ...string) string {
+	tb.Helper()
+	if dir := os.Getenv(builtEnv); dir != "" {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err != nil {
+			tb.Skip(err)
+		}
+		return path
+	}
+	return program(tb, name, flags...)
+}
+
+// subject is a tree under test: of a program, or restored. All children of
+// this process that it did not have before are the subject's.
+type subject struct {
+	target
+	others map[int]bool // children of this process that are not of the tree
+	where  Surroundings
+}
+
+// newSubject takes note of the children that this process has.
+func newSubject(tb testing.TB, tr *Tracer) *subject {
+	tb.Helper()
+	becomeSubreaper(tb)
+	session, err := unix.Getsid(0)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	x := &subject{target: target{tb: tb, tr: tr, tid: tracerTID(tr)}, others: map[int]bool{},
+		where: Surroundings{Reference: os.Getpid(), Reaper: os.Getpid(), Session: session}}
+	for _, pid := range ownChildren(tb) {
+		x.others[pid] = true
+	}
+	tb.Cleanup(x.end)
+	return x
+}
+
+func ownChildren(tb testing.TB) []int {
+	tb.Helper()
+	pids, err := procfs.Children(os.Getpid())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return pids
+}
+
+// strays lists the children of this process that are of the tree.
+func (x *subject) strays() []int {
+	return slices.DeleteFunc(ownChildren(x.tb), func(pid int) bool { return x.others[pid] })
+}
+
+// end kills all that is left of the tree, and waits until it is gone.
+func (x *subject) end() {
+	eventually(x.tb, "the tree is gone", func() bool {
+		all := x.strays()
+		for i := 0; i < len(all); i++ {
+			below, _ := procfs.Children(all[i]) // none of one that has ended
+			all = append(all, below...)
+		}
+		for _, pid := range all {
+			_ = unix.Kill(pid, unix.SIGKILL)
+		}
+		x.tr.Reap()
+		return len(all) == 0
+	})
+}
+
+// begin starts a program that says "ready".
+func begin(tb testing.TB, tr *Tracer, args ...string) *subject {
+	tb.Helper()
+	x := newSubject(tb, tr)
+	x.start(exec.Command(args[0], args[1:]...))
+	x.expect("ready")
+	return x
+}
+
+func (x *subject) start(cmd *exec.Cmd) {
+	x.tb.Helper()
+	in, out := x.connect()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, os.Stderr
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	}
+	err := cmd.Start()
+	in.Close()
+	out.Close()
+	if err != nil {
+		x.tb.Fatal(err)
+	}
+	x.pid = cmd.Process.Pid
+	_ = cmd.Process.Release() // the tracer waits for it
+}
+
+// connect makes the pipes to the program and returns its ends.
+func (x *subject) connect() (in, out *os.File) {
+	x.tb.Helper()
+	inR, inW, err := os.Pipe()
+	if err != nil {
+		x.tb.Fatal(err)
+	}
+	outR, outW, err := os.Pipe()
+	if err != nil {
+		x.tb.Fatal(err)
+	}
+	x.in, x.out, x.lines = inW, outR, bufio.NewReader(outR)
+	x.tb.Cleanup(func() { inW.Close(); outR.Close() })
+	return inR, outW
+}
+
+// order says a line and wants that the program is ready again, after the
+// lines it returns.
+func (x *subject) order(line string) (said []string) {
+	x.tb.Helper()
+	x.say(line)
+	return x.untilReady()
+}
+
+func (x *subject) untilReady() (said []string) {
+	x.tb.Helper()
+	for {
+		l := x.line()
+		if l == "ready" {
+			return said
+		}
+		if strings.HasPrefix(l, "FAIL") {
+			x.tb.Fatal(l)
+		}
+		said = append(said, l)
+	}
+}
+
+// facts returns what the program says of itself, as key and value.
+func (x *subject) facts(order string) map[string]string {
+	x.tb.Helper()
+	facts := map[string]string{}
+	for _, l := range x.order(order) {
+		key, value, _ := strings.Cut(l, " ")
+		facts[key] = value
+	}
+	return facts
+}
+
+func (x *subject) freeze() *Tree {
+	x.tb.Helper()
+	tree, err := x.tr.Freeze(soon(x.tb), NewSleeps(), func() ([]int, error) {
+		if x.where.Reference == os.Getpid() {
+			return x.strays(), nil
+		}
+		return procfs.Children(x.where.Reference)
+	})
+	if err != nil {
+		x.tb.Fatal(err)
+	}
+	return tree
+}
+
+// inspect returns all that the engine reads of a frozen tree, which it opens.
+func (x *subject) inspect(tree *Tree) *State {
+	x.tb.Helper()
+	if err := tree.Check(x.where); err != nil {
+		x.tb.Fatal(err)
+	}
+	x.open(tree)
+	st, err := tree.Inspect(soon(x.tb), x.where, noClaim)
+	if err != nil {
+		x.tb.Fatal(err)
+	}
+	files, err := tree.OpenFiles()
+	if err != nil {
+		x.tb.Fatal(err)
+	}
+	var kept []FileState
+	for _, f := range files {
+		kept = append(kept, NewFileState("test", f))
+	}
+	st.SetFiles(kept)
+	return st
+}
+
+// look inspects the tree and lets it run on.
+func (x *subject) look() *State {
+	x.tb.Helper()
+	tree := x.freeze()
+	st := x.inspect(tree)
+	x.release(tree)
+	return st
+}
+
+func processOf(tb testing.TB, st *State, pid int) *ProcessState {
+	tb.Helper()
+	i := slices.IndexFunc(st.Processes, func(p ProcessState) bool { return p.PID == pid })
+	if i < 0 {
+		tb.Fatalf("the state has no process %d", pid)
+	}
+	return &st.Processes[i]
+}
+
+// generation is a tree on disk, with duplicates of its open files: what
+// plugins do is not under test.
+type generation struct {
+	st  *State
+	img *image.Reader
+	fds map[int]int // by FileState.ID
+}
+
+// save writes the tree to an image and ends it.
+func (x *subject) save() *generation {
+	x.tb.Helper()
+	tree := x.freeze()
+	st := x.inspect(tree)
+	g := &generation{fds: map[int]int{}}
+	files, err := tree.OpenFiles()
+	if err != nil {
+		x.tb.Fatal(err)
+	}
+	for _, f := range files {
+		fd, err := f.Dup()
+		if err != nil {
+			x.tb.Fatal(err)
+		}
+		x.tb.Cleanup(func() { unix.Close(fd) })
+		g.fds[f.ID] = fd
+	}
+	g.img = x.write(tree, st)
+	if g.st, err = DecodeState(StateVersion, encoded(x.tb, st)); err != nil {
+		x.tb.Fatal(err)
+	}
+	if err := g.st.CheckHost(); err != nil {
+		x.tb.Fatal(err)
+	}
+	if err := tree.Kill(); err != nil {
+		x.tb.Fatal(err)
+	}
+	x.end()
+	return g
+}
+
+func (x *subject) write(tree *Tree, st *State) *image.Reader {
+	x.tb.Helper()
+	dir := x.tb.TempDir()
+	const stripes = 2
+	w, err := image.Create(dir, image.Options{Stripes: stripes})
+	if err != nil {
+		x.tb.Fatal(err)
+	}
+	defer w.Abort()
+	if err := tree.WriteMemory(soon(x.tb), st, w, stripes, func(_, _ int64) {}); err != nil {
+		x.tb.Fatal(err)
+	}
+	if _, err := w.Close(soon(x.tb)); err != nil {
+		x.tb.Fatal(err)
+	}
+	img, err := image.Open(dir)
+	if err != nil {
+		x.tb.Fatal(err)
+	}
+	x.tb.Cleanup(func() { img.Close() })
+	return img
+}
+
+// attempt restarts an image as far as it goes, and returns the step that
+// fails. What was made by then is aborted.
+func (g *generation) attempt(tb testing.TB, tr *Tracer, fresh bool) (r *Restorer, step string, err error) {
+	tb.Helper()
+	r = tr.NewRestorer(g.st, g.img, RestoreOptions{NewNamespaces: fresh, Sleeps: NewSleeps(),
+		Warn: func(format string, args ...any) { tb.Logf("warning: "+format, args...) }})
+	for _, s := range restoreSteps {
+		if err := s.run(soon(tb), r, &checkpointed{state: g.st, img: g.img, fds: g.fds}); err != nil {
+			r.Abort()
+			return nil, s.name, err
+		}
+	}
+	tb.Cleanup(func() { r.report.Close() })
+	return r, "", nil
+}
+
+// restore brings the subject back from an image.
+func (x *subject) restore(g *generation, fresh bool) *Restorer {
+	x.tb.Helper()
+	pid := x.main(g)
+	r, step, err := g.attempt(x.tb, x.tr, fresh)
+	if errors.Is(err, ErrNoNamespaces) {
+		x.tb.Skip(err)
+	}
+	if err != nil {
+		x.tb.Fatalf("%s: %v", step, err)
+	}
+	x.pid = r.HostPID(pid)
+	x.where = Surroundings{Reference: r.reaper.host, Reaper: g.st.Reaper, Session: g.st.Session}
+	return r
+}
+
+// main is the pid of the program's first process, which the image has first.
+func (x *subject) main(g *generation) int { return g.st.Processes[0].PID }
+
+// differences compares what two generations say of a tree that has only
+// waited in between. What is numbered in the order in which the tree was
+// walked, or belongs to the host, does not count.
+func differences(tb testing.TB, before, after *State) (diff []string) {
+	tb.Helper()
+	a, b := fieldsOf(tb, before), fieldsOf(tb, after)
+	for key, was := range a {
+		if is, ok := b[key]; !ok || !bytes.Equal(was, is) {
+			diff = append(diff, fmt.Sprintf("%s: was %s, is %s", key, shorten(was), shorten(is)))
+		}
+	}
+	for key, is := range b {
+		if _, ok := a[key]; !ok {
+			diff = append(diff, fmt.Sprintf("%s: was nothing, is %s", key, shorten(is)))
+		}
+	}
+	slices.Sort(diff)
+	return diff
+}
+
+func shorten(b []byte) string {
+	const most = 300
+	return string(b[:min(len(b), most)])
+}
+
+// fieldsOf takes a state apart into fields by process and thread.
+func fieldsOf(tb testing.TB, st *State) map[string]json.RawMessage {
+	tb.Helper()
+	out := map[string]json.RawMessage{}
+	take := func(prefix string, v any) {
+		fields := map[string]json.RawMessage{}
+		b, err := json.Marshal(v)
+		if err == nil {
+			err = json.Unmarshal(b, &fields)
+		}
+		if err != nil {
+			tb.Fatal(err)
+		}
+		for k, f := range fields {
+			out[prefix+k] = f
+		}
+	}
+	for _, ps := range st.Processes {
+		prefix := fmt.Sprintf("pid %d ", ps.PID)
+		for _, ts := range ps.Threads {
+			take(fmt.Sprintf("%stid %d ", prefix, ts.TID), ts)
+		}
+		for _, m := range ps.Maps {
+			m.Ref, m.Dev, m.Ino = 0, 0, 0
+			if m.Kind == MapObject {
+				m.Path = ""
+			}
+			take(fmt.Sprintf("%smapping %x ", prefix, m.Start), m)
+		}
+		ps.Threads, ps.Maps, ps.Space = nil, nil, 0
+		take(prefix, ps)
+	}
+	return out
+}
+
+// assertWhole wants the tree as an ordinary restart leaves it: nothing is
+// traced, no privilege and nothing of the agent is left in it.
+func (x *subject) assertWhole(g *generation, r *Restorer) {
+	x.tb.Helper()
+	fds := map[int][]int{}
+	for _, f := range g.st.Files {
+		for _, ref := range f.Refs {
+			fds[ref.PID] = append(fds[ref.PID], ref.FD)
+		}
+	}
+	for i := range g.st.Processes {
+		ps := &g.st.Processes[i]
+		host := r.HostPID(ps.PID)
+		if ps.Zombie {
+			continue
+		}
+		x.assertThreads(ps, host)
+		live := r.byPID[ps.PID].liveTID()
+		got, err := procfs.FDs(live)
+		want := slices.Sorted(slices.Values(fds[ps.PID]))
+		if slices.Sort(got); err != nil || !slices.Equal(got, want) {
+			x.tb.Errorf("pid %d: descriptors %v, want %v (%v)", ps.PID, got, want, err)
+		}
+		maps, err := procfs.ReadMaps(live)
+		if err != nil {
+			x.tb.Errorf("pid %d: %v", ps.PID, err)
+		}
+		for _, v := range maps {
+			if v.Exec && v.Write || v.Path == "" && !slices.ContainsFunc(ps.Maps, func(m MapState) bool { return m.Start <= v.Start && v.Start < m.End }) {
+				x.tb.Errorf("pid %d: mapping %x-%x of ours is left", ps.PID, v.Start, v.End)
+			}
+		}
+	}
+}
+
+// assertThreads looks at every thread of a restored process, an exited leader
+// too: its credentials are the process's for the next checkpoint.
+func (x *subject) assertThreads(ps *ProcessState, host int) {
+	x.tb.Helper()
+	tids, err := procfs.Tasks(host)
+	if want := len(ps.Threads) + map[bool]int{true: 1}[ps.LeaderGone]; err != nil || len(tids) != want {
+		x.tb.Errorf("pid %d: %d threads, want %d (%v)", ps.PID, len(tids), want, err)
+	}
+	for _, tid := range tids {
+		s, err := procfs.ReadTaskStatus(host, tid)
+		if err != nil {
+			x.tb.Errorf("pid %d: %v", ps.PID, err)
+			continue
+		}
+		if got, want := [4]uint64{s.CapEff, s.CapPrm, s.CapInh, s.CapAmb}, [4]uint64{ps.Cred.Caps[0], ps.Cred.Caps[1], ps.Cred.Caps[2]}; got != want {
+			x.tb.Errorf("pid %d tid %d: capabilities %x, want %x", ps.PID, s.InnerPID(), got, want)
+		}
+		if s.TracerPid != 0 {
+			x.tb.Errorf("pid %d tid %d: traced by %d", ps.PID, s.InnerPID(), s.TracerPid)
+		}
+	}
+}
+
+// A tree comes back as it was, and is as good as the original: to its own
+// eyes, from outside, and for the next generation.
+func TestGenerations(t *testing.T) {
+	for _, tc := range []struct {
+		name, arg  string
+		check, end []string // orders; those at the end change it
+	}{
+		{"state_process", ".", []string{"facts"}, []string{"drain"}},
+		{"state_memory", "file", []string{"check", "check"}, []string{"grow", "check"}},
+		{"restore_tree", "", []string{"check"}, []string{"zombies", "continue", "check"}},
+	} {
+		for mode, fresh := range namespaceModes() {
+			t.Run(tc.name+" in "+mode, func(t *testing.T) {
+				args := []string{built(t, tc.name)}
+				if tc.arg != "" {
+					args = append(args, filepath.Join(t.TempDir(), tc.arg))
+				}
+				generations(t, args, fresh, tc.check, tc.end)
+			})
+		}
+	}
+}
+
+func generations(t *testing.T, args []string, fresh bool, check, end []string) {
+	x := newSubject(t, newTracer(t))
+	x.start(exec.Command(args[0], args[1:]...))
+	x.untilReady()
+	said := x.orders(check)
+	g := x.save()
+	if !fresh { // there the parent has another id: this process has the old one
+		check, end = elsewhere(check), elsewhere(end)
+	}
+	for generation := range 3 {
+		r := x.restore(g, fresh)
+		x.assertWhole(g, r)
+		for i, again := range x.orders(check) {
+			if again != said[i] {
+				t.Errorf("generation %d says %q, before %q", generation, again, said[i])
+			}
+		}
+		next := x.save()
+		if d := differences(t, g.st, next.st); len(d) > 0 {
+			t.Errorf("generation %d differs:\n%s", generation, strings.Join(d, "\n"))
+		}
+		g = next
+		if t.Failed() {
+			return
+		}
+	}
+	x.restore(g, fresh)
+	x.orders(end)
+}
+
+// elsewhere tells "check" that the parent of the first process is another.
+func elsewhere(orders []string) (out []string) {
+	for _, o := range orders {
+		out = append(out, strings.Replace(o, "check", "check elsewhere", 1))
+	}
+	return out
+}
+
+func (x *subject) orders(list []string) (said []string) {
+	x.tb.Helper()
+	for _, o := range list {
+		said = append(said, x.order(o)...)
+	}
+	return said
+}
+
+// TestAgainAsOrdinaryUser runs the tests of inspection and restart again,
+// as a user without privileges.
+func TestAgainAsOrdinaryUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("the tests run as an ordinary user already")
+	}
+	dir := ""
+	for _, name := range []string{"state_process", "state_memory", "restore_tree"} {
+		dir = filepath.Dir(program(t, name))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "-test.v", "-test.run=^Test(Generations|Whole|Failed)")
+	cmd.Dir = "/" // a folder of the sources may be closed to others
+	cmd.Env = append(os.Environ(), builtEnv+"="+dir)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		t.Fatalf("it does not end:\n%s", out)
+	}
+	for l := range bytes.Lines(out) {
+		if bytes.Contains(l, []byte("--- SKIP")) {
+			t.Logf("%s", bytes.TrimSpace(l))
+		}
+	}
+	if err != nil {
+		t.Errorf("%v\n%s", err, failuresIn(out))
+	}
+}
+
+// failuresIn leaves out what passed.
+func failuresIn(out []byte) string {
+	var keep []string
+	for l := range strings.Lines(string(out)) {
+		if !strings.HasPrefix(l, "=== ") && !strings.Contains(l, "--- PASS") {
+			keep = append(keep, l)
+		}
+	}
+	return strings.Join(keep, "")
+}
