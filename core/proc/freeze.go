@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -122,8 +123,13 @@ func (p *Process) readStatus() error {
 		}
 		p.zombie = true
 	}
+	if p.leaderGone() { // it shows neither credentials nor a file mode mask
+		if status, err = procfs.ReadTaskStatus(p.host, p.liveTID()); err != nil {
+			return err
+		}
+	}
 	p.stat, p.status = st, status
-	p.pid, p.parent = status.InnerPID(), st.PPID
+	p.pid, p.parent = status.InnerTGID(), st.PPID
 	nested := len(status.NSpid) > 1
 	for _, th := range p.threads {
 		th.TID = th.HostTID
@@ -339,6 +345,17 @@ func (p *Process) leaveCriticalSection(th *Thread) error {
 	return nil
 }
 
+// awaitStopped waits for a process that goes back into its group stop, for a
+// moment at most: its parent, let go next, would see it run.
+func (p *Process) awaitStopped() {
+	const most = 10 * time.Millisecond
+	for begin := time.Now(); time.Since(begin) < most; runtime.Gosched() {
+		if st, err := procfs.ReadStat(p.host); err != nil || st.State == 'T' {
+			return
+		}
+	}
+}
+
 func (p *Process) hostTIDs() []int {
 	tids := make([]int, len(p.threads))
 	for i, th := range p.threads {
@@ -365,6 +382,9 @@ func (t *Tree) release() error {
 	var errs []error
 	for _, p := range slices.Backward(t.procs) {
 		errs = append(errs, p.release())
+		if p.stopSignal() != 0 {
+			p.awaitStopped()
+		}
 	}
 	return errors.Join(errs...)
 }

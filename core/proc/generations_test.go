@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -236,6 +237,7 @@ func (x *subject) save() *generation {
 	x.tb.Helper()
 	tree := x.freeze()
 	st := x.inspect(tree)
+	x.assertUmasks(tree, st)
 	g := &generation{fds: map[int]int{}}
 	files, err := tree.OpenFiles()
 	if err != nil {
@@ -261,6 +263,18 @@ func (x *subject) save() *generation {
 	}
 	x.end()
 	return g
+}
+
+// assertUmasks compares what was read of a process with what its live threads
+// show: an exited leader shows none.
+func (x *subject) assertUmasks(tree *Tree, st *State) {
+	x.tb.Helper()
+	for _, p := range tree.Procs() {
+		s, err := procfs.ReadTaskStatus(p.host, p.liveTID())
+		if ps := processOf(x.tb, st, p.pid); err != nil || ps.Umask != s.Umask {
+			x.tb.Errorf("pid %d: umask %#o in the image, %#o in the process (%v)", p.pid, ps.Umask, s.Umask, err)
+		}
+	}
 }
 
 func (x *subject) write(tree *Tree, st *State) *image.Reader {
@@ -368,15 +382,34 @@ func fieldsOf(tb testing.TB, st *State) map[string]json.RawMessage {
 		for _, ts := range ps.Threads {
 			take(fmt.Sprintf("%stid %d ", prefix, ts.TID), ts)
 		}
-		for _, m := range ps.Maps {
-			m.Ref, m.Dev, m.Ino = 0, 0, 0
-			if m.Kind == MapObject {
-				m.Path = ""
-			}
+		for _, m := range merged(ps.Maps) {
 			take(fmt.Sprintf("%smapping %x ", prefix, m.Start), m)
 		}
 		ps.Threads, ps.Maps, ps.Space = nil, nil, 0
+		if ps.Stopped {
+			ps.ExitCode = 0 // see TestStopIsReportedOnce
+		}
 		take(prefix, ps)
+	}
+	return out
+}
+
+// merged joins neighbours that the kernel could keep as one mapping: whether
+// it does depends on how they came to be.
+func merged(maps []MapState) (out []MapState) {
+	for _, m := range maps {
+		m.Ref, m.Dev, m.Ino = 0, 0, 0
+		if m.Kind == MapObject {
+			m.Path = ""
+		}
+		if n := len(out); n > 0 {
+			last := &out[n-1]
+			if last.End == m.Start && m.Kind == MapAnon && last.Kind == MapAnon && m.Prot == last.Prot && slices.Equal(m.Flags, last.Flags) && m.Path == last.Path {
+				last.End = m.End
+				continue
+			}
+		}
+		out = append(out, m)
 	}
 	return out
 }
@@ -474,19 +507,15 @@ func generations(t *testing.T, args []string, fresh bool, check, end []string) {
 	for generation := range 3 {
 		r := x.restore(g, fresh)
 		x.assertWhole(g, r)
+		if d := differences(t, g.st, x.look()); len(d) > 0 {
+			t.Errorf("generation %d differs:\n%s", generation, strings.Join(d, "\n"))
+		}
 		for i, again := range x.orders(check) {
 			if again != said[i] {
 				t.Errorf("generation %d says %q, before %q", generation, again, said[i])
 			}
 		}
-		next := x.save()
-		if d := differences(t, g.st, next.st); len(d) > 0 {
-			t.Errorf("generation %d differs:\n%s", generation, strings.Join(d, "\n"))
-		}
-		g = next
-		if t.Failed() {
-			return
-		}
+		g = x.save()
 	}
 	x.restore(g, fresh)
 	x.orders(end)
@@ -506,6 +535,174 @@ func (x *subject) orders(list []string) (said []string) {
 		said = append(said, x.order(o)...)
 	}
 	return said
+}
+
+// Pending signals come back with their siginfo, in their order, however many.
+func TestGenerationsKeepPendingSignals(t *testing.T) {
+	for _, n := range []int{2, 1500} {
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			x := newSubject(t, newTracer(t))
+			x.start(exec.Command(built(t, "state_process"), t.TempDir(), fmt.Sprint(n)))
+			x.untilReady()
+			g := x.save()
+			x.restore(g, true)
+			want := []string{fmt.Sprintf("signal %d code %d value 0", unix.SIGHUP, siTkill), fmt.Sprintf("signal %d code 0 value 0", unix.SIGTERM)}
+			for i := range n {
+				want = append(want, fmt.Sprintf("signal 34 code -1 value %d", i))
+			}
+			after := x.look()
+			if got, want := len(threadOf(t, after, 1).Pending), n; got != want {
+				t.Errorf("%d signals are pending for the worker, want %d", got, want)
+			}
+			if got := x.order("drain"); !slices.Equal(got, want) {
+				t.Errorf("the program gets %d signals %.400q, want %d %.400q", len(got), got, len(want), want)
+			}
+		})
+	}
+}
+
+// threadOf returns a thread of the first process.
+func threadOf(tb testing.TB, st *State, i int) *ThreadState {
+	tb.Helper()
+	if n := len(st.Processes[0].Threads); n <= i {
+		tb.Fatalf("%d threads", n)
+	}
+	return &st.Processes[0].Threads[i]
+}
+
+// A stop that the parent was told of is not reported again.
+func TestGenerationsReportAStopOnce(t *testing.T) {
+	x := newSubject(t, newTracer(t))
+	x.start(exec.Command(built(t, "restore_tree")))
+	x.untilReady()
+	if said := x.order("reported"); !slices.Equal(said, []string{"0"}) {
+		t.Fatalf("at first: %q", said)
+	}
+	x.restore(x.save(), true)
+	if said := x.order("reported"); !slices.Equal(said, []string{"0"}) {
+		t.Errorf("after a restart: %q", said)
+	}
+}
+
+// New processes get ids above those of the image.
+func TestGenerationsGiveNewIDs(t *testing.T) {
+	x := newSubject(t, newTracer(t))
+	x.start(exec.Command(built(t, "restore_tree")))
+	x.untilReady()
+	g := x.save()
+	last := 0
+	for i := range g.st.Processes {
+		last = max(last, g.st.Processes[i].PID)
+		for _, th := range g.st.Processes[i].Threads {
+			last = max(last, th.TID)
+		}
+	}
+	x.restore(g, true)
+	if said := x.order("fork"); len(said) != 1 || atoi(t, said[0]) <= last {
+		t.Errorf("a new process has id %q, want one above %d", said, last)
+	}
+}
+
+// A restart that fails in any of its steps names the reason, and leaves
+// nothing behind: the same image can be restarted after it.
+func TestFailedGenerations(t *testing.T) {
+	x := newSubject(t, newTracer(t))
+	x.start(exec.Command(built(t, "restore_tree")))
+	x.untilReady()
+	g := x.save()
+	last := func(st *State) *ProcessState { // of those that live
+		i := slices.IndexFunc(st.Processes, func(p ProcessState) bool { return !p.Zombie && len(p.Threads) > 1 && p.PPID != 0 })
+		return &st.Processes[i]
+	}
+	for _, tc := range []struct {
+		step, name string
+		change     func(st *State)
+		want       string
+	}{
+		{"Tree", "the id of the namespace's first process", func(st *State) { last(st).PID = 1 }, "in use"},
+		{"Memory", "a program that is gone", func(st *State) { last(st).Exe = "/none" }, "/none"},
+		{"Memory", "a mapped file that is gone", func(st *State) { changeFileMap(last(st)) }, "/none"},
+		{"Files", "a directory that is gone", func(st *State) { last(st).Cwd = "/none" }, "/none"},
+		{"Threads", "a thread with an id in use", func(st *State) { last(st).Threads[1].TID = 1 }, "in use"},
+		{"Finish", "registers of another processor", func(st *State) { last(st).Threads[1].Extra[0].Data = []byte{1} }, "register set"},
+		{"Finish", "a limit above its maximum", func(st *State) { last(st).Limits[unix.RLIMIT_NOFILE] = syscall.Rlimit{Cur: 2, Max: 1} }, "limit 7"},
+	} {
+		for mode, fresh := range namespaceModes() {
+			t.Run(fmt.Sprintf("%s: %s, %s", tc.step, tc.name, mode), func(t *testing.T) {
+				st, err := DecodeState(StateVersion, encoded(t, g.st))
+				if err != nil {
+					t.Fatal(err)
+				}
+				tc.change(st)
+				_, step, err := (&generation{st: st, img: g.img, fds: g.fds}).attempt(t, x.tr, fresh)
+				if errors.Is(err, ErrNoNamespaces) {
+					t.Skip(err)
+				}
+				if err == nil {
+					t.Fatal("it is restarted")
+				}
+				if step != tc.step || !strings.Contains(err.Error(), tc.want) {
+					t.Errorf("%s fails: %v; want %s with %q", step, err, tc.step, tc.want)
+				}
+				if tc.want == "in use" && !errors.Is(err, ErrPidTaken) {
+					t.Errorf("%v is not ErrPidTaken", err)
+				}
+				x.assertNothingLeft(g)
+			})
+		}
+	}
+	x.restore(g, true)
+	x.order("check")
+}
+
+func changeFileMap(ps *ProcessState) {
+	i := slices.IndexFunc(ps.Maps, func(m MapState) bool { return m.Kind == MapFile })
+	ps.Maps[i].Path = "/none"
+}
+
+// assertNothingLeft wants that no process of a restart that was given up
+// lives, and that its ids are free where they can be taken.
+func (x *subject) assertNothingLeft(g *generation) {
+	x.tb.Helper()
+	x.tr.Reap() // orphans come to this process when their parents are reaped
+	if left := x.strays(); len(left) > 0 {
+		for _, pid := range left {
+			st, err := procfs.ReadStat(pid)
+			x.tb.Errorf("pid %d is left: %s, state %c (%v)", pid, st.Comm, st.State, err)
+		}
+		x.end()
+	}
+	if !g.st.IDsFree() {
+		x.tb.Error("ids of the image are in use")
+	}
+}
+
+// In the current namespaces an id that another process has is not taken from
+// it.
+func TestGenerationsDoNotTakeIDsInUse(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root restarts in the current namespaces")
+	}
+	x := newSubject(t, newTracer(t))
+	x.start(exec.Command(built(t, "restore_tree")))
+	x.untilReady()
+	g := x.save()
+	r := x.restore(g, false)
+	if g.st.IDsFree() {
+		t.Error("the ids of a tree that runs are said to be free")
+	}
+	_, step, err := g.attempt(t, x.tr, false)
+	if step != "Tree" || !errors.Is(err, ErrPidTaken) {
+		t.Errorf("a second restart: %s: %v, want ErrPidTaken", step, err)
+	}
+	x.assertWhole(g, r)
+	x.order("check elsewhere")
+	// In namespaces of its own it has them.
+	y := newSubject(t, x.tr)
+	y.where = x.where
+	if _, step, err := g.attempt(t, x.tr, true); err != nil {
+		t.Errorf("in new namespaces: %s: %v", step, err)
+	}
 }
 
 // TestAgainAsOrdinaryUser runs the tests of inspection and restart again,
@@ -547,4 +744,13 @@ func failuresIn(out []byte) string {
 		}
 	}
 	return strings.Join(keep, "")
+}
+
+func atoi(tb testing.TB, s string) int {
+	tb.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return n
 }

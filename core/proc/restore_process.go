@@ -336,7 +336,7 @@ func (r *Restorer) endLeader(ctx context.Context, p *Process, ps *ProcessState) 
 	leader := p.threads[0]
 	b := newArgs(p)
 	calls := []call{sys(unix.SYS_SET_TID_ADDRESS, 0), sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str(ps.Comm)).as("PR_SET_NAME")}
-	if err := b.flush(ctx, leader, calls); err != nil {
+	if err := b.flush(ctx, leader, append(calls, credCalls(b, &ps.Cred)...)); err != nil {
 		return err
 	}
 	if err := p.unmapBlob(ctx); err != nil {

@@ -21,20 +21,25 @@ const (
 
 // archive is tar | gzip | sha256sum over a big tree.
 func archive() program {
-	const pipeline = `set -o pipefail; tar -cf - tree | gzip -n -9 | tee archive.gz | sha256sum >sum`
+	// The tree is packed again and again until the end is asked for.
+	const pipeline = `set -o pipefail; n=0
+		while %s; do tar -cf - tree || exit; n=$((n+1)); echo $n >rounds; done |
+		gzip -n -9 | tee archive.gz | sha256sum >sum`
 	return program{
 		name:   "tar | gzip | sha256sum",
 		needs:  []string{"bash", "tar", "gzip", "sha256sum"},
 		stride: 3 << 20,
 		args: func(tr *trial) []string {
 			makeTree(tr)
-			return []string{"bash", "-c", pipeline}
+			return []string{"bash", "-c", fmt.Sprintf(pipeline, "[ ! -e stop ]")}
 		},
 		progress: func(tr *trial) int64 { return fileSize(tr, "archive.gz") },
 		finish: func(tr *trial) {
+			tr.write("stop", "")
 			tr.ends(tr.front, 0)
 			got := tr.read("sum")
-			if o := tr.exec("bash", "-c", pipeline); o.code != 0 {
+			again := fmt.Sprintf("[ $n -lt %s ]", strings.TrimSpace(tr.read("rounds")))
+			if o := tr.exec("bash", "-c", fmt.Sprintf(pipeline, again)); o.code != 0 {
 				tr.Fatalf("the same without hiatus: %s", o)
 			}
 			if want := tr.read("sum"); got != want {
