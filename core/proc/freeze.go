@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,6 +22,10 @@ type Tree struct {
 	procs  []*Process // parents first
 	byHost map[int]*Process
 	sleeps *Sleeps
+
+	// vanished: a process ended while it was to be stopped; what it left
+	// behind may be new.
+	vanished bool
 }
 
 // Freeze stops all processes below those that roots lists, until a whole pass
@@ -56,13 +61,15 @@ func (t *Tree) freezeAll(ctx context.Context, roots func() ([]int, error)) error
 			return err
 		}
 		before := len(t.procs)
+		t.vanished = false
 		for _, pid := range pids {
 			if err := t.freezeBelow(ctx, pid); err != nil {
 				return err
 			}
 		}
-		if len(t.procs) == before {
+		if len(t.procs) == before && !t.vanished {
 			t.sleeps.prune(t)
+			t.tr.forgetDead()
 			return nil
 		}
 	}
@@ -73,10 +80,14 @@ func (t *Tree) freezeBelow(ctx context.Context, pid int) error {
 	if t.byHost[pid] == nil {
 		p, err := t.freezeProcess(ctx, pid)
 		if err != nil || p == nil {
+			t.vanished = true
 			return err
 		}
 		t.procs = append(t.procs, p)
 		t.byHost[pid] = p
+	}
+	if t.byHost[pid].zombie {
+		return nil // its children have another parent
 	}
 	children, err := procfs.Children(pid)
 	if err != nil && !procfs.IsGone(err) {
@@ -163,21 +174,18 @@ func (t *Tree) freezeThreads(ctx context.Context, p *Process) error {
 			seen[tid] = true
 			th, err := t.seize(p, tid)
 			if err != nil {
-				p.threads = append(p.threads, fresh...)
 				return err
 			}
 			if th != nil {
 				fresh = append(fresh, th)
+				p.threads = append(p.threads, th)
 			}
 		}
-		p.threads = append(p.threads, fresh...)
 		if err := t.awaitStops(ctx, p, fresh); err != nil {
 			return err
 		}
 		if p.execed {
-			if err := t.startOver(p, seen); err != nil {
-				return err
-			}
+			startOver(p, seen)
 		}
 	}
 	slices.SortFunc(p.threads, func(a, b *Thread) int {
@@ -194,26 +202,21 @@ func (t *Tree) freezeThreads(ctx context.Context, p *Process) error {
 
 // startOver takes up a process in which a thread other than the leader has
 // called execve(2) meanwhile: it goes on alone, under the leader's id, traced
-// as it was. Its stop is still to come.
-func (t *Tree) startOver(p *Process, seen map[int]bool) error {
+// as it was.
+func startOver(p *Process, seen map[int]bool) {
 	p.execed, p.threads = false, nil
 	clear(seen)
-	t.tr.late[p.host] = true
-	if err := ptrace(ptraceInterrupt, p.host, 0, 0); err != nil && err != unix.ESRCH {
-		return fmt.Errorf("pid %d: interrupt: %w", p.host, err)
-	}
-	return nil
 }
 
 // seize attaches to a thread and asks it to stop. It returns nil for one that
 // has ended.
 func (t *Tree) seize(p *Process, tid int) (*Thread, error) {
 	th := &Thread{HostTID: tid, sleep: t.sleeps.before(p.host, tid)}
-	if t.tr.late[tid] { // it has not stopped since an earlier freeze was given up
-		delete(t.tr.late, tid)
-		return th, nil
-	}
-	if err := attach(p.host, tid); err != nil {
+	delete(t.tr.late, tid)
+	stop := t.tr.watch(p.hostTIDs())
+	err := attach(p.host, tid)
+	stop()
+	if err != nil {
 		return nil, whyNotSeized(p.host, tid, err)
 	}
 	if err := ptrace(ptraceInterrupt, tid, 0, 0); err != nil && err != unix.ESRCH {
@@ -222,16 +225,27 @@ func (t *Tree) seize(p *Process, tid int) (*Thread, error) {
 	return th, nil
 }
 
-// attach is PTRACE_SEIZE, which fails with EPERM for a thread that dies just
-// now, as a leader does whose id a thread in execve(2) takes over.
+// freezeOptions make the threads and children that a tracee makes before it
+// stops tracees from birth: a program that forks faster than it can be
+// followed is caught so. Not those of vfork(2), for which their parent waits.
+const freezeOptions = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACECLONE
+
+// attach is PTRACE_SEIZE. It succeeds for a thread that is the caller's tracee
+// already: one born so, or one that had not stopped when a freeze was given up.
+// EPERM also comes for a thread that dies just now, as a leader does whose id
+// a thread in execve(2) takes over.
 func attach(pid, tid int) error {
 	const tries = 100
 	for i := 1; ; i++ {
-		err := ptrace(ptraceSeize, tid, 0, unix.PTRACE_O_TRACESYSGOOD)
-		if err != unix.EPERM || i == tries {
+		err := ptrace(ptraceSeize, tid, 0, freezeOptions)
+		if err != unix.EPERM {
 			return err
 		}
-		if s, serr := procfs.ReadTaskStatus(pid, tid); serr != nil || s.TracerPid != 0 {
+		s, serr := procfs.ReadTaskStatus(pid, tid)
+		if serr == nil && s.TracerPid == unix.Gettid() {
+			return nil
+		}
+		if serr != nil || s.TracerPid != 0 || i == tries {
 			return err
 		}
 		runtime.Gosched()
@@ -273,7 +287,7 @@ func (t *Tree) awaitStops(ctx context.Context, p *Process, fresh []*Thread) erro
 }
 
 func (t *Tree) awaitStop(ctx context.Context, p *Process, th *Thread) error {
-	sig, err := t.tr.stopAt(ctx, th.HostTID)
+	sig, err := t.stopOf(ctx, th.HostTID)
 	if err != nil {
 		return err
 	}
@@ -297,6 +311,27 @@ func (t *Tree) awaitStop(ctx context.Context, p *Process, th *Thread) error {
 		return err
 	}
 	return setRegs(th.HostTID, th.Regs)
+}
+
+// stopOf waits until tid stands still. A thread that goes through execve(2)
+// meanwhile may take another's place, with or without the request to stop and
+// the stop itself: it is asked again.
+func (t *Tree) stopOf(ctx context.Context, tid int) (syscall.Signal, error) {
+	const patience = 100 * time.Millisecond
+	for {
+		short, cancel := context.WithTimeout(ctx, patience)
+		sig, err := t.tr.stopAt(short, tid)
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			return sig, err
+		}
+		if _, err := getRegs(tid); err == nil || errors.Is(err, errCompat) {
+			return 0, nil // it has stopped before
+		}
+		if err := ptrace(ptraceInterrupt, tid, 0, 0); err != nil && err != unix.ESRCH {
+			return 0, fmt.Errorf("tid %d: interrupt: %w", tid, err)
+		}
+	}
 }
 
 func explainStuck(pid, tid int, err error) error {
@@ -369,13 +404,19 @@ func (t *Tree) Release(ctx context.Context) error {
 	return t.tr.Do(func() error {
 		var errs []error
 		for _, p := range t.procs {
-			if !p.zombie {
-				errs = append(errs, p.close(ctx))
+			if p.zombie {
+				continue
+			}
+			if err := p.close(ctx); err != nil && !isKilled(err) {
+				errs = append(errs, err)
 			}
 		}
 		return errors.Join(append(errs, t.release())...)
 	})
 }
+
+// isKilled says whether err is that a process was killed while it was stopped.
+func isKilled(err error) bool { return errors.Is(err, unix.ESRCH) || errors.Is(err, errGone) }
 
 // release lets go of children before their parents, which may watch them.
 func (t *Tree) release() error {

@@ -74,6 +74,7 @@ func freezeAgainAndAgain(t *testing.T, prog, mode string, rounds int) {
 	becomeSubreaper(t)
 	tr := newTracer(t)
 	x := launch(t, tr, prog, mode)
+	x.wholeTree = true
 	for range rounds {
 		tree := x.freeze()
 		x.assertFrozen()

@@ -1,7 +1,6 @@
 package proc
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -21,208 +20,6 @@ import (
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/core/procfs"
 )
-
-// builtEnv names the folder of programs that are built already, for a test
-// binary that runs as a user who may not read the sources.
-const builtEnv = "HIATUS_PROC_TEST_PROGRAMS"
-
-// built is program, or what the process that executed this one has built.
-func built(tb testing.TB, name string, flags ...string) string {
-	tb.Helper()
-	if dir := os.Getenv(builtEnv); dir != "" {
-		path := filepath.Join(dir, name)
-		if _, err := os.Stat(path); err != nil {
-			tb.Skip(err)
-		}
-		return path
-	}
-	return program(tb, name, flags...)
-}
-
-// subject is a tree under test: of a program, or restored. All children of
-// this process that it did not have before are the subject's.
-type subject struct {
-	target
-	others map[int]bool // children of this process that are not of the tree
-	where  Surroundings
-}
-
-// newSubject takes note of the children that this process has.
-func newSubject(tb testing.TB, tr *Tracer) *subject {
-	tb.Helper()
-	becomeSubreaper(tb)
-	session, err := unix.Getsid(0)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	x := &subject{target: target{tb: tb, tr: tr, tid: tracerTID(tr)}, others: map[int]bool{},
-		where: Surroundings{Reference: os.Getpid(), Reaper: os.Getpid(), Session: session}}
-	for _, pid := range ownChildren(tb) {
-		x.others[pid] = true
-	}
-	tb.Cleanup(x.end)
-	return x
-}
-
-func ownChildren(tb testing.TB) []int {
-	tb.Helper()
-	pids, err := procfs.Children(os.Getpid())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	return pids
-}
-
-// strays lists the children of this process that are of the tree.
-func (x *subject) strays() []int {
-	return slices.DeleteFunc(ownChildren(x.tb), func(pid int) bool { return x.others[pid] })
-}
-
-// end kills all that is left of the tree, and waits until it is gone.
-func (x *subject) end() {
-	eventually(x.tb, "the tree is gone", func() bool {
-		all := x.strays()
-		for i := 0; i < len(all); i++ {
-			below, _ := procfs.Children(all[i]) // none of one that has ended
-			all = append(all, below...)
-		}
-		for _, pid := range all {
-			_ = unix.Kill(pid, unix.SIGKILL)
-		}
-		x.tr.Reap()
-		return len(all) == 0
-	})
-}
-
-// begin starts a program that says "ready".
-func begin(tb testing.TB, tr *Tracer, args ...string) *subject {
-	tb.Helper()
-	x := newSubject(tb, tr)
-	x.start(exec.Command(args[0], args[1:]...))
-	x.expect("ready")
-	return x
-}
-
-func (x *subject) start(cmd *exec.Cmd) {
-	x.tb.Helper()
-	in, out := x.connect()
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, os.Stderr
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	}
-	err := cmd.Start()
-	in.Close()
-	out.Close()
-	if err != nil {
-		x.tb.Fatal(err)
-	}
-	x.pid = cmd.Process.Pid
-	_ = cmd.Process.Release() // the tracer waits for it
-}
-
-// connect makes the pipes to the program and returns its ends.
-func (x *subject) connect() (in, out *os.File) {
-	x.tb.Helper()
-	inR, inW, err := os.Pipe()
-	if err != nil {
-		x.tb.Fatal(err)
-	}
-	outR, outW, err := os.Pipe()
-	if err != nil {
-		x.tb.Fatal(err)
-	}
-	x.in, x.out, x.lines = inW, outR, bufio.NewReader(outR)
-	x.tb.Cleanup(func() { inW.Close(); outR.Close() })
-	return inR, outW
-}
-
-// order says a line and wants that the program is ready again, after the
-// lines it returns.
-func (x *subject) order(line string) (said []string) {
-	x.tb.Helper()
-	x.say(line)
-	return x.untilReady()
-}
-
-func (x *subject) untilReady() (said []string) {
-	x.tb.Helper()
-	for {
-		l := x.line()
-		if l == "ready" {
-			return said
-		}
-		if strings.HasPrefix(l, "FAIL") {
-			x.tb.Fatal(l)
-		}
-		said = append(said, l)
-	}
-}
-
-// facts returns what the program says of itself, as key and value.
-func (x *subject) facts(order string) map[string]string {
-	x.tb.Helper()
-	facts := map[string]string{}
-	for _, l := range x.order(order) {
-		key, value, _ := strings.Cut(l, " ")
-		facts[key] = value
-	}
-	return facts
-}
-
-func (x *subject) freeze() *Tree {
-	x.tb.Helper()
-	tree, err := x.tr.Freeze(soon(x.tb), NewSleeps(), func() ([]int, error) {
-		if x.where.Reference == os.Getpid() {
-			return x.strays(), nil
-		}
-		return procfs.Children(x.where.Reference)
-	})
-	if err != nil {
-		x.tb.Fatal(err)
-	}
-	return tree
-}
-
-// inspect returns all that the engine reads of a frozen tree, which it opens.
-func (x *subject) inspect(tree *Tree) *State {
-	x.tb.Helper()
-	if err := tree.Check(x.where); err != nil {
-		x.tb.Fatal(err)
-	}
-	x.open(tree)
-	st, err := tree.Inspect(soon(x.tb), x.where, noClaim)
-	if err != nil {
-		x.tb.Fatal(err)
-	}
-	files, err := tree.OpenFiles()
-	if err != nil {
-		x.tb.Fatal(err)
-	}
-	var kept []FileState
-	for _, f := range files {
-		kept = append(kept, NewFileState("test", f))
-	}
-	st.SetFiles(kept)
-	return st
-}
-
-// look inspects the tree and lets it run on.
-func (x *subject) look() *State {
-	x.tb.Helper()
-	tree := x.freeze()
-	st := x.inspect(tree)
-	x.release(tree)
-	return st
-}
-
-func processOf(tb testing.TB, st *State, pid int) *ProcessState {
-	tb.Helper()
-	i := slices.IndexFunc(st.Processes, func(p ProcessState) bool { return p.PID == pid })
-	if i < 0 {
-		tb.Fatalf("the state has no process %d", pid)
-	}
-	return &st.Processes[i]
-}
 
 // generation is a tree on disk, with duplicates of its open files: what
 // plugins do is not under test.
@@ -328,8 +125,28 @@ func (x *subject) restore(g *generation, fresh bool) *Restorer {
 		x.tb.Fatalf("%s: %v", step, err)
 	}
 	x.pid = r.HostPID(pid)
+	x.awaitRest(g, r)
 	x.where = Surroundings{Reference: r.reaper.host, Reaper: g.st.Reaper, Session: g.st.Session}
 	return r
+}
+
+// awaitRest waits until every thread waits again in the call in which it was
+// saved, and the stopped stand: all programs here do nothing by themselves.
+func (x *subject) awaitRest(g *generation, r *Restorer) {
+	x.tb.Helper()
+	for i := range g.st.Processes {
+		ps := &g.st.Processes[i]
+		if ps.Zombie {
+			continue
+		}
+		want := map[bool]byte{true: 'T', false: 'S'}[ps.Stopped]
+		for _, th := range r.byPID[ps.PID].threads {
+			eventually(x.tb, fmt.Sprintf("pid %d tid %d is in state %c", ps.PID, th.TID, want), func() bool {
+				s, err := procfs.ReadTaskStatus(r.HostPID(ps.PID), th.HostTID)
+				return err == nil && s.State == want
+			})
+		}
+	}
 }
 
 // main is the pid of the program's first process, which the image has first.
@@ -545,14 +362,17 @@ func TestGenerationsKeepPendingSignals(t *testing.T) {
 			x.start(exec.Command(built(t, "state_process"), t.TempDir(), fmt.Sprint(n)))
 			x.untilReady()
 			g := x.save()
+			if got := len(threadOf(t, g.st, 1).Pending); got != n {
+				t.Errorf("%d signals are in the image for the worker, want %d", got, n)
+			}
 			x.restore(g, true)
-			want := []string{fmt.Sprintf("signal %d code %d value 0", unix.SIGHUP, siTkill), fmt.Sprintf("signal %d code 0 value 0", unix.SIGTERM)}
+			want := []string{"signal 1 code 0 value 0", "signal 15 code 0 value 0"} // SIGHUP, SIGTERM
 			for i := range n {
 				want = append(want, fmt.Sprintf("signal 34 code -1 value %d", i))
 			}
 			after := x.look()
-			if got, want := len(threadOf(t, after, 1).Pending), n; got != want {
-				t.Errorf("%d signals are pending for the worker, want %d", got, want)
+			if got := len(threadOf(t, after, 1).Pending); got != n {
+				t.Errorf("%d signals are pending for the worker, want %d", got, n)
 			}
 			if got := x.order("drain"); !slices.Equal(got, want) {
 				t.Errorf("the program gets %d signals %.400q, want %d %.400q", len(got), got, len(want), want)
@@ -603,108 +423,6 @@ func TestGenerationsGiveNewIDs(t *testing.T) {
 	}
 }
 
-// A restart that fails in any of its steps names the reason, and leaves
-// nothing behind: the same image can be restarted after it.
-func TestFailedGenerations(t *testing.T) {
-	x := newSubject(t, newTracer(t))
-	x.start(exec.Command(built(t, "restore_tree")))
-	x.untilReady()
-	g := x.save()
-	last := func(st *State) *ProcessState { // of those that live
-		i := slices.IndexFunc(st.Processes, func(p ProcessState) bool { return !p.Zombie && len(p.Threads) > 1 && p.PPID != 0 })
-		return &st.Processes[i]
-	}
-	for _, tc := range []struct {
-		step, name string
-		change     func(st *State)
-		want       string
-	}{
-		{"Tree", "the id of the namespace's first process", func(st *State) { last(st).PID = 1 }, "in use"},
-		{"Memory", "a program that is gone", func(st *State) { last(st).Exe = "/none" }, "/none"},
-		{"Memory", "a mapped file that is gone", func(st *State) { changeFileMap(last(st)) }, "/none"},
-		{"Files", "a directory that is gone", func(st *State) { last(st).Cwd = "/none" }, "/none"},
-		{"Threads", "a thread with an id in use", func(st *State) { last(st).Threads[1].TID = 1 }, "in use"},
-		{"Finish", "registers of another processor", func(st *State) { last(st).Threads[1].Extra[0].Data = []byte{1} }, "register set"},
-		{"Finish", "a limit above its maximum", func(st *State) { last(st).Limits[unix.RLIMIT_NOFILE] = syscall.Rlimit{Cur: 2, Max: 1} }, "limit 7"},
-	} {
-		for mode, fresh := range namespaceModes() {
-			t.Run(fmt.Sprintf("%s: %s, %s", tc.step, tc.name, mode), func(t *testing.T) {
-				st, err := DecodeState(StateVersion, encoded(t, g.st))
-				if err != nil {
-					t.Fatal(err)
-				}
-				tc.change(st)
-				_, step, err := (&generation{st: st, img: g.img, fds: g.fds}).attempt(t, x.tr, fresh)
-				if errors.Is(err, ErrNoNamespaces) {
-					t.Skip(err)
-				}
-				if err == nil {
-					t.Fatal("it is restarted")
-				}
-				if step != tc.step || !strings.Contains(err.Error(), tc.want) {
-					t.Errorf("%s fails: %v; want %s with %q", step, err, tc.step, tc.want)
-				}
-				if tc.want == "in use" && !errors.Is(err, ErrPidTaken) {
-					t.Errorf("%v is not ErrPidTaken", err)
-				}
-				x.assertNothingLeft(g)
-			})
-		}
-	}
-	x.restore(g, true)
-	x.order("check")
-}
-
-func changeFileMap(ps *ProcessState) {
-	i := slices.IndexFunc(ps.Maps, func(m MapState) bool { return m.Kind == MapFile })
-	ps.Maps[i].Path = "/none"
-}
-
-// assertNothingLeft wants that no process of a restart that was given up
-// lives, and that its ids are free where they can be taken.
-func (x *subject) assertNothingLeft(g *generation) {
-	x.tb.Helper()
-	x.tr.Reap() // orphans come to this process when their parents are reaped
-	if left := x.strays(); len(left) > 0 {
-		for _, pid := range left {
-			st, err := procfs.ReadStat(pid)
-			x.tb.Errorf("pid %d is left: %s, state %c (%v)", pid, st.Comm, st.State, err)
-		}
-		x.end()
-	}
-	if !g.st.IDsFree() {
-		x.tb.Error("ids of the image are in use")
-	}
-}
-
-// In the current namespaces an id that another process has is not taken from
-// it.
-func TestGenerationsDoNotTakeIDsInUse(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("only root restarts in the current namespaces")
-	}
-	x := newSubject(t, newTracer(t))
-	x.start(exec.Command(built(t, "restore_tree")))
-	x.untilReady()
-	g := x.save()
-	r := x.restore(g, false)
-	if g.st.IDsFree() {
-		t.Error("the ids of a tree that runs are said to be free")
-	}
-	_, step, err := g.attempt(t, x.tr, false)
-	if step != "Tree" || !errors.Is(err, ErrPidTaken) {
-		t.Errorf("a second restart: %s: %v, want ErrPidTaken", step, err)
-	}
-	x.assertWhole(g, r)
-	x.order("check elsewhere")
-	// In namespaces of its own it has them.
-	y := newSubject(t, x.tr)
-	y.where = x.where
-	if _, step, err := g.attempt(t, x.tr, true); err != nil {
-		t.Errorf("in new namespaces: %s: %v", step, err)
-	}
-}
-
 // TestAgainAsOrdinaryUser runs the tests of inspection and restart again,
 // as a user without privileges.
 func TestAgainAsOrdinaryUser(t *testing.T) {
@@ -712,12 +430,12 @@ func TestAgainAsOrdinaryUser(t *testing.T) {
 		t.Skip("the tests run as an ordinary user already")
 	}
 	dir := ""
-	for _, name := range []string{"state_process", "state_memory", "restore_tree"} {
+	for _, name := range []string{"state_process", "state_memory", "state_refused", "restore_tree"} {
 		dir = filepath.Dir(program(t, name))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", "-test.v", "-test.run=^Test(Generations|Whole|Failed)")
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", "-test.v", "-test.run=^Test(Generations|FailedGenerations|InspectReads|CheckRefuses)")
 	cmd.Dir = "/" // a folder of the sources may be closed to others
 	cmd.Env = append(os.Environ(), builtEnv+"="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}

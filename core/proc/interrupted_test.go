@@ -44,8 +44,9 @@ func TestInterruptedCallsGoOnInPlace(t *testing.T) {
 }
 
 // TestSleepsEndAtTheirDeadlineInPlace freezes sleeping threads again and
-// again until shortly before they wake up: none may end early, see EINTR, or
-// begin anew.
+// again until shortly before they wake up: none may end early or see EINTR.
+// Calls whose time-out lies in memory and that the kernel does not restart by
+// itself begin anew each time, so that they end late by what has passed.
 func TestSleepsEndAtTheirDeadlineInPlace(t *testing.T) {
 	const tolerance = 4 * time.Second // for a busy machine
 	tr := newTracer(t)

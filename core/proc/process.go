@@ -224,7 +224,11 @@ func (p *Process) release() error {
 		if err2 := detach(th.HostTID); err == nil {
 			err = err2
 		}
-		if err != nil && !errors.Is(err, unix.ESRCH) {
+		if errors.Is(err, unix.ESRCH) { // killed: only its tracer may bury it
+			p.tr.letGoLate(th.HostTID)
+			continue
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("pid %d tid %d: release: %w", p.pid, th.TID, err))
 		}
 	}

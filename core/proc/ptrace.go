@@ -142,7 +142,7 @@ func peekSignals(tid int, shared bool) ([][]byte, error) {
 		for i := range int(n) {
 			out = append(out, buf[i*siginfoSize:(i+1)*siginfoSize])
 		}
-		if n < chunk {
+		if n == 0 { // fewer than asked for may come where a signal waits for the tracer
 			return out, nil
 		}
 		args.off += uint64(n)

@@ -154,7 +154,8 @@ func (r *Restorer) endZombies(ctx context.Context) error {
 		if ps := &r.st.Processes[i]; ps.Zombie {
 			b := newArgs(r.byPID[ps.PID])
 			p := r.byPID[ps.PID]
-			if err := b.flush(ctx, p.threads[0], []call{sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str(ps.Comm))}); err != nil {
+			calls := append([]call{sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str(ps.Comm))}, credCalls(b, &ps.Cred)...)
+			if err := b.flush(ctx, p.threads[0], calls); err != nil {
 				return err
 			}
 			if err := r.exit(ctx, p, ps.ExitCode); err != nil {
@@ -250,6 +251,12 @@ func (r *Restorer) setThread(ctx context.Context, p *Process, th *Thread, ps *Pr
 		calls = append(calls, sys(unix.SYS_RSEQ, ts.Rseq.Addr, uint64(ts.Rseq.Size), 0, uint64(ts.Rseq.Sig)).as("rseq"))
 	}
 	for _, si := range ts.Pending {
+		if b.full(len(si) + argsReserve) {
+			if err := b.flush(ctx, th, calls); err != nil {
+				return err
+			}
+			calls = nil
+		}
 		calls = append(calls, sys(unix.SYS_RT_TGSIGQUEUEINFO, uint64(p.pid), uint64(th.TID), uint64(le.Uint32(si)), b.put(si)).as("rt_tgsigqueueinfo"))
 	}
 	calls = append(calls, credCalls(b, &ps.Cred)...)
@@ -261,6 +268,9 @@ func (r *Restorer) setThread(ctx context.Context, p *Process, th *Thread, ps *Pr
 	calls = append(calls, setDumpable(ps.Prctl.Dumpable)) // last: a change of credentials resets it
 	return b.flush(ctx, th, calls)
 }
+
+// argsReserve is room for the arguments behind the pending signals.
+const argsReserve = 16 << 10
 
 // credCalls give the thread its credentials. An ordinary user's processes
 // have but one user and group, and lose the namespace's capabilities here.
@@ -373,7 +383,7 @@ func (r *Restorer) Run(ctx context.Context) error {
 			return err
 		}
 		var errs []error
-		for i := range r.st.Processes {
+		for i := range slices.Backward(r.st.Processes) {
 			ps := &r.st.Processes[i]
 			if ps.Zombie {
 				continue
@@ -386,9 +396,28 @@ func (r *Restorer) Run(ctx context.Context) error {
 			for _, th := range p.threads {
 				errs = append(errs, detach(th.HostTID))
 			}
+			if ps.Stopped {
+				errs = append(errs, r.awaitStopOf(ctx, ps))
+			}
 		}
 		return errors.Join(errs...)
 	})
+}
+
+// awaitStopOf lets the parent of a stopped process take note of the stop, if it
+// had, so that it is not told a second time.
+func (r *Restorer) awaitStopOf(ctx context.Context, ps *ProcessState) error {
+	parent := r.byPID[ps.PPID]
+	if parent == nil { // the reaper reports it
+		return nil
+	}
+	const idPID = 1 // P_PID
+	flags := uint64(unix.WSTOPPED)
+	if ps.ExitCode != 0 { // not reported yet
+		flags |= unix.WNOWAIT
+	}
+	_, err := parent.single(ctx, parent.threads[0], sys(unix.SYS_WAITID, idPID, uint64(ps.PID), 0, flags, 0).as("waitid(%d)", ps.PID))
+	return err
 }
 
 // startReapers lets the first process and the reaper wait for children from

@@ -63,6 +63,12 @@ func setScheduling(tid int, ts *ThreadState) (errs []error) {
 	if err := readScheduling(tid, &now); err != nil {
 		return []error{err}
 	}
+	if now.Sched.Nice != ts.Sched.Nice {
+		// SCHED_IDLE has a nice value too, which sched_setattr(2) passes over.
+		if err := unix.Setpriority(unix.PRIO_PROCESS, tid, int(ts.Sched.Nice)); err != nil {
+			errs = append(errs, fmt.Errorf("nice %d: setpriority: %w", ts.Sched.Nice, err))
+		}
+	}
 	if now.Sched != ts.Sched {
 		w := ts.Sched
 		a := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: w.Policy, Flags: w.Flags, Nice: w.Nice, Priority: w.Priority,

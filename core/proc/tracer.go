@@ -143,8 +143,11 @@ func (t *Tracer) hasEnded(tid int) bool {
 // traced siblings have been waited for. wait4 would take the stops of others
 // too: a tracee's are seen whatever is asked for (kernel/exit.c,
 // wait_consider_task).
-func (t *Tracer) bury() {
-	for _, tid := range t.siblings {
+func (t *Tracer) bury() { t.exits = append(t.exits, bury(t.siblings)...) }
+
+// bury waits for those of tids that have ended.
+func bury(tids []int) (exits []Exit) {
+	for _, tid := range tids {
 		var si unix.Siginfo
 		err := unix.Waitid(unix.P_PID, tid, &si, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil)
 		if err != nil || si.Code < cldExited || si.Code > cldDumped {
@@ -152,7 +155,38 @@ func (t *Tracer) bury() {
 		}
 		var ws unix.WaitStatus
 		if got, err := unix.Wait4(tid, &ws, unix.WALL|unix.WNOHANG, nil); err == nil && got == tid {
-			t.exits = append(t.exits, Exit{tid, ws})
+			exits = append(exits, Exit{tid, ws})
+		}
+	}
+	return exits
+}
+
+// watch buries siblings from another thread while the tracer's own is in
+// PTRACE_SEIZE, until stop is called: a thread in execve(2) holds what SEIZE
+// takes (cred_guard_mutex) until its siblings are buried, which only their
+// tracer can do.
+func (t *Tracer) watch(siblings []int) (stop func()) {
+	const patience = 20 * time.Millisecond
+	if len(siblings) == 0 {
+		return func() {}
+	}
+	done, buried := make(chan struct{}), make(chan []Exit, 1)
+	timer := time.AfterFunc(patience, func() {
+		var exits []Exit
+		for {
+			exits = append(exits, bury(siblings)...)
+			select {
+			case <-done:
+				buried <- exits
+				return
+			case <-time.After(patience):
+			}
+		}
+	})
+	return func() {
+		close(done)
+		if !timer.Stop() {
+			t.exits = append(t.exits, <-buried...)
 		}
 	}
 }
@@ -190,9 +224,14 @@ func (t *Tracer) stopAt(ctx context.Context, tid int) (syscall.Signal, error) {
 // letGoLate detaches from a thread as soon as it stops: at once, or when Reap
 // meets the stop.
 func (t *Tracer) letGoLate(tid int) {
-	t.late[tid] = true
 	var ws unix.WaitStatus
-	if got, err := unix.Wait4(tid, &ws, unix.WALL|unix.WNOHANG, nil); err == nil && got == tid {
+	got, err := unix.Wait4(tid, &ws, unix.WALL|unix.WNOHANG, nil)
+	if err == unix.ECHILD {
+		delete(t.late, tid)
+		return
+	}
+	t.late[tid] = true
+	if err == nil && got == tid {
 		t.letGo(tid, ws)
 	}
 }
@@ -213,4 +252,11 @@ func (t *Tracer) letGo(tid int, ws unix.WaitStatus) {
 		return
 	}
 	_ = cont(tid, ws.StopSignal())
+}
+
+// forgetDead takes those off the list of late ones that have ended.
+func (t *Tracer) forgetDead() {
+	for tid := range t.late {
+		t.letGoLate(tid)
+	}
 }

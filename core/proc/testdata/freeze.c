@@ -110,7 +110,7 @@ static void hop(void)
 		if (c > 0)
 			_exit(0);
 		CHECK(c == 0);
-		usleep(left % 2000);
+		usleep(500 + left % 1500);
 	}
 	for (;;)
 		pause();

@@ -2,9 +2,7 @@
 #include "t.h"
 #include <linux/filter.h>
 #include <linux/seccomp.h>
-#include <linux/userfaultfd.h>
 #include <sched.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 static char stack[65536] __attribute__((aligned(16)));
@@ -41,15 +39,6 @@ static void *filtered(void *arg)
 	return arg;
 }
 
-static void *apart(void *arg)
-{
-	CHECK(unshare((long)arg) == 0);
-	CHECK(write(announce[1], "", 1) == 1);
-	for (;;)
-		pause();
-	return arg;
-}
-
 static int waits(void *arg)
 {
 	(void)arg;
@@ -72,17 +61,6 @@ static void with_clone(int flags)
 	announced();
 }
 
-static void watched_memory(void)
-{
-	int fd = syscall(SYS_userfaultfd, UFFD_USER_MODE_ONLY);
-	struct uffdio_api api = {.api = UFFD_API};
-	void *at = mmap(0, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	struct uffdio_register r = {.range = {(uintptr_t)at, 8192}, .mode = UFFDIO_REGISTER_MODE_MISSING};
-	if (fd < 0)
-		cannot();
-	CHECK(ioctl(fd, UFFDIO_API, &api) == 0 && ioctl(fd, UFFDIO_REGISTER, &r) == 0);
-}
-
 static void deleted_file(const char *path)
 {
 	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
@@ -102,41 +80,18 @@ int main(int argc, char **argv)
 	char line[256];
 	CHECK(argc > 1 && pipe(announce) == 0);
 	const char *how = argv[1], *arg = argc > 2 ? argv[2] : 0;
-	if (!strcmp(how, "seccomp"))
-		allow_filter();
 	if (!strcmp(how, "seccomp-thread"))
 		with_thread(filtered, 0);
-	if (!strcmp(how, "files-thread"))
-		with_thread(apart, (void *)(long)CLONE_FILES);
-	if (!strcmp(how, "fs-thread"))
-		with_thread(apart, (void *)(long)CLONE_FS);
-	if (!strcmp(how, "files"))
-		with_clone(CLONE_FILES);
-	if (!strcmp(how, "fs"))
-		with_clone(CLONE_FS);
-	if (!strcmp(how, "vm"))
-		with_clone(CLONE_VM);
-	if (!strcmp(how, "sighand"))
-		with_clone(CLONE_VM | CLONE_SIGHAND);
 	if (!strcmp(how, "vm-sibling"))
 		with_clone(CLONE_VM | CLONE_PARENT);
 	if (!strcmp(how, "files-sibling"))
 		with_clone(CLONE_FILES | CLONE_PARENT);
-	if (!strcmp(how, "user-namespace") && unshare(CLONE_NEWUSER) != 0)
-		cannot();
 	if (!strcmp(how, "all-namespaces") && unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC) != 0)
 		cannot();
-	if (!strcmp(how, "cwd")) {
-		CHECK(mkdir(arg, 0700) == 0 && chdir(arg) == 0 && rmdir(arg) == 0);
-	}
 	if (!strcmp(how, "exe"))
 		CHECK(unlink(argv[0]) == 0);
-	if (!strcmp(how, "userfaultfd"))
-		watched_memory();
 	if (!strcmp(how, "replaced"))
 		deleted_file(arg);
-	if (!strcmp(how, "chroot") && (chroot(arg) != 0 || chdir("/") != 0))
-		cannot();
 	ready();
 	command(line);
 }
