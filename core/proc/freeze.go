@@ -62,7 +62,7 @@ func (t *Tree) freezeAll(ctx context.Context, roots func() ([]int, error)) error
 		}
 		before := len(t.procs)
 		t.vanished = false
-		for _, pid := range pids {
+		for _, pid := range slices.Backward(pids) {
 			if err := t.freezeBelow(ctx, pid); err != nil {
 				return err
 			}
@@ -93,7 +93,9 @@ func (t *Tree) freezeBelow(ctx context.Context, pid int) error {
 	if err != nil && !procfs.IsGone(err) {
 		return err
 	}
-	for _, c := range children {
+	// The youngest first: in a chain of processes that each fork the next and
+	// end, only the last lives.
+	for _, c := range slices.Backward(children) {
 		if err := t.freezeBelow(ctx, c); err != nil {
 			return err
 		}
@@ -166,6 +168,10 @@ func (t *Tree) freezeThreads(ctx context.Context, p *Process) error {
 			return err
 		}
 		tids = slices.DeleteFunc(tids, func(tid int) bool { return seen[tid] })
+		if len(tids) == 0 && p.replaced() {
+			startOver(p, seen)
+			continue
+		}
 		if len(tids) == 0 {
 			break
 		}
@@ -200,6 +206,16 @@ func (t *Tree) freezeThreads(ctx context.Context, p *Process) error {
 	return nil
 }
 
+// replaced says whether a thread that was not yet traced has taken over the id
+// of the leader, which had stopped.
+func (p *Process) replaced() bool {
+	if len(p.threads) == 0 || !slices.Contains(p.hostTIDs(), p.host) {
+		return false
+	}
+	_, err := getRegs(p.host)
+	return errors.Is(err, unix.ESRCH) && !isTracee(p.host)
+}
+
 // startOver takes up a process in which a thread other than the leader has
 // called execve(2) meanwhile: it goes on alone, under the leader's id, traced
 // as it was.
@@ -225,10 +241,11 @@ func (t *Tree) seize(p *Process, tid int) (*Thread, error) {
 	return th, nil
 }
 
-// freezeOptions make the threads and children that a tracee makes before it
-// stops tracees from birth: a program that forks faster than it can be
-// followed is caught so. Not those of vfork(2), for which their parent waits.
-const freezeOptions = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACEFORK | unix.PTRACE_O_TRACECLONE
+// freezeOptions make the children that a tracee forks before it stops tracees
+// from birth: a program that forks faster than it can be followed is caught
+// so. Not those of vfork(2), for which their parent waits; and not threads,
+// which an execve(2) waits for until their tracer buries them.
+const freezeOptions = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACEFORK
 
 // attach is PTRACE_SEIZE. It succeeds for a thread that is the caller's tracee
 // already: one born so, or one that had not stopped when a freeze was given up.
@@ -328,10 +345,21 @@ func (t *Tree) stopOf(ctx context.Context, tid int) (syscall.Signal, error) {
 		if _, err := getRegs(tid); err == nil || errors.Is(err, errCompat) {
 			return 0, nil // it has stopped before
 		}
-		if err := ptrace(ptraceInterrupt, tid, 0, 0); err != nil && err != unix.ESRCH {
+		err = ptrace(ptraceInterrupt, tid, 0, 0)
+		if err == unix.ESRCH && !isTracee(tid) {
+			return 0, fmt.Errorf("tid %d: %w", tid, errRenamed)
+		}
+		if err != nil && err != unix.ESRCH {
 			return 0, fmt.Errorf("tid %d: interrupt: %w", tid, err)
 		}
 	}
+}
+
+// isTracee says whether the calling thread traces tid. The child that it
+// waits for may be another thread that has taken over the id, untraced.
+func isTracee(tid int) bool {
+	s, err := procfs.ReadStatus(tid)
+	return err == nil && s.TracerPid == unix.Gettid()
 }
 
 func explainStuck(pid, tid int, err error) error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strconv"
 	"strings"
 	"testing"
@@ -70,11 +71,30 @@ func freezeExecByThread(t *testing.T, args []string) {
 	freezeAgainAndAgain(t, args[0], "exec-by-thread", 100)
 }
 
+// reapAlways collects what ends, as the agent does: a thread in execve(2) goes
+// on only when those that it has ended while they were traced are collected.
+func reapAlways(t *testing.T, tr *Tracer) {
+	child, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(child, unix.SIGCHLD)
+	go func() {
+		defer close(done)
+		for range child {
+			tr.Reap()
+		}
+	}()
+	t.Cleanup(func() {
+		signal.Stop(child)
+		close(child)
+		<-done
+	})
+}
+
 func freezeAgainAndAgain(t *testing.T, prog, mode string, rounds int) {
 	becomeSubreaper(t)
 	tr := newTracer(t)
 	x := launch(t, tr, prog, mode)
 	x.wholeTree = true
+	reapAlways(t, tr)
 	for range rounds {
 		tree := x.freeze()
 		x.assertFrozen()
@@ -85,7 +105,6 @@ func freezeAgainAndAgain(t *testing.T, prog, mode string, rounds int) {
 			}
 		}
 		x.release(tree)
-		tr.Reap()
 		if t.Failed() {
 			break
 		}

@@ -196,4 +196,3 @@ func processOf(tb testing.TB, st *State, pid int) *ProcessState {
 	}
 	return &st.Processes[i]
 }
-
