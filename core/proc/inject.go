@@ -3,11 +3,9 @@ package proc
 import (
 	"bytes"
 	"context"
-	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"syscall"
 	"unsafe"
 
@@ -145,47 +143,6 @@ func (p *Process) findInsn(maps []procfs.VMA) (uint64, error) {
 	return 0, fmt.Errorf("pid %d: no system call instruction in its memory", p.pid)
 }
 
-// findNest finds the room between the end of the vdso's image and the end of
-// its last page: the one place in every process where code may lie without a
-// mapping of ours. What is written there is taken away again; of the program's
-// memory nothing else changes than that it has a copy of the vdso's last page.
-func (p *Process) findNest(v procfs.VMA) {
-	end, err := p.vdsoEnd(v)
-	if err != nil {
-		return
-	}
-	if at := (v.End - uint64(nestSize)) &^ 15; at >= end && at>>12 == (v.End-1)>>12 {
-		p.inj.nest = at
-	}
-}
-
-// vdsoEnd returns the end of the ELF image in the vdso's mapping: elf(5), the
-// section headers, or the segments, whatever ends last.
-func (p *Process) vdsoEnd(v procfs.VMA) (uint64, error) {
-	b := make([]byte, v.Len())
-	if err := p.readMem(v.Start, b); err != nil {
-		return 0, err
-	}
-	f, err := elf.NewFile(bytes.NewReader(b))
-	if err != nil {
-		return 0, fmt.Errorf("vdso: %w", err)
-	}
-	const shoff, shentsize, shnum = 0x28, 0x3a, 0x3c // in Elf64_Ehdr
-	end := le.Uint64(b[shoff:]) + uint64(le.Uint16(b[shentsize:]))*uint64(le.Uint16(b[shnum:]))
-	for _, s := range f.Sections {
-		if s.Type != elf.SHT_NOBITS {
-			end = max(end, s.Offset+s.FileSize)
-		}
-	}
-	for _, s := range f.Progs {
-		end = max(end, s.Off+s.Filesz)
-	}
-	return v.Start + end, nil
-}
-
-// nestSize is the size of one call and its escape.
-var nestSize = len(syscallInsn) + len(escapeCode(0, Regs{}, 0)) + 16
-
 func (p *Process) scanInsn(v procfs.VMA) (uint64, bool) {
 	buf := make([]byte, min(v.Len(), 1<<20))
 	if err := p.readMem(v.Start, buf); err != nil {
@@ -201,77 +158,6 @@ func (p *Process) scanInsn(v procfs.VMA) (uint64, bool) {
 		}
 		off += i + 1
 	}
-}
-
-// single runs one call in th by the entry and exit stops of PTRACE_SYSCALL:
-// no memory of ours and no signal is needed. th stands in a PTRACE_EVENT_STOP
-// with its own registers before and after. The call must be one that does not
-// block.
-func (p *Process) single(ctx context.Context, th *Thread, c call) (int64, error) {
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
-	r := th.Regs
-	r.atSyscall(p.settleIn(th), c.nr, c.args)
-	err := setRegs(th.HostTID, r)
-	if err == nil {
-		err = setSigmask(th.HostTID, allSignals)
-	}
-	if err == nil {
-		r, err = p.enterAndLeave(th)
-	}
-	err = errors.Join(err, p.own(th))
-	if p.inj.nest != 0 {
-		err = errors.Join(err, p.writeMem(p.inj.nest, make([]byte, nestSize)))
-	}
-	if err != nil {
-		return 0, fmt.Errorf("pid %d: inject %s: %w", p.pid, c.what, err)
-	}
-	c.ret = r.ret()
-	return c.ret, c.err()
-}
-
-// settleIn returns the address of a system call instruction: one in the nest
-// with the escape of th behind it, or where there is no nest, one of the
-// target's own, behind which a tracer that dies within some 20 µs leaves it.
-func (p *Process) settleIn(th *Thread) uint64 {
-	if p.inj.nest == 0 {
-		return p.inj.insn
-	}
-	n := len(syscallInsn)
-	code := append(slices.Clone(syscallInsn), escapeCode(p.inj.nest+uint64(n), th.Regs, th.Mask)...)
-	if err := p.writeMem(p.inj.nest, code); err != nil {
-		p.inj.nest = 0 // the kernel forbids it: proc_mem.force_override, sealed mappings
-		return p.inj.insn
-	}
-	return p.inj.nest
-}
-
-// enterAndLeave passes the entry and the exit stop of a system call, and
-// returns the registers behind it with the thread in a PTRACE_EVENT_STOP: also
-// where the caller's time is up.
-func (p *Process) enterAndLeave(th *Thread) (Regs, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), breakOffTimeout)
-	defer cancel()
-	sig := syscall.Signal(0)
-	for stops := 0; stops < 2; {
-		if err := ptrace(unix.PTRACE_SYSCALL, th.HostTID, 0, uintptr(sig)); err != nil {
-			return Regs{}, err
-		}
-		ws, err := p.tr.wait(ctx, th.HostTID)
-		if err != nil {
-			return Regs{}, err
-		}
-		if ws.StopSignal() == unix.SIGTRAP|0x80 {
-			stops++
-		}
-		sig = stopOnly(ws)
-	}
-	r, err := getRegs(th.HostTID)
-	if err != nil {
-		return r, err
-	}
-	return r, p.interrupt(th)
 }
 
 // stopOnly returns SIGSTOP for a stop by it, which is the program's and cannot

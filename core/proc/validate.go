@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/strictjson"
 )
 
 // StateVersion is the version of the engine's section.
@@ -30,14 +30,9 @@ func DecodeState(version uint16, payload []byte) (*State, error) {
 	if version != StateVersion {
 		return nil, fmt.Errorf("engine section: version %d is not known here (%d is)", version, StateVersion)
 	}
-	d := json.NewDecoder(bytes.NewReader(payload))
-	d.DisallowUnknownFields()
 	st := new(State)
-	if err := d.Decode(st); err != nil {
+	if err := strictjson.Decode(bytes.NewReader(payload), st); err != nil {
 		return nil, fmt.Errorf("engine section: %w", err)
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("engine section: data after its end")
 	}
 	if err := st.validate(); err != nil {
 		return nil, fmt.Errorf("engine section: %w", err)

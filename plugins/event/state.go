@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"github.com/hiatus-project/hiatus/internal/strictjson"
 	"io"
 	"math"
 
@@ -83,7 +84,7 @@ func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
 		return fmt.Errorf("event: state format %d is unknown, want %d", format, stateFormat)
 	}
 	var s state
-	if err := decode(r, &s); err != nil {
+	if err := strictjson.Decode(r, &s); err != nil {
 		return fmt.Errorf("event: state: %w", err)
 	}
 	for id, f := range s.Files {
@@ -92,19 +93,6 @@ func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
 		}
 	}
 	p.state = s
-	return nil
-}
-
-// decode reads exactly one JSON document without unknown fields.
-func decode(r io.Reader, dst any) error {
-	d := json.NewDecoder(r)
-	d.DisallowUnknownFields()
-	if err := d.Decode(dst); err != nil {
-		return err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("bytes behind the document")
-	}
 	return nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hiatus-project/hiatus/internal/strictjson"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -153,13 +154,8 @@ func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
 		return fmt.Errorf("file: state format %d is unknown, want %d", format, stateFormat)
 	}
 	var s state
-	d := json.NewDecoder(r)
-	d.DisallowUnknownFields()
-	if err := d.Decode(&s); err != nil {
+	if err := strictjson.Decode(r, &s); err != nil {
 		return fmt.Errorf("file: state: %w", err)
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("file: state: bytes behind the document")
 	}
 	if err := s.validate(); err != nil {
 		return fmt.Errorf("file: state: %w", err)

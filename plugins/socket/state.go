@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hiatus-project/hiatus/internal/strictjson"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -120,7 +121,7 @@ func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
 		return fmt.Errorf("socket: state format %d is unknown, want %d", format, stateFormat)
 	}
 	var s state
-	if err := decode(r, &s); err != nil {
+	if err := strictjson.Decode(r, &s); err != nil {
 		return fmt.Errorf("socket: state: %w", err)
 	}
 	inodes := make(map[uint32]bool, len(s.Sockets))
@@ -137,19 +138,6 @@ func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
 		return fmt.Errorf("socket: state of open file %d: its peer (inode %d) is missing, or not connected to it", id, s.Sockets[id].Peer)
 	}
 	p.state = s
-	return nil
-}
-
-// decode reads exactly one JSON document without unknown fields.
-func decode(r io.Reader, dst any) error {
-	d := json.NewDecoder(r)
-	d.DisallowUnknownFields()
-	if err := d.Decode(dst); err != nil {
-		return err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("bytes behind the document")
-	}
 	return nil
 }
 

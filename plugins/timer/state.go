@@ -3,8 +3,8 @@ package timer
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"github.com/hiatus-project/hiatus/internal/strictjson"
 	"io"
 	"math"
 	"time"
@@ -79,7 +79,7 @@ func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
 		return fmt.Errorf("timer: state format %d is unknown, want %d", format, stateFormat)
 	}
 	var s state
-	if err := decode(r, &s); err != nil {
+	if err := strictjson.Decode(r, &s); err != nil {
 		return fmt.Errorf("timer: state: %w", err)
 	}
 	for id, t := range s.TimerFDs {
@@ -93,19 +93,6 @@ func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
 		}
 	}
 	p.state = s
-	return nil
-}
-
-// decode reads exactly one JSON document without unknown fields.
-func decode(r io.Reader, dst any) error {
-	d := json.NewDecoder(r)
-	d.DisallowUnknownFields()
-	if err := d.Decode(dst); err != nil {
-		return err
-	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("bytes behind the document")
-	}
 	return nil
 }
 
