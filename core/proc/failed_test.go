@@ -29,7 +29,8 @@ func TestFailedGenerations(t *testing.T) {
 	leaf := func(st *State) *ProcessState {
 		first := &st.Processes[0]
 		i := slices.IndexFunc(st.Processes, func(p ProcessState) bool {
-			return p.PPID == first.PID && p.PGID == first.PGID && len(p.Threads) == 1 && !p.Stopped && !p.LeaderGone
+			parent := slices.ContainsFunc(st.Processes, func(c ProcessState) bool { return c.PPID == p.PID })
+			return !parent && p.PPID == first.PID && p.PGID == first.PGID && len(p.Threads) == 1 && !p.Stopped && !p.LeaderGone
 		})
 		return &st.Processes[i]
 	}

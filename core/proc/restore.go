@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -318,6 +319,9 @@ func (r *Restorer) Abort() {
 			_ = unix.Kill(r.stub.host, unix.SIGKILL)
 			for _, p := range r.byPID {
 				r.tr.siblings = p.hostTIDs()
+				for _, tid := range slices.Backward(r.tr.siblings) {
+					r.awaitEnd(tid)
+				}
 				r.awaitEnd(p.host)
 			}
 			r.tr.siblings = nil
