@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"syscall"
 
@@ -317,15 +316,7 @@ func (r *Restorer) Abort() {
 		if r.stub != nil {
 			r.stub.closeMem()
 			_ = unix.Kill(r.stub.host, unix.SIGKILL)
-			for _, p := range r.byPID {
-				r.tr.siblings = p.hostTIDs()
-				for _, tid := range slices.Backward(r.tr.siblings) {
-					r.awaitEnd(tid)
-				}
-				r.awaitEnd(p.host)
-			}
-			r.tr.siblings = nil
-			r.awaitEnd(r.stub.host)
+			r.buryAll()
 		}
 		return nil
 	})
@@ -335,16 +326,43 @@ func (r *Restorer) Abort() {
 	}
 }
 
-// awaitEnd waits for a killed tracee.
-func (r *Restorer) awaitEnd(host int) {
+// buryAll waits for all that were killed, among them threads that were born
+// but are known to nobody yet, until the first process is gone: it goes last
+// of its pid namespace, and in another the reaper's children come to us.
+func (r *Restorer) buryAll() {
 	ctx, cancel := context.WithTimeout(context.Background(), breakOffTimeout)
 	defer cancel()
 	for {
-		if _, err := r.tr.wait(ctx, host); err != nil {
+		var ws unix.WaitStatus
+		got, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOHANG, nil)
+		switch {
+		case err == unix.EINTR:
+		case err != nil: // ECHILD
 			return
+		case got > 0 && ws.Stopped():
+			_ = cont(got, 0)
+		case got > 0:
+			r.tr.exits = append(r.tr.exits, Exit{got, ws})
+		case r.allGone():
+			return
+		default:
+			select {
+			case <-r.tr.child:
+			case <-ctx.Done():
+				return
+			}
 		}
-		_ = cont(host, 0)
 	}
+}
+
+// allGone says whether no process of the restart is left.
+func (r *Restorer) allGone() bool {
+	for _, p := range r.byPID {
+		if unix.Kill(p.host, 0) == nil {
+			return false
+		}
+	}
+	return unix.Kill(r.stub.host, 0) == unix.ESRCH
 }
 
 func (r *Restorer) closeFiles() {
