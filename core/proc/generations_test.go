@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -312,11 +313,24 @@ func TestGenerations(t *testing.T) {
 	}
 }
 
+// atRest waits until the program, which has answered, reads its next order: its
+// registers stand still then.
+func (x *subject) atRest() {
+	x.tb.Helper()
+	for begin := time.Now(); time.Since(begin) < patience; {
+		if nr, in := x.look().Processes[0].Threads[0].Regs.SyscallNr(); in && nr == unix.SYS_READ {
+			return
+		}
+	}
+	x.tb.Fatal("the program does not come to rest")
+}
+
 func generations(t *testing.T, args []string, fresh bool, check, end []string) {
 	x := newSubject(t, newTracer(t))
 	x.start(exec.Command(args[0], args[1:]...))
 	x.untilReady()
 	said := x.orders(check)
+	x.atRest()
 	g := x.save()
 	if !fresh { // there the parent has another id: this process has the old one
 		check, end = elsewhere(check), elsewhere(end)
@@ -332,6 +346,7 @@ func generations(t *testing.T, args []string, fresh bool, check, end []string) {
 				t.Errorf("generation %d says %q, before %q", generation, again, said[i])
 			}
 		}
+		x.atRest()
 		g = x.save()
 	}
 	x.restore(g, fresh)
