@@ -209,7 +209,7 @@ func (r *Restorer) raiseDescriptors() error {
 	if err := unix.Prlimit(r.stub.host, unix.RLIMIT_NOFILE, &l, nil); err != nil {
 		return fmt.Errorf("prlimit: %w", err)
 	}
-	used, count, top := map[int]bool{}, map[int]int{}, 2
+	used, count, top := map[int]bool{}, map[int]int{}, stubReport // where ours are now
 	for _, f := range r.st.Files {
 		for _, ref := range f.Refs {
 			used[ref.FD] = true
@@ -222,7 +222,7 @@ func (r *Restorer) raiseDescriptors() error {
 		most = max(most, n)
 	}
 	first := min(top+1, int(min(l.Max, maxFD))-ownFDs)
-	for fd := first; fd >= most; fd-- {
+	for fd := first; fd >= max(most, stubReport+1); fd-- {
 		if !used[fd] && !used[fd+1] && !used[fd+2] {
 			r.sockFD = fd
 			return nil
