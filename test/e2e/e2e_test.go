@@ -53,14 +53,16 @@ func TestEndToEnd(t *testing.T) {
 		t.Skip("end to end tests take minutes")
 	}
 	s := newSuite(t)
-	t.Cleanup(func() { s.publish(t) })
+	s.buildFixtures(t)
+	table := &results{head: "PROGRAM\tAS\tMODE\tCHECKPOINTS\tRESULT"}
+	t.Cleanup(func() { table.publish(t) })
 	for _, p := range append(realPrograms(), ruleFixtures()...) {
 		for _, m := range modes() {
 			for _, id := range s.identities {
 				t.Run(testName(p.name, id.name, m.name), func(t *testing.T) {
 					t.Parallel()
 					s.require(t, p.needs...)
-					s.runProgram(t, p, m, id)
+					s.runProgram(t, p, m, id, table)
 				})
 			}
 		}
@@ -70,24 +72,24 @@ func TestEndToEnd(t *testing.T) {
 			t.Run(testName(b.name, id.name), func(t *testing.T) {
 				t.Parallel()
 				s.require(t, b.needs...)
-				s.runBehaviour(t, b, id)
+				s.runBehaviour(t, b, id, table)
 			})
 		}
 	}
 }
 
 // runBehaviour shows one behaviour.
-func (s *suite) runBehaviour(t *testing.T, b behaviour, id identity) {
-	r := row{program: b.name, identity: id.name, mode: "-", result: "failed"}
-	defer func() { s.record(r) }()
+func (s *suite) runBehaviour(t *testing.T, b behaviour, id identity, table *results) {
+	result := "failed"
 	defer func() {
 		if t.Skipped() {
-			r.result = "skipped"
+			result = "skipped"
 		}
+		table.add(b.name, id.name, "-", 0, result)
 	}()
 	b.run(s.newTrial(t, id))
 	if !t.Failed() {
-		r.result = "ok"
+		result = "ok"
 	}
 }
 
@@ -97,9 +99,9 @@ func testName(words ...string) string {
 }
 
 // runProgram makes all checkpoints of a mode, and then lets the program end.
-func (s *suite) runProgram(t *testing.T, p program, m mode, id identity) {
-	r := row{program: p.name, identity: id.name, mode: m.name, result: "failed"}
-	defer func() { s.record(r) }()
+func (s *suite) runProgram(t *testing.T, p program, m mode, id identity, table *results) {
+	checkpoints, result := 0, "failed"
+	defer func() { table.add(p.name, id.name, m.name, checkpoints, result) }()
 	tr := s.newTrial(t, id)
 	tr.launch(p.args(tr)...)
 	for turn := range m.checkpoints {
@@ -110,12 +112,12 @@ func (s *suite) runProgram(t *testing.T, p program, m mode, id identity) {
 		} else {
 			tr.checkpoint()
 		}
-		r.checkpoints++
+		checkpoints++
 	}
 	p.next(tr, m, m.checkpoints)
 	p.end(tr)
 	tr.gone()
 	if !t.Failed() {
-		r.result = "ok"
+		result = "ok"
 	}
 }

@@ -13,29 +13,18 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"text/tabwriter"
 )
 
 // ordinaryUser is made by test/setup.sh.
 const ordinaryUser = "hiatus-test"
 
 // suite is what all tests share: the programs that it built, and who runs
-// them. Nothing of it changes after newSuite but the table of results.
+// them. Nothing of it changes after newSuite.
 type suite struct {
 	dir        string // readable by everybody
 	fixtures   string // sources, readable by everybody
 	identities []identity
 	strict     bool
-
-	mu   sync.Mutex
-	rows []row
-}
-
-// row is one line of the table of results.
-type row struct {
-	program, identity, mode string
-	checkpoints             int
-	result                  string
 }
 
 // identity is a user who runs programs.
@@ -56,7 +45,7 @@ func (id identity) sysProcAttr() *syscall.SysProcAttr {
 	return attr
 }
 
-// newSuite builds hiatus and the fixtures.
+// newSuite builds hiatus.
 func newSuite(t *testing.T) *suite {
 	s := &suite{strict: os.Getenv("HIATUS_E2E_STRICT") == "1"}
 	s.findIdentities(t)
@@ -68,7 +57,13 @@ func newSuite(t *testing.T) *suite {
 	if err := readable(s.fixtures); err != nil {
 		t.Fatalf("make the fixtures readable: %v", err)
 	}
-	s.build(t)
+	command := []string{"go", "build", "-o", s.hiatus(), "../../cmd/hiatus"}
+	if binary := os.Getenv("HIATUS_E2E_BINARY"); binary != "" {
+		command = []string{"install", "-m", "0755", binary, s.hiatus()}
+	}
+	if err := buildOne(command); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 
@@ -170,14 +165,9 @@ func (s *suite) fixture(name string) string { return filepath.Join(s.dir, name) 
 // source is the path of a fixture's source.
 func (s *suite) source(name string) string { return filepath.Join(s.fixtures, name) }
 
-// build builds hiatus and the compiled fixtures, a few at a time.
-func (s *suite) build(t *testing.T) {
+// buildFixtures builds the compiled fixtures, a few at a time.
+func (s *suite) buildFixtures(t *testing.T) {
 	commands := [][]string{{"go", "build", "-o", s.fixture("goroutines"), "../fixtures/goroutines"}}
-	if binary := os.Getenv("HIATUS_E2E_BINARY"); binary != "" {
-		commands = append(commands, []string{"install", "-m", "0755", binary, s.hiatus()})
-	} else {
-		commands = append(commands, []string{"go", "build", "-o", s.hiatus(), "../../cmd/hiatus"})
-	}
 	if _, err := lookPath("javac"); err == nil {
 		commands = append(commands, []string{"javac", "-d", s.fixture("java"), s.source("Threads.java")})
 	}
@@ -213,39 +203,4 @@ func buildOne(command []string) error {
 		return fmt.Errorf("%s: %w\n%s", strings.Join(command, " "), err, out)
 	}
 	return nil
-}
-
-// record adds a line to the table.
-func (s *suite) record(r row) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.rows = append(s.rows, r)
-}
-
-// table writes the results, in the order in which they came.
-func (s *suite) table() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var text strings.Builder
-	w := tabwriter.NewWriter(&text, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "PROGRAM\tAS\tMODE\tCHECKPOINTS\tRESULT")
-	for _, r := range s.rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", r.program, r.identity, r.mode, r.checkpoints, r.result)
-	}
-	w.Flush()
-	return text.String()
-}
-
-// publish shows the table, and keeps it where HIATUS_E2E_TABLE says.
-func (s *suite) publish(t *testing.T) {
-	if len(s.rows) == 0 {
-		return
-	}
-	text := s.table()
-	t.Logf("\n%s", text)
-	if path := os.Getenv("HIATUS_E2E_TABLE"); path != "" {
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Errorf("table of results: %v", err)
-		}
-	}
 }

@@ -1,0 +1,167 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// object is a fixture of test/objects: a self-checking program for one kind of
+// kernel object, whose first comment tells how it is run.
+type object struct {
+	name    string // PLUGIN/FILE
+	source  string
+	refused string              // the checkpoint must be refused with this text
+	words   map[string][]string // the other keys
+}
+
+// objectKeys may stand in the first comment of a fixture, each with words.
+var objectKeys = []string{"as", "launch", "restart", "checkpoint", "needs", "cc"}
+
+// TestObjects shows each kernel object in place and through two generations
+// of kill and restart.
+func TestObjects(t *testing.T) {
+	if testing.Short() {
+		t.Skip("end to end tests take minutes")
+	}
+	s := newSuite(t)
+	table := &results{head: "OBJECT\tAS\tCHECKPOINT\tRESTART\tSECOND RESTART"}
+	t.Cleanup(func() { table.publish(t) })
+	for _, o := range findObjects(t) {
+		t.Run(o.name, func(t *testing.T) {
+			t.Parallel()
+			s.require(t, append([]string{"gcc"}, o.words["needs"]...)...)
+			binary := s.buildObject(t, o)
+			for _, id := range s.identities {
+				if as := o.words["as"]; as == nil || slices.Contains(as, id.name) {
+					t.Run(id.name, func(t *testing.T) { s.showObject(t, o, binary, id, table) })
+				}
+			}
+		})
+	}
+}
+
+func findObjects(t *testing.T) []object {
+	sources, err := filepath.Glob("../objects/*/*.c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects := make([]object, len(sources))
+	for i, path := range sources {
+		objects[i] = readObject(t, path)
+	}
+	return objects
+}
+
+// readObject reads the keys in the first comment of a fixture.
+func readObject(t *testing.T, path string) object {
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	dir, file := filepath.Split(path)
+	o := object{name: filepath.Base(dir) + "/" + strings.TrimSuffix(file, ".c"), source: path, words: map[string][]string{}}
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		line := strings.Trim(lines.Text(), " *")
+		key, value, _ := strings.Cut(line, ":")
+		switch {
+		case strings.HasSuffix(line, "/") || strings.HasPrefix(line, "#"):
+			return o
+		case key == "refused":
+			o.refused = strings.TrimSpace(value)
+		case slices.Contains(objectKeys, key):
+			o.words[key] = strings.Fields(value)
+		}
+	}
+	return o
+}
+
+func (s *suite) buildObject(t *testing.T, o object) string {
+	source, err := filepath.Abs(o.source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(s.dir, strings.ReplaceAll(o.name, "/", "-"))
+	command := append([]string{"gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", binary, source, "-lrt"}, o.words["cc"]...)
+	if err := buildOne(command); err != nil {
+		t.Fatal(err)
+	}
+	return binary
+}
+
+// showObject adds one line to the table of objects.
+func (s *suite) showObject(t *testing.T, o object, binary string, id identity, table *results) {
+	inPlace, restarts := "-", [2]string{"-", "-"}
+	defer func() { table.add(o.name, id.name, inPlace, restarts[0], restarts[1]) }()
+	t.Run("in-place", func(t *testing.T) {
+		inPlace = "failed"
+		tr := s.newTrial(t, id)
+		tr.launchObject(o, binary)
+		if o.refused != "" {
+			tr.isRefused(o)
+		} else {
+			tr.must(append([]string{"checkpoint", tr.name}, o.words["checkpoint"]...)...)
+		}
+		tr.pass(1)
+		tr.finish()
+		tr.gone()
+		inPlace = "ok"
+		if o.refused != "" {
+			inPlace = "refused"
+		}
+	})
+	if o.refused != "" {
+		return
+	}
+	t.Run("restart", func(t *testing.T) {
+		tr := s.newTrial(t, id)
+		tr.launchObject(o, binary)
+		for generation := range restarts {
+			restarts[generation] = "failed"
+			tr.must(append([]string{"checkpoint", tr.name, "--kill"}, o.words["checkpoint"]...)...)
+			tr.wait(tr.front)
+			tr.gone()
+			tr.restart(o.words["restart"]...)
+			tr.pass(generation + 1)
+			restarts[generation] = "ok"
+		}
+		tr.finish()
+		tr.gone()
+	})
+}
+
+// launchObject starts a fixture and waits for its first point.
+func (tr *trial) launchObject(o object, binary string) {
+	tr.Helper()
+	args := append([]string{"launch", "--name", tr.name, "--ckptdir", tr.images()}, o.words["launch"]...)
+	tr.front = tr.start(append(args, "--", binary)...)
+	tr.await("the first point", func() bool { return tr.progress() >= 1 })
+}
+
+// isRefused makes sure that a checkpoint and a check name the object.
+func (tr *trial) isRefused(o object) {
+	tr.Helper()
+	for _, command := range []string{"check", "checkpoint"} {
+		out := tr.hiatus(append([]string{command, tr.name}, o.words[command]...)...)
+		if out.code != 1 || !strings.Contains(out.stdout+out.stderr, o.refused) {
+			tr.Fatalf("hiatus %s: want a refusal with %q, got %s", command, o.refused, out)
+		}
+	}
+}
+
+// pass lets a fixture go on from its nth point and check its object, to the
+// next.
+func (tr *trial) pass(n int) {
+	tr.Helper()
+	tr.write("go.new", strconv.Itoa(n))
+	if err := os.Rename(tr.path("go.new"), tr.path("go")); err != nil {
+		tr.Fatal(err)
+	}
+	tr.await(fmt.Sprintf("point %d", n+1), func() bool { return tr.progress() > int64(n) })
+}

@@ -1,0 +1,48 @@
+/*
+ * The protocol of object fixtures: a program makes one kind of kernel object,
+ * comes to a point at which it is checkpointed, and looks whether the object
+ * is as before.
+ *
+ *	ht_init();
+ *	make();
+ *	while (point())
+ *		check();
+ *	return done();
+ *
+ * The tests checkpoint it at each point: once in place, and in two generations
+ * of kill and restart. What check() does to the object must leave it worth
+ * another look.
+ */
+#ifndef OBJECT_H
+#define OBJECT_H
+
+#include "../fixtures/ht.h"
+
+/* point stands still until the tests have done what they wanted. It returns 0
+ * when no check is to follow. One thread of one process calls it. */
+static inline int point(void)
+{
+	ht_step();
+	for (;; ht_nap(2)) {
+		char text[24] = "";
+		int fd = open(ht_path("go"), O_RDONLY | O_CLOEXEC);
+
+		if (fd >= 0) {
+			CHECK(read(fd, text, sizeof text - 1) >= 0);
+			close(fd);
+		}
+		if (atol(text) >= ht_steps)
+			return 1;
+		if (ht_stop())
+			return 0;
+	}
+}
+
+/* done ends the program that called ht_init. */
+static inline int done(void)
+{
+	ht_ok();
+	return 0;
+}
+
+#endif
