@@ -25,6 +25,16 @@ type claim struct {
 	ino    uint32
 }
 
+func (p *Plugin) claimUNIX(f plugin.OpenFile, fd int, k kind) error {
+	c := claim{plugin: p, file: f, fd: fd, ino: uint32(f.Stat.Ino)}
+	s, err := c.save(k.kind)
+	if err != nil {
+		return err
+	}
+	p.state.add(f.ID, s)
+	return nil
+}
+
 // save returns the reason alone as an error.
 func (c claim) save(typ int) (socket, error) {
 	d, err := diagnose(c.ino)

@@ -16,15 +16,11 @@ import (
 // ReopenFile makes a socket, and with it those that can only be made
 // together: the other end of a pair, or all connections of a listener.
 func (p *Plugin) ReopenFile(_ context.Context, f plugin.OpenFile) (int, error) {
-	s, ok := p.state.Sockets[f.ID]
-	if !ok {
-		return -1, fmt.Errorf("open file %d (%s): not in the image", f.ID, f.Link)
-	}
 	if p.made == nil {
 		p.made = make(map[int]int)
 	}
 	if _, done := p.made[f.ID]; !done {
-		if err := p.make(f.ID, s); err != nil {
+		if err := p.reopen(f.ID); err != nil {
 			return -1, fmt.Errorf("open file %d (%s): %w", f.ID, f.Link, err)
 		}
 	}
@@ -72,7 +68,7 @@ func (p *Plugin) make(id int, s socket) error {
 // finishPair brings the connected sockets a and b to the state of the socket
 // id and its peer, and adds them to p.made.
 func (p *Plugin) finishPair(id, a, b int) error {
-	s := p.state.Sockets[id]
+	s := p.state.UNIX[id]
 	p.made[id] = a
 	if s.PeerClosed {
 		return errors.Join(s.finishAlone(a, b), os.NewSyscallError("close", unix.Close(b)))
@@ -83,7 +79,7 @@ func (p *Plugin) finishPair(id, a, b int) error {
 		return fmt.Errorf("its peer (inode %d) is not in the image", s.Peer)
 	}
 	p.made[peerID] = b
-	ends := [2]end{{s, a}, {p.state.Sockets[peerID], b}}
+	ends := [2]end{{s, a}, {p.state.UNIX[peerID], b}}
 	for i, to := range ends {
 		if err := ends[1-i].send(to.Queue); err != nil {
 			return err
@@ -176,7 +172,7 @@ func (p *Plugin) makeNamed(typ int, name []byte) error {
 			return err
 		}
 	}
-	s := p.state.Sockets[id]
+	s := p.state.UNIX[id]
 	if err := s.Options.apply(fd); err != nil {
 		return err
 	}
@@ -191,7 +187,7 @@ func (p *Plugin) makeNamed(typ int, name []byte) error {
 // was one.
 func (p *Plugin) listener(typ int, name []byte) (id int, l listener) {
 	for _, id := range p.ids() {
-		s := p.state.Sockets[id]
+		s := p.state.UNIX[id]
 		if s.Listen != nil && s.Type == typ && string(s.Name) == string(name) {
 			return id, *s.Listen
 		}
@@ -202,7 +198,7 @@ func (p *Plugin) listener(typ int, name []byte) (id int, l listener) {
 }
 
 // ids ascend, so that every restart of an image does the same.
-func (p *Plugin) ids() []int { return slices.Sorted(maps.Keys(p.state.Sockets)) }
+func (p *Plugin) ids() []int { return slices.Sorted(maps.Keys(p.state.UNIX)) }
 
 // makeConnections connects and accepts every connection to name.
 func (p *Plugin) makeConnections(listener, typ int, name []byte) error {
@@ -212,7 +208,7 @@ func (p *Plugin) makeConnections(listener, typ int, name []byte) error {
 		return os.NewSyscallError("listen", err)
 	}
 	for _, id := range p.ids() {
-		s := p.state.Sockets[id]
+		s := p.state.UNIX[id]
 		if _, done := p.made[id]; done || s.Type != typ || s.Listen != nil {
 			continue
 		}

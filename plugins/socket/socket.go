@@ -2,6 +2,7 @@ package socket
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -60,6 +61,14 @@ func (p *Plugin) Handle(_ context.Context, ev plugin.Event) error {
 	return nil
 }
 
+// keep hands fd to ReopenFile.
+func (p *Plugin) keep(id, fd int) {
+	if p.made == nil {
+		p.made = make(map[int]int)
+	}
+	p.made[id] = fd
+}
+
 // forget drops what is of one checkpoint only.
 func (p *Plugin) forget() { p.hosts, p.inTree, p.claimed = nil, nil, nil }
 
@@ -84,20 +93,40 @@ func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
 	if err != nil {
 		return plugin.Refuse(f, "%v", err)
 	}
-	if k.family != unix.AF_UNIX {
-		return plugin.Refuse(f, "%s socket: not kept yet", k)
-	}
 	if f.Flags&unix.O_ASYNC != 0 {
 		return plugin.Refuse(f, "%s socket with O_ASYNC: not kept yet", k)
 	}
-	c := claim{plugin: p, file: f, fd: fd, ino: uint32(f.Stat.Ino)}
-	s, err := c.save(k.kind)
-	if err != nil {
+	if err := p.claimKind(f, fd, k); err != nil {
 		return plugin.Refuse(f, "%s socket: %v", k, err)
 	}
-	p.state.add(f.ID, s)
 	p.claimed[f.ID] = f
 	return nil
+}
+
+var errNotKept = errors.New("not kept yet")
+
+// claimKind saves the socket f, of which fd is a duplicate. It returns the
+// reason alone as an error.
+func (p *Plugin) claimKind(f plugin.OpenFile, fd int, k kind) error {
+	switch {
+	case k.family == unix.AF_UNIX:
+		return p.claimUNIX(f, fd, k)
+	case k.family == unix.AF_NETLINK:
+		return p.claimNetlink(f, fd, k)
+	}
+	return errNotKept
+}
+
+// reopen makes the socket of the open file id and what can only be made with
+// it, and adds them to p.made.
+func (p *Plugin) reopen(id int) error {
+	if s, ok := p.state.UNIX[id]; ok {
+		return p.make(id, s)
+	}
+	if s, ok := p.state.Netlink[id]; ok {
+		return p.makeNetlink(id, s)
+	}
+	return errors.New("not in the image")
 }
 
 // kind is what socket(2) was called with.

@@ -32,31 +32,31 @@ func TestContract(t *testing.T) {
 			}
 		},
 		Invalid: map[string]string{
-			"type":               `{"sockets":{"1":{"type":3,"ino":1,"options":{"values":{}}}}}`,
-			"peer missing":       `{"sockets":{"1":{"type":1,"ino":1,"peer":2,"options":{"values":{}}}}}`,
-			"peer of itself":     `{"sockets":{"1":{"type":1,"ino":1,"peer":1,"options":{"values":{}}}}}`,
-			"peer not mutual":    `{"sockets":{"1":{"type":1,"ino":1,"peer":2,"options":{"values":{}}},"2":{"type":1,"ino":2,"options":{"values":{}}}}}`,
-			"peer of a type":     `{"sockets":{"1":{"type":1,"ino":1,"peer":2,"options":{"values":{}}},"2":{"type":2,"ino":2,"peer":1,"options":{"values":{}}}}}`,
-			"peer of a name":     `{"sockets":{"1":{"type":1,"ino":1,"peer":2,"peer_name":"L2E=","options":{"values":{}}},"2":{"type":1,"ino":2,"peer":1,"options":{"values":{}}}}}`,
-			"peer and closed":    `{"sockets":{"1":{"type":1,"ino":1,"peer":2,"peer_closed":true,"options":{"values":{}}},"2":{"type":1,"ino":2,"peer":1,"options":{"values":{}}}}}`,
-			"inode twice":        `{"sockets":{"1":{"type":1,"ino":1,"options":{"values":{}}},"2":{"type":1,"ino":1,"options":{"values":{}}}}}`,
-			"reset":              `{"sockets":{"1":{"type":1,"ino":1,"reset":true,"options":{"values":{}}}}}`,
-			"shutdown":           `{"sockets":{"1":{"type":1,"ino":1,"shutdown":4,"options":{"values":{}}}}}`,
-			"queue":              `{"sockets":{"1":{"type":1,"ino":1,"queue":["YQ=="],"options":{"values":{}}}}}`,
-			"queue of a stream":  `{"sockets":{"1":{"type":1,"ino":1,"peer_closed":true,"queue":["YQ==","YQ=="],"options":{"values":{}}}}}`,
-			"empty message":      `{"sockets":{"1":{"type":2,"ino":1,"peer_closed":true,"queue":[""],"options":{"values":{}}}}}`,
-			"relative name":      `{"sockets":{"1":{"type":1,"ino":1,"name":"YQ==","listen":{"backlog":1},"options":{"values":{}}}}}`,
-			"listener unnamed":   `{"sockets":{"1":{"type":1,"ino":1,"listen":{"backlog":1},"options":{"values":{}}}}}`,
-			"listener backlog":   `{"sockets":{"1":{"type":1,"ino":1,"name":"L2E=","listen":{"backlog":-1},"options":{"values":{}}}}}`,
-			"listener mode":      `{"sockets":{"1":{"type":1,"ino":1,"name":"L2E=","listen":{"backlog":1,"mode":2048},"options":{"values":{}}}}}`,
-			"listener connected": `{"sockets":{"1":{"type":1,"ino":1,"peer_closed":true,"name":"L2E=","listen":{"backlog":1},"options":{"values":{}}}}}`,
-			"name alone":         `{"sockets":{"1":{"type":1,"ino":1,"name":"L2E=","options":{"values":{}}}}}`,
-			"peer name alone":    `{"sockets":{"1":{"type":1,"ino":1,"peer_name":"L2E=","options":{"values":{}}}}}`,
-			"both named":         `{"sockets":{"1":{"type":1,"ino":1,"peer_closed":true,"name":"L2E=","peer_name":"L2E=","options":{"values":{}}}}}`,
-			"named datagrams":    `{"sockets":{"1":{"type":2,"ino":1,"peer_closed":true,"name":"L2E=","options":{"values":{}}}}}`,
-			"option":             `{"sockets":{"1":{"type":1,"ino":1,"options":{"values":{"13":1}}}}}`,
-			"buffer":             `{"sockets":{"1":{"type":1,"ino":1,"options":{"values":{},"send_buffer":-1}}}}`,
-			"timeout":            `{"sockets":{"1":{"type":1,"ino":1,"options":{"values":{},"send_timeout_ns":-1}}}}`,
+			"type":               `{"unix":{"1":{"type":3,"ino":1,"options":{"values":{}}}}}`,
+			"peer missing":       `{"unix":{"1":{"type":1,"ino":1,"peer":2,"options":{"values":{}}}}}`,
+			"peer of itself":     `{"unix":{"1":{"type":1,"ino":1,"peer":1,"options":{"values":{}}}}}`,
+			"peer not mutual":    `{"unix":{"1":{"type":1,"ino":1,"peer":2,"options":{"values":{}}},"2":{"type":1,"ino":2,"options":{"values":{}}}}}`,
+			"peer of a type":     `{"unix":{"1":{"type":1,"ino":1,"peer":2,"options":{"values":{}}},"2":{"type":2,"ino":2,"peer":1,"options":{"values":{}}}}}`,
+			"peer of a name":     `{"unix":{"1":{"type":1,"ino":1,"peer":2,"peer_name":"L2E=","options":{"values":{}}},"2":{"type":1,"ino":2,"peer":1,"options":{"values":{}}}}}`,
+			"peer and closed":    `{"unix":{"1":{"type":1,"ino":1,"peer":2,"peer_closed":true,"options":{"values":{}}},"2":{"type":1,"ino":2,"peer":1,"options":{"values":{}}}}}`,
+			"inode twice":        `{"unix":{"1":{"type":1,"ino":1,"options":{"values":{}}},"2":{"type":1,"ino":1,"options":{"values":{}}}}}`,
+			"reset":              `{"unix":{"1":{"type":1,"ino":1,"reset":true,"options":{"values":{}}}}}`,
+			"shutdown":           `{"unix":{"1":{"type":1,"ino":1,"shutdown":4,"options":{"values":{}}}}}`,
+			"queue":              `{"unix":{"1":{"type":1,"ino":1,"queue":["YQ=="],"options":{"values":{}}}}}`,
+			"queue of a stream":  `{"unix":{"1":{"type":1,"ino":1,"peer_closed":true,"queue":["YQ==","YQ=="],"options":{"values":{}}}}}`,
+			"empty message":      `{"unix":{"1":{"type":2,"ino":1,"peer_closed":true,"queue":[""],"options":{"values":{}}}}}`,
+			"relative name":      `{"unix":{"1":{"type":1,"ino":1,"name":"YQ==","listen":{"backlog":1},"options":{"values":{}}}}}`,
+			"listener unnamed":   `{"unix":{"1":{"type":1,"ino":1,"listen":{"backlog":1},"options":{"values":{}}}}}`,
+			"listener backlog":   `{"unix":{"1":{"type":1,"ino":1,"name":"L2E=","listen":{"backlog":-1},"options":{"values":{}}}}}`,
+			"listener mode":      `{"unix":{"1":{"type":1,"ino":1,"name":"L2E=","listen":{"backlog":1,"mode":2048},"options":{"values":{}}}}}`,
+			"listener connected": `{"unix":{"1":{"type":1,"ino":1,"peer_closed":true,"name":"L2E=","listen":{"backlog":1},"options":{"values":{}}}}}`,
+			"name alone":         `{"unix":{"1":{"type":1,"ino":1,"name":"L2E=","options":{"values":{}}}}}`,
+			"peer name alone":    `{"unix":{"1":{"type":1,"ino":1,"peer_name":"L2E=","options":{"values":{}}}}}`,
+			"both named":         `{"unix":{"1":{"type":1,"ino":1,"peer_closed":true,"name":"L2E=","peer_name":"L2E=","options":{"values":{}}}}}`,
+			"named datagrams":    `{"unix":{"1":{"type":2,"ino":1,"peer_closed":true,"name":"L2E=","options":{"values":{}}}}}`,
+			"option":             `{"unix":{"1":{"type":1,"ino":1,"options":{"values":{"13":1}}}}}`,
+			"buffer":             `{"unix":{"1":{"type":1,"ino":1,"options":{"values":{},"send_buffer":-1}}}}`,
+			"timeout":            `{"unix":{"1":{"type":1,"ino":1,"options":{"values":{},"send_timeout_ns":-1}}}}`,
 		},
 	})
 }
@@ -244,7 +244,7 @@ func TestNothingChanges(t *testing.T) {
 				if err := p.ClaimFile(t.Context(), plugintest.OpenFile(t, 1, pair[1])); err != nil {
 					t.Fatal(err)
 				}
-				if got := len(bytes.Join(p.state.Sockets[1].Queue, nil)); got != 6 {
+				if got := len(bytes.Join(p.state.UNIX[1].Queue, nil)); got != 6 {
 					t.Errorf("saw %d bytes, want 6", got)
 				}
 			}
@@ -266,8 +266,6 @@ func TestRefusals(t *testing.T) {
 			"IPv4 stream (protocol 6) socket: not kept yet"},
 		{"UDP", func(t *testing.T) int { return newSocket(t, unix.AF_INET6, unix.SOCK_DGRAM, 0) },
 			"IPv6 datagram (protocol 17) socket: not kept yet"},
-		{"netlink", func(t *testing.T) int { return newSocket(t, unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE) },
-			"netlink raw (protocol 0) socket: not kept yet"},
 		{"peer outside", peerOutside, "is outside the computation"},
 		{"descriptors in flight", descriptorsInFlight, "file descriptors are in flight (SCM_RIGHTS)"},
 		{"out-of-band data", func(t *testing.T) int {

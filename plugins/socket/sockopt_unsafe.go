@@ -39,3 +39,22 @@ func hasFilter(fd int) (bool, error) {
 	}
 	return false, os.NewSyscallError("getsockopt SO_GET_FILTER", errno)
 }
+
+// netlinkGroups lists the groups that a netlink socket is a member of:
+// NETLINK_LIST_MEMBERSHIPS of netlink(7), which takes a buffer in bytes and
+// says how long it should be.
+func netlinkGroups(fd int) (groups []int, err error) {
+	bits := make([]uint32, maxNetlinkGroup/32)
+	size := uint32(len(bits) * 4)
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_NETLINK, unix.NETLINK_LIST_MEMBERSHIPS,
+		uintptr(unsafe.Pointer(&bits[0])), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return nil, os.NewSyscallError("getsockopt NETLINK_LIST_MEMBERSHIPS", errno)
+	}
+	for i := range min(int(size)*8, maxNetlinkGroup) {
+		if bits[i/32]&(1<<(i%32)) != 0 {
+			groups = append(groups, i+1)
+		}
+	}
+	return groups, nil
+}

@@ -20,7 +20,8 @@ const stateFormat = 1
 
 // state is what the image holds, by plugin.OpenFile's ID.
 type state struct {
-	Sockets map[int]socket `json:"sockets,omitempty"`
+	UNIX    map[int]socket        `json:"unix,omitempty"`
+	Netlink map[int]netlinkSocket `json:"netlink,omitempty"`
 }
 
 // socket is one UNIX socket. It listens (Listen), or is connected (Peer or
@@ -72,15 +73,15 @@ type options struct {
 func (s socket) connected() bool { return s.Peer != 0 || s.PeerClosed }
 
 func (s *state) add(id int, sock socket) {
-	if s.Sockets == nil {
-		s.Sockets = make(map[int]socket)
+	if s.UNIX == nil {
+		s.UNIX = make(map[int]socket)
 	}
-	s.Sockets[id] = sock
+	s.UNIX[id] = sock
 }
 
 // byInode returns the ID of the socket that had the inode.
 func (s *state) byInode(ino uint32) (id int, ok bool) {
-	for id, sock := range s.Sockets {
+	for id, sock := range s.UNIX {
 		if sock.Ino == ino {
 			return id, true
 		}
@@ -91,11 +92,11 @@ func (s *state) byInode(ino uint32) (id int, ok bool) {
 // incomplete returns the first socket found whose peer is not in the state,
 // or is not connected to it.
 func (s *state) incomplete() (id int, found bool) {
-	inodes := make(map[uint32]socket, len(s.Sockets))
-	for _, sock := range s.Sockets {
+	inodes := make(map[uint32]socket, len(s.UNIX))
+	for _, sock := range s.UNIX {
 		inodes[sock.Ino] = sock
 	}
-	for id, sock := range s.Sockets {
+	for id, sock := range s.UNIX {
 		if sock.Peer == 0 {
 			continue
 		}
@@ -110,7 +111,7 @@ func (s *state) incomplete() (id int, found bool) {
 // Save writes the state. It fails where one end of a pair was not claimed.
 func (p *Plugin) Save(_ context.Context, w io.Writer) error {
 	if id, found := p.state.incomplete(); found {
-		return plugin.Refuse(p.claimed[id], "its peer (inode %d) is not kept, or not connected to it", p.state.Sockets[id].Peer)
+		return plugin.Refuse(p.claimed[id], "its peer (inode %d) is not kept, or not connected to it", p.state.UNIX[id].Peer)
 	}
 	return json.NewEncoder(w).Encode(p.state)
 }
@@ -124,8 +125,8 @@ func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
 	if err := strictjson.Decode(r, &s); err != nil {
 		return fmt.Errorf("socket: state: %w", err)
 	}
-	inodes := make(map[uint32]bool, len(s.Sockets))
-	for id, sock := range s.Sockets {
+	inodes := make(map[uint32]bool, len(s.UNIX))
+	for id, sock := range s.UNIX {
 		if err := sock.validate(); err != nil {
 			return fmt.Errorf("socket: state of open file %d: %w", id, err)
 		}
@@ -135,7 +136,12 @@ func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
 		inodes[sock.Ino] = true
 	}
 	if id, found := s.incomplete(); found {
-		return fmt.Errorf("socket: state of open file %d: its peer (inode %d) is missing, or not connected to it", id, s.Sockets[id].Peer)
+		return fmt.Errorf("socket: state of open file %d: its peer (inode %d) is missing, or not connected to it", id, s.UNIX[id].Peer)
+	}
+	for id, sock := range s.Netlink {
+		if err := sock.validate(); err != nil {
+			return fmt.Errorf("socket: state of open file %d: %w", id, err)
+		}
 	}
 	p.state = s
 	return nil

@@ -1,0 +1,50 @@
+package socket
+
+import (
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestNetlink(t *testing.T) {
+	const group = unix.RTNLGRP_LINK
+	fd := newSocket(t, unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		t.Fatal(err)
+	}
+	for opt, v := range map[int]int{unix.NETLINK_ADD_MEMBERSHIP: group, unix.NETLINK_EXT_ACK: 1} {
+		if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, opt, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	port := func(fd int) uint32 {
+		own, err := unix.Getsockname(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return own.(*unix.SockaddrNetlink).Pid
+	}
+	before := port(fd)
+	fds := killed(t, fd, newSocket(t, unix.AF_NETLINK, unix.SOCK_DGRAM, unix.NETLINK_KOBJECT_UEVENT)).mustRestart(t)
+	if got := port(fds[0]); got != before {
+		t.Errorf("port id %d, want %d", got, before)
+	}
+	if groups, err := netlinkGroups(fds[0]); err != nil || !slices.Equal(groups, []int{group}) {
+		t.Errorf("groups %v, %v", groups, err)
+	}
+	if v, err := unix.GetsockoptInt(fds[0], unix.SOL_NETLINK, unix.NETLINK_EXT_ACK); err != nil || v != 1 {
+		t.Errorf("NETLINK_EXT_ACK is %d, %v", v, err)
+	}
+	if k, err := kindOf(fds[1]); err != nil || k != (kind{unix.AF_NETLINK, unix.SOCK_DGRAM, unix.NETLINK_KOBJECT_UEVENT}) {
+		t.Errorf("%v, %v", k, err)
+	}
+}
+
+func TestNetlinkQueued(t *testing.T) {
+	fd := newSocket(t, unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG)
+	if err := unix.Sendto(fd, diagRequest(0), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		t.Fatal(err)
+	}
+	refused(t, newPlugin(t), fd, "messages that were not read are queued")
+}
