@@ -14,7 +14,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -313,16 +312,38 @@ func TestGenerations(t *testing.T) {
 	}
 }
 
-// atRest waits until the program, which has answered, reads its next order: its
-// registers stand still then.
+// atRest waits until the program, which has answered, reads its next order, and
+// all its threads sleep: their registers stand still then.
 func (x *subject) atRest() {
 	x.tb.Helper()
-	for begin := time.Now(); time.Since(begin) < patience; {
-		if nr, in := x.look().Processes[0].Threads[0].Regs.SyscallNr(); in && nr == unix.SYS_READ {
-			return
+	eventually(x.tb, "the program comes to rest", func() bool {
+		if !x.sleeps() {
+			return false
 		}
+		nr, in := x.look().Processes[0].Threads[0].Regs.SyscallNr()
+		return in && nr == unix.SYS_READ
+	})
+}
+
+// sleeps says whether no thread of the tree runs.
+func (x *subject) sleeps() bool {
+	tree := []int{x.pid}
+	for i := 0; i < len(tree); i++ {
+		tids, err := procfs.Tasks(tree[i])
+		for _, tid := range tids {
+			s, serr := procfs.ReadTaskStatus(tree[i], tid)
+			err = errors.Join(err, serr)
+			if !strings.ContainsRune("STZ", rune(s.State)) {
+				return false
+			}
+		}
+		below, berr := procfs.Children(tree[i])
+		if errors.Join(err, berr) != nil {
+			return false
+		}
+		tree = append(tree, below...)
 	}
-	x.tb.Fatal("the program does not come to rest")
+	return true
 }
 
 func generations(t *testing.T, args []string, fresh bool, check, end []string) {

@@ -184,7 +184,7 @@ func (x *target) line() string {
 	}
 	l, err := x.lines.ReadString('\n')
 	if err != nil {
-		x.tb.Fatalf("the program %d says no more: %q, %v", x.pid, l, err)
+		stuck(x.tb, "the program %d says no more: %q, %v", x.pid, l, err)
 	}
 	return strings.TrimSuffix(l, "\n")
 }
@@ -312,7 +312,7 @@ func eventually(tb testing.TB, what string, cond func() bool) {
 	tb.Helper()
 	for begin := time.Now(); !cond(); time.Sleep(time.Millisecond) {
 		if time.Since(begin) > patience {
-			tb.Fatalf("not in %v: %s", patience, what)
+			stuck(tb, "not in %v: %s", patience, what)
 		}
 	}
 }

@@ -45,14 +45,15 @@ static void compare(const char *who, struct ids was, int root)
 			is.tid, is.ppid, is.pgid, is.sid, was.pid, was.tid, was.ppid, was.pgid, was.sid);
 }
 
-// member answers every question, for ever.
+// member answers every question that is asked once it has joined, for ever. It counts the
+// rounds itself: the next question may stand on the board before it has looked again.
 static void *member(void *arg)
 {
 	const char *who = arg;
 	struct ids was = own();
 	prctl(PR_SET_NAME, who);
-	futex_add(&board->members);
-	for (int round = 0;; round = board->round) {
+	int round = __atomic_load_n(&board->round, __ATOMIC_SEQ_CST);
+	for (futex_add(&board->members);; round++) {
 		futex_wait(&board->round, round);
 		compare(who, was, !strcmp(who, "main-thread"));
 		futex_add(&board->answers);
