@@ -63,12 +63,6 @@ static void make(const char *file)
 	fill(readonly, 4, 2 * page);
 	CHECK(mprotect(readonly, 2 * page, PROT_READ) == 0);
 
-	unsigned char *room = map(1024 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	CHECK(munmap(room, 1024 * page) == 0);
-	grows = mmap(room + 1000 * page, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_FIXED_NOREPLACE, -1, 0);
-	CHECK(grows == room + 1000 * page);
-	fill(grows, 5, 2 * page);
-
 	int fd = open(file, O_RDWR | O_CREAT | O_TRUNC, 0644);
 	CHECK(fd >= 0);
 	unsigned char b[8 * page];
@@ -103,6 +97,18 @@ static void make(const char *file)
 	hole = alone(3 * page);
 	fill(hole, 9, 3 * page);
 	CHECK(munmap(hole + page, page) == 0);
+}
+
+// make_stack maps what grows. It is the last to be mapped: the kernel may place another
+// mapping as near below as the gap that it keeps below stacks (stack_guard_gap, mmap(2)),
+// and then lets it grow no more.
+static void make_stack(void)
+{
+	unsigned char *room = map(1024 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	CHECK(munmap(room, 1024 * page) == 0);
+	grows = mmap(room + 1000 * page, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_GROWSDOWN | MAP_FIXED_NOREPLACE, -1, 0);
+	CHECK(grows == room + 1000 * page);
+	fill(grows, 5, 2 * page);
 }
 
 // sharer is the child: it adds 1 to each byte that it is told to.
@@ -170,6 +176,7 @@ int main(int argc, char **argv)
 	make(argv[1]);
 	pair = map(4 * page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	fill(pair + page, 10, page);
+	make_stack();
 	CHECK(pipe(to_child) == 0 && pipe(from_child) == 0);
 	child = fork();
 	CHECK(child >= 0);
