@@ -47,7 +47,8 @@ type agent struct {
 	// until the tree runs.
 	sequence sync.Mutex
 	held     *heldTree
-	released chan struct{} // holds a value after a tree was let go
+	result   coord.AgentResult // of the checkpoint whose Finish is to come
+	released chan struct{}     // holds a value after a tree was let go
 
 	mu   sync.Mutex // of tree.ended
 	tree treeRoots

@@ -45,6 +45,8 @@ type RestartOptions struct {
 	Options
 	Generation string // the folder of a committed generation
 	Namespaces string // "auto", "always" or "never"
+	// Ignore names plugins whose state in the image is left out.
+	Ignore []string
 
 	// Progress tells how far a phase is, in bytes: "verify", then "fill". It
 	// may be nil, and is called from several goroutines.

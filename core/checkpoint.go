@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/hiatus-project/hiatus/core/coord"
@@ -61,7 +62,8 @@ func (a *agent) Checkpoint(ctx context.Context, order coord.Order) (coord.AgentR
 		a.log.Warn().Err(err).Uint64("generation", order.Generation).Msg("checkpoint given up")
 		return coord.AgentResult{}, err
 	}
-	return c.finishImage(ctx)
+	a.result, err = c.finishImage(ctx)
+	return a.result, err
 }
 
 // run is the sequence from the order to the resumed program.
@@ -259,6 +261,7 @@ func (c *checkpoint) timed(phase string, begun time.Time) {
 // if the generation was not committed.
 func (a *agent) Finish(_ context.Context, order coord.Order, committed bool, reason string) error {
 	defer a.sequence.Unlock()
+	defer a.tellOutcome(order, committed, reason)
 	held := a.held
 	a.held = nil
 	switch {
@@ -274,6 +277,19 @@ func (a *agent) Finish(_ context.Context, order coord.Order, committed bool, rea
 		return held.c.tree.Kill()
 	}
 	return held.c.resume()
+}
+
+// tellOutcome tells the plugins how the checkpoint ended.
+func (a *agent) tellOutcome(order coord.Order, committed bool, reason string) {
+	r := a.result
+	a.result = coord.AgentResult{}
+	err := a.plugins.Dispatch(context.Background(), plugin.Event{Kind: plugin.Outcome, Generation: order.Generation,
+		Outcome: &plugin.Figures{Committed: committed, Reason: reason,
+			Dir:   filepath.Join(a.opts.Dir, a.server.Name(), fmt.Sprintf("%05d", order.Generation)),
+			Bytes: r.Bytes, RawBytes: r.RawBytes, Pause: r.Pause, Total: r.Total, Processes: r.Processes, Threads: r.Threads}})
+	if err != nil {
+		a.log.Warn().Err(err).Uint64("generation", order.Generation).Msg("after the checkpoint")
+	}
 }
 
 // Check implements coord.Handler: a checkpoint that stops before anything is

@@ -127,7 +127,7 @@ func checkDefinitions(defs []plugin.Definition) error {
 }
 
 // Dispatch tells the plugins of ev, those that list its kind, in the order
-// of its kind. The first error ends it, but at Resume and Exit, where every
+// of its kind. The first error ends it, but at Resume, Exit and Outcome, where every
 // plugin is called and the errors are joined: what one plugin cannot undo must
 // not keep the others from undoing theirs.
 func (s *pluginSet) Dispatch(ctx context.Context, ev plugin.Event) error {
@@ -146,7 +146,7 @@ func (s *pluginSet) Dispatch(ctx context.Context, ev plugin.Event) error {
 			s.asked = append(s.asked, m)
 		}
 		if err := s.handle(ctx, m, ev); err != nil {
-			if ev.Kind != plugin.Exit {
+			if ev.Kind != plugin.Exit && ev.Kind != plugin.Outcome {
 				return err
 			}
 			errs = append(errs, err)

@@ -14,7 +14,8 @@ type pluginSection struct {
 	Payload []byte
 }
 
-// Save returns the state of each plugin that has some, in order.
+// Save returns the state of each plugin that has some, in order. One that
+// writes nothing has none: the image does not need it.
 func (s *pluginSet) Save(ctx context.Context) ([]pluginSection, error) {
 	var sections []pluginSection
 	for _, m := range s.members {
@@ -25,6 +26,9 @@ func (s *pluginSet) Save(ctx context.Context) ([]pluginSection, error) {
 		err := s.call(ctx, m, phaseSave, subject{}, func(ctx context.Context) error { return m.stater.Save(ctx, &state) })
 		if err != nil {
 			return nil, err
+		}
+		if state.Len() == 0 {
+			continue
 		}
 		sections = append(sections, pluginSection{m.def.Name, m.def.State, state.Bytes()})
 	}
@@ -66,7 +70,7 @@ func (s *pluginSet) accepts(sec pluginSection) error {
 	m, err := s.find(sec.Name)
 	switch {
 	case err != nil:
-		return fmt.Errorf("the image needs a plugin: %w", err)
+		return fmt.Errorf("the image has state of a plugin: %w; give it by --with-plugin, or leave its state out by --ignore-plugin %s", err, sec.Name)
 	case m.stater == nil:
 		return fmt.Errorf("the image has state of plugin %s, which keeps none", sec.Name)
 	case sec.Version < m.def.Oldest || sec.Version > m.def.State:

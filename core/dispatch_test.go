@@ -20,7 +20,7 @@ import (
 )
 
 var allKinds = []plugin.Kind{
-	plugin.PreSuspend, plugin.PreCheckpoint, plugin.Resume, plugin.Restart, plugin.Running, plugin.Launch, plugin.Exit,
+	plugin.PreSuspend, plugin.PreCheckpoint, plugin.Resume, plugin.Restart, plugin.Running, plugin.Launch, plugin.Exit, plugin.Outcome,
 }
 
 // tape is what the plugins of a test were asked, as "name:phase".

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -122,10 +123,26 @@ func (r *restart) loadPlugins(ctx context.Context) error {
 		if !ok {
 			continue
 		}
+		if slices.Contains(r.o.Ignore, name) {
+			r.a.log.Warn().Str("ignored", name).Msg("the plugin's state in the image is left out")
+			continue
+		}
 		payload, version, _ := r.image.Section(s.Name)
 		sections = append(sections, pluginSection{Name: name, Version: version, Payload: payload})
 	}
-	return r.a.plugins.Load(ctx, sections)
+	return errors.Join(r.checkOwners(), r.a.plugins.Load(ctx, sections))
+}
+
+// checkOwners refuses to ignore a plugin without which descriptors would be
+// missing.
+func (r *restart) checkOwners() error {
+	var errs []error
+	for _, f := range r.state.Files {
+		if slices.Contains(r.o.Ignore, f.Owner) {
+			errs = append(errs, fmt.Errorf("plugin %s cannot be ignored: it keeps pid %d fd %d (%s)", f.Owner, f.Refs[0].PID, f.Refs[0].FD, f.Link))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // rebuild makes the tree: in the current namespaces if that is possible and

@@ -11,7 +11,7 @@
 //
 // Plugins stand in one explicit list. [PreSuspend] and [PreCheckpoint], and
 // within a checkpoint all claims and saves, run in the list's order; [Resume],
-// [Restart], [Running] and [Exit] run in reverse.
+// [Restart], [Running], [Exit] and [Outcome] run in reverse.
 //
 // # A checkpoint, as a plugin sees it
 //
@@ -22,6 +22,7 @@
 //	SaveProcess for each process
 //	Save                            pure: no system calls
 //	Handle(Resume)                  the state is saved, or the checkpoint was given up
+//	Handle(Outcome)                 it is committed or not; threads run
 //
 // # A restart
 //

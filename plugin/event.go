@@ -1,6 +1,9 @@
 package plugin
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // Kind tells what is happening. The numbers stand in images and in the WASM
 // ABI: they are append-only.
@@ -14,9 +17,10 @@ const (
 	Running                       // after a restart: threads are about to run
 	Launch                        // a tree begins
 	Exit                          // a tree has ended
+	Outcome                       // the checkpoint is committed, or given up for good; threads run
 )
 
-var kindNames = [...]string{"", "presuspend", "precheckpoint", "resume", "restart", "running", "launch", "exit"}
+var kindNames = [...]string{"", "presuspend", "precheckpoint", "resume", "restart", "running", "launch", "exit", "outcome"}
 
 // String returns the name used in logs and in configuration.
 func (k Kind) String() string {
@@ -28,12 +32,26 @@ func (k Kind) String() string {
 
 // Reversed says whether plugins hear of k in the reverse of the list's order.
 func (k Kind) Reversed() bool {
-	return k == Resume || k == Restart || k == Running || k == Exit
+	return k == Resume || k == Restart || k == Running || k == Exit || k == Outcome
 }
 
 // Event is what a plugin's Handle receives.
 type Event struct {
 	Kind       Kind
 	Generation uint64    // of the checkpoint, or of the image restarted; 0 at Launch
-	Procs      []Process // all processes of this agent, parents first; empty at Launch and Exit
+	Procs      []Process // all processes of this agent, parents first; empty at PreSuspend, Launch, Exit and Outcome
+	Outcome    *Figures  // at Outcome only
+}
+
+// Figures tells how a checkpoint ended, for this agent.
+type Figures struct {
+	Committed bool
+	Reason    string // why it was given up
+	Dir       string // folder of the generation
+	Bytes     int64  // written
+	RawBytes  int64  // before compression
+	Pause     time.Duration
+	Total     time.Duration
+	Processes int
+	Threads   int
 }

@@ -39,6 +39,9 @@ type Plugin interface {
 
 // Stater is a plugin with state in the image. Both methods are pure: no
 // system calls. The state is an explicit, versioned structure in JSON.
+//
+// A plugin that writes nothing leaves nothing in the image, which can then be
+// restarted without it.
 type Stater interface {
 	Save(ctx context.Context, w io.Writer) error
 	// Load validates all it reads: the image may be damaged or hostile.

@@ -22,8 +22,9 @@ func TestKinds(t *testing.T) {
 		{Running, 5, "running", true},
 		{Launch, 6, "launch", false},
 		{Exit, 7, "exit", true},
+		{Outcome, 8, "outcome", true},
 		{0, 0, "kind(0)", false},
-		{Exit + 1, 8, "kind(8)", false},
+		{Outcome + 1, 9, "kind(9)", false},
 	} {
 		if uint32(tt.kind) != tt.number || tt.kind.String() != tt.name || tt.kind.Reversed() != tt.reversed {
 			t.Errorf("%s: number %d, name %q, reversed %t; want %+v", tt.name, tt.kind, tt.kind, tt.kind.Reversed(), tt)

@@ -21,6 +21,7 @@ setpriv util-linux
 sqlite3 sqlite3
 tar tar
 tmux tmux
+wat2wasm wabt
 vim vim
 "
 

@@ -49,6 +49,8 @@ type config struct {
 	values  *viper.Viper
 	origin  map[string]string // of a setting: the file that gave it
 	plugins map[string]*pluginSection
+
+	extensions []extensionSpec // a later file's over those before
 }
 
 // pluginSection is the configuration of one plugin, merged from the files.
@@ -78,7 +80,7 @@ func loadConfig(plugins []plugin.Definition) (*config, error) {
 		if err != nil {
 			return nil, err
 		}
-		parsed, err := parseConfig(data, pluginNames(plugins))
+		parsed, err := parseConfig(data, pluginNames(plugins), filepath.Dir(f.path))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", f.path, err)
 		}
@@ -173,10 +175,14 @@ func checkOwner(path string, opened fs.FileInfo) error {
 type parsedConfig struct {
 	settings map[string]any
 	plugins  map[string]map[string]any
+
+	extensions []extensionSpec
 }
 
 // parseConfig reads YAML. Its errors name line and key.
-func parseConfig(data []byte, plugins []string) (parsedConfig, error) {
+//
+// dir is what paths in it are relative to.
+func parseConfig(data []byte, plugins []string, dir string) (parsedConfig, error) {
 	p := parsedConfig{settings: map[string]any{}, plugins: map[string]map[string]any{}}
 	var doc yaml.Node
 	if err := yaml.Unmarshal(data, &doc); err != nil {
@@ -185,12 +191,16 @@ func parseConfig(data []byte, plugins []string) (parsedConfig, error) {
 	if len(doc.Content) == 0 {
 		return p, nil // nothing but comments
 	}
-	err := eachKey(doc.Content[0], "the file", func(key string, value *yaml.Node) error {
+	err := eachKey(doc.Content[0], "the file", func(key string, value *yaml.Node) (err error) {
 		if key == "plugins" {
 			return parsePlugins(value, plugins, p.plugins)
 		}
+		if key == "extensions" {
+			p.extensions, err = parseExtensions(value, dir)
+			return err
+		}
 		if !slices.Contains(settings(), key) {
-			return fmt.Errorf("unknown key %q; known: %s, plugins", key, strings.Join(settings(), ", "))
+			return fmt.Errorf("unknown key %q; known: %s, plugins, extensions", key, strings.Join(settings(), ", "))
 		}
 		v, err := settingValue(value)
 		if err != nil {
@@ -281,6 +291,13 @@ func (c *config) merge(path string, p parsedConfig) error {
 	}
 	if err := c.values.MergeConfigMap(p.settings); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
+	}
+	for _, s := range p.extensions {
+		if i := slices.IndexFunc(c.extensions, func(o extensionSpec) bool { return o.name == s.name }); i >= 0 {
+			c.extensions[i] = s
+		} else {
+			c.extensions = append(c.extensions, s)
+		}
 	}
 	for name, values := range p.plugins {
 		s := c.plugins[name]

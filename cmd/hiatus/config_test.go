@@ -35,7 +35,7 @@ func TestParseConfig(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			_, err := parseConfig([]byte(tt.yaml), []string{"file", "socket"})
+			_, err := parseConfig([]byte(tt.yaml), []string{"file", "socket"}, ".")
 			switch {
 			case tt.want == "" && err != nil:
 				t.Errorf("error %v, want none", err)
@@ -76,7 +76,7 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte("disable-plugin: [a, &x b, *x]\n"))
 	f.Add([]byte("<<: {keep: 1}\n? [a]\n: b\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		p, err := parseConfig(data, []string{"file"})
+		p, err := parseConfig(data, []string{"file"}, ".")
 		if err != nil {
 			return
 		}

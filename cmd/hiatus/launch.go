@@ -44,7 +44,7 @@ it is /dev/null. What is not a terminal stays as it is.
 }
 
 func (a *app) launch(ctx context.Context, f *runFlags, ckptdir string, args []string) (err error) {
-	opts, done, err := f.options(a)
+	opts, done, err := f.options(ctx, a)
 	if err != nil {
 		return err
 	}

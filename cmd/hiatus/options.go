@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -63,7 +64,7 @@ func (f *runFlags) register(a *app, cmd *cobra.Command, nameDefault string) {
 	fs.StringVar(&f.name, "name", "", "`NAME` of the computation (default: "+nameDefault+")")
 	fs.DurationVar(&f.interval, "interval", 0, "checkpoint each `DUR` (10m, 1h30m); 0: on request only")
 	fs.IntVar(&f.keep, "keep", 2, "keep the last `N` generations")
-	fs.StringSliceVar(&f.withPlugins, "with-plugin", nil, "use plugin `P`, even where --disable-plugin names it; may be repeated")
+	fs.StringSliceVar(&f.withPlugins, "with-plugin", nil, "use plugin `P`, even where --disable-plugin names it, or the extension P (FILE.wasm[,grant=CAPABILITY+...][,OPTION=VALUE...]); may be repeated")
 	fs.StringSliceVar(&f.disablePlugins, "disable-plugin", nil, "do not use plugin `P`; may be repeated")
 	fs.Var(choice{&f.compress, []string{"none", "zstd"}}, "compress", "compress images")
 	fs.Var(choice{&f.logLevel, logLevels()}, "log-level", "log messages of this level and above")
@@ -76,7 +77,7 @@ func (f *runFlags) register(a *app, cmd *cobra.Command, nameDefault string) {
 
 // options makes the core's options, but for Name, Dir and UniqueName. The
 // caller calls done at the end.
-func (f *runFlags) options(a *app) (opts core.Options, done func() error, err error) {
+func (f *runFlags) options(ctx context.Context, a *app) (opts core.Options, done func() error, err error) {
 	if f.interval < 0 {
 		return opts, nil, usagef("--interval %s: must not be negative", f.interval)
 	}
@@ -86,11 +87,16 @@ func (f *runFlags) options(a *app) (opts core.Options, done func() error, err er
 	if f.json && !f.detach {
 		return opts, nil, usagef("--json wants --detach: in front, the output is the program's")
 	}
-	active, err := selectPlugins(a.engine.Plugins, f.withPlugins, f.disablePlugins)
+	active, specs, err := f.plugins(a)
 	if err != nil {
 		return opts, nil, err
 	}
-	log, done, err := f.logging(a)
+	extensions, err := a.loadExtensions(ctx, specs)
+	if err != nil {
+		return opts, nil, err
+	}
+	active = append(active, extensions...)
+	log, done, err := f.logging(a, active)
 	if err != nil {
 		return opts, nil, err
 	}
@@ -109,12 +115,30 @@ func (f *runFlags) options(a *app) (opts core.Options, done func() error, err er
 	return opts, done, nil
 }
 
-func (f *runFlags) logging(a *app) (func(string) zerolog.Logger, func() error, error) {
+// plugins chooses the built-in plugins and the extensions.
+func (f *runFlags) plugins(a *app) ([]plugin.Definition, []extensionSpec, error) {
+	with, given, err := splitWithPlugin(f.withPlugins)
+	if err != nil {
+		return nil, nil, err
+	}
+	builtin, configured := pluginNames(a.engine.Plugins), a.config.extensions
+	isExtension := func(name string) bool {
+		return slices.ContainsFunc(configured, func(s extensionSpec) bool { return s.name == name && s.path != "" })
+	}
+	specs, err := chooseExtensions(configured, given, builtin, f.disablePlugins)
+	if err != nil {
+		return nil, nil, err
+	}
+	active, err := selectPlugins(a.engine.Plugins, slices.DeleteFunc(with, isExtension), slices.DeleteFunc(slices.Clone(f.disablePlugins), isExtension))
+	return active, specs, err
+}
+
+func (f *runFlags) logging(a *app, active []plugin.Definition) (func(string) zerolog.Logger, func() error, error) {
 	level, err := parseLevel(f.logLevel)
 	if err != nil {
 		return nil, nil, usagef("--log-level: %w", err)
 	}
-	levels, err := parseDebugLogs(f.debugLogs, pluginNames(a.engine.Plugins))
+	levels, err := parseDebugLogs(f.debugLogs, append(pluginNames(a.engine.Plugins), extensionNames(a.engine.Plugins, active)...))
 	if err != nil {
 		return nil, nil, &usageError{err}
 	}
@@ -125,9 +149,6 @@ func (f *runFlags) logging(a *app) (func(string) zerolog.Logger, func() error, e
 func selectPlugins(all []plugin.Definition, with, disabled []string) ([]plugin.Definition, error) {
 	known := pluginNames(all)
 	for _, name := range slices.Concat(with, disabled) {
-		if strings.HasSuffix(name, ".wasm") {
-			return nil, usagef("plugin %s: extensions in WASM are not in this release", name)
-		}
 		if !slices.Contains(known, name) {
 			return nil, usagef("unknown plugin %q; known: %s", name, strings.Join(known, ", "))
 		}
@@ -139,6 +160,11 @@ func selectPlugins(all []plugin.Definition, with, disabled []string) ([]plugin.D
 		}
 	}
 	return active, nil
+}
+
+// extensionNames names those of active that are not built in.
+func extensionNames(builtin, active []plugin.Definition) []string {
+	return slices.DeleteFunc(pluginNames(active), func(name string) bool { return slices.Contains(pluginNames(builtin), name) })
 }
 
 func pluginNames(defs []plugin.Definition) []string {

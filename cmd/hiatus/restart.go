@@ -15,6 +15,7 @@ import (
 type restartFlags struct {
 	generation uint64
 	namespaces string
+	ignore     []string
 }
 
 func (a *app) restartCommand() *cobra.Command {
@@ -46,6 +47,8 @@ and free process ids; "auto" does so where it can.
 	complete(cmd, "generation", cobra.NoFileCompletions)
 	cmd.Flags().Var(choice{&r.namespaces, []string{"auto", "always", "never"}}, "namespaces", "make new namespaces")
 	completeChoice(cmd, "namespaces", "auto", "always", "never")
+	cmd.Flags().StringSliceVar(&r.ignore, "ignore-plugin", nil, "leave out what the image holds of plugin `P`; may be repeated")
+	complete(cmd, "ignore-plugin", cobra.NoFileCompletions)
 	cmd.RunE = a.start(func(ctx context.Context, args []string) error {
 		return a.restart(ctx, &f, r, optional(args, "."))
 	})
@@ -53,7 +56,7 @@ and free process ids; "auto" does so where it can.
 }
 
 func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path string) (err error) {
-	opts, done, err := f.options(a)
+	opts, done, err := f.options(ctx, a)
 	if err != nil {
 		return err
 	}
@@ -72,7 +75,7 @@ func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path str
 		return a.detach(ctx, opts, f.json)
 	}
 	keepSIGPIPE()
-	code, err := a.engine.Restart(ctx, core.RestartOptions{Options: opts, Generation: gen, Namespaces: r.namespaces})
+	code, err := a.engine.Restart(ctx, core.RestartOptions{Options: opts, Generation: gen, Namespaces: r.namespaces, Ignore: r.ignore})
 	return programEnd(code, err)
 }
 

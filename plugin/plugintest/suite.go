@@ -75,7 +75,7 @@ func testDefinition(t *testing.T, def plugin.Definition) {
 		t.Error("New is nil")
 	}
 	for i, k := range def.Kinds {
-		if k < plugin.PreSuspend || k > plugin.Exit {
+		if k < plugin.PreSuspend || k > plugin.Outcome {
 			t.Errorf("Kinds has the unknown %s", k)
 		}
 		if slices.Contains(def.Kinds[:i], k) {

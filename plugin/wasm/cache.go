@@ -1,0 +1,54 @@
+package wasm
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/tetratelabs/wazero"
+)
+
+// CacheDir is where compiled extensions are kept: $XDG_CACHE_HOME/hiatus, or
+// ~/.cache/hiatus. It is "" where there is no home.
+func CacheDir() string {
+	dir := os.Getenv("XDG_CACHE_HOME")
+	if !filepath.IsAbs(dir) { // XDG Base Directory Specification: ignored
+		home, err := os.UserHomeDir()
+		if err != nil || !filepath.IsAbs(home) {
+			return ""
+		}
+		dir = filepath.Join(home, ".cache")
+	}
+	return filepath.Join(dir, "hiatus")
+}
+
+// openCache opens the cache in dir. Its files are machine code that this
+// process executes, so it must be the user's own and closed to others: sudo
+// and su may leave a $HOME or $XDG_CACHE_HOME of somebody else. Entries are
+// made under temporary names and renamed, so any number of processes may
+// share it.
+func openCache(dir string) (wazero.CompilationCache, error) {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	st, err := os.Lstat(dir)
+	if err != nil {
+		return nil, err
+	}
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	switch {
+	case !st.IsDir():
+		return nil, fmt.Errorf("%s: not a directory", dir)
+	case !ok || int(sys.Uid) != os.Geteuid():
+		return nil, fmt.Errorf("%s: not this user's", dir)
+	case st.Mode().Perm()&0o022 != 0:
+		return nil, fmt.Errorf("%s: others may write to it (mode %04o)", dir, st.Mode().Perm())
+	}
+	return wazero.NewCompilationCacheWithDir(dir)
+}
