@@ -3,14 +3,15 @@ package event
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/internal/procparse"
 	"github.com/hiatus-project/hiatus/plugin"
 )
@@ -18,13 +19,16 @@ import (
 // claimEpoll chooses for each registration the process that adds it again.
 func (p *Plugin) claimEpoll(f plugin.OpenFile, info procparse.FDInfo) (file, error) {
 	e := &epoll{Targets: []target{}}
+	if err := e.readParams(f); err != nil {
+		return file{}, plugin.Refuse(f, "%v", err)
+	}
 	seen := make(map[int]uint32) // registrations of the same number so far
 	for _, line := range info.Fields["tfd"] {
-		t, err := parseTarget(line)
+		t, ino, err := parseTarget(line)
 		if err != nil {
 			return file{}, plugin.Refuse(f, "fdinfo tfd: %v", err)
 		}
-		if err := p.locate(f, &t, seen[t.FD]); err != nil {
+		if err := p.locate(f, &t, seen[t.FD], ino); err != nil {
 			return file{}, err
 		}
 		seen[t.FD]++
@@ -33,166 +37,197 @@ func (p *Plugin) claimEpoll(f plugin.OpenFile, info procparse.FDInfo) (file, err
 	return file{Epoll: e}, nil
 }
 
-// locate finds a process with a descriptor of the epoll f that has the
-// nth registration of number t.FD open under this number.
-func (p *Plugin) locate(f plugin.OpenFile, t *target, nth uint32) error {
+// parseTarget parses what follows "tfd:", proc_pid_fdinfo(5):
+// "7 events: 19 data: 4  pos:0 ino:4639 sdev:f". Before Linux 5.8 it ends
+// behind the data, and ino is 0.
+func parseTarget(line string) (t target, ino uint64, err error) {
+	w := strings.Fields(line)
+	if len(w) < 5 || w[1] != "events:" || w[3] != "data:" {
+		return target{}, 0, fmt.Errorf("%q is not a registration", line)
+	}
+	fd, err := strconv.ParseUint(w[0], 10, 31)
+	if err != nil {
+		return target{}, 0, err
+	}
+	events, err := strconv.ParseUint(w[2], 16, 32)
+	if err != nil {
+		return target{}, 0, fmt.Errorf("events: %w", err)
+	}
+	t = target{FD: int(fd), Events: uint32(events)}
+	if t.Data, err = strconv.ParseUint(w[4], 16, 64); err != nil {
+		return target{}, 0, fmt.Errorf("data: %w", err)
+	}
+	for _, field := range w[5:] {
+		if hex, ok := strings.CutPrefix(field, "ino:"); ok {
+			if ino, err = strconv.ParseUint(hex, 16, 64); err != nil {
+				return target{}, 0, fmt.Errorf("ino: %w", err)
+			}
+		}
+	}
+	return t, ino, nil
+}
+
+// locate finds a process with a descriptor of the epoll f that has the nth
+// registration of number t.FD open: under this number, or else anywhere in the
+// tree, where a duplicate has outlived the number.
+func (p *Plugin) locate(f plugin.OpenFile, t *target, nth uint32, ino uint64) error {
+	slot := linux.EpollSlot{TFD: uint32(t.FD), TOff: nth}
 	for _, ref := range f.Refs {
-		host, ok := p.tree.hosts[ref.PID]
+		tid, ok := p.tree.hosts[ref.PID]
 		if !ok {
 			continue
 		}
-		same, err := epollSlot{uint32(ref.FD), uint32(t.FD), nth}.isTarget(host)
+		t.PID, t.EpollFD, slot.EFD = ref.PID, ref.FD, uint32(ref.FD)
+		same, err := isTarget(tid, t.FD, tid, slot)
 		if err != nil {
 			return plugin.Refuse(f, "cannot identify the registered fd %d: %v", t.FD, err)
 		}
 		if same {
-			t.PID, t.EpollFD = ref.PID, ref.FD
 			return nil
 		}
 	}
-	return plugin.Refuse(f, "the registered fd %d was closed while a duplicate keeps its file open", t.FD)
+	from, err := p.tree.holder(slot, p.tree.hosts[t.PID], ino)
+	if err != nil {
+		return plugin.Refuse(f, "cannot identify the registered fd %d: %v", t.FD, err)
+	}
+	if from == nil {
+		return plugin.Refuse(f, "the registered fd %d was closed while something else than a descriptor of this computation keeps its file open", t.FD)
+	}
+	t.From = from
+	return nil
 }
 
-// parseTarget parses what follows "tfd:", proc_pid_fdinfo(5):
-// "7 events: 19 data: 4  pos:0 ino:4639 sdev:f".
-func parseTarget(line string) (t target, err error) {
-	w := strings.Fields(line)
-	if len(w) < 5 || w[1] != "events:" || w[3] != "data:" {
-		return target{}, fmt.Errorf("%q is not a registration", line)
+// isTarget says whether descriptor fd of the thread tid is the very file that
+// is registered. A number that is not open is not.
+func isTarget(tid, fd, epollTID int, slot linux.EpollSlot) (bool, error) {
+	order, err := linux.KcmpEpollTfd(tid, fd, epollTID, slot)
+	if errors.Is(err, unix.EBADF) {
+		return false, nil
 	}
-	fd, err := strconv.ParseUint(w[0], 10, 31)
-	if err != nil {
-		return target{}, err
-	}
-	events, err := strconv.ParseUint(w[2], 16, 32)
-	if err != nil {
-		return target{}, fmt.Errorf("events: %w", err)
-	}
-	t = target{FD: int(fd), Events: uint32(events)}
-	if t.Data, err = strconv.ParseUint(w[4], 16, 64); err != nil {
-		return target{}, fmt.Errorf("data: %w", err)
-	}
-	return t, nil
+	return order == 0, err
 }
 
-// restoreEpolls injects the registrations that were chosen for proc.
-func (p *Plugin) restoreEpolls(ctx context.Context, proc plugin.Process) error {
-	for _, id := range slices.Sorted(maps.Keys(p.state.Files)) {
-		e := p.state.Files[id].Epoll
-		if e == nil {
+// holder finds a descriptor of the tree that is the registered file, whose
+// inode is known unless it is 0.
+func (t tree) holder(slot linux.EpollSlot, epollTID int, ino uint64) (*source, error) {
+	for _, pid := range t.sorted() {
+		tid := t.hosts[pid]
+		for _, fd := range descriptors(tid) {
+			var st unix.Stat_t
+			if err := unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", tid, fd), &st); err != nil || ino != 0 && st.Ino != ino {
+				continue
+			}
+			same, err := isTarget(tid, fd, epollTID, slot)
+			if err != nil {
+				return nil, err
+			}
+			if same {
+				return &source{PID: pid, FD: fd}, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// saveReadiness asks, as proc itself, whether the epolls of whose
+// registrations it has the first are ready, and if not, for what their
+// edge-triggered files are. It cannot be done from outside: a signalfd is
+// ready or not for whoever asks, and an epoll forgets what it finds not ready.
+func (p *Plugin) saveReadiness(ctx context.Context, proc plugin.Process) error {
+	for id, f := range p.state.Files {
+		e := f.Epoll
+		if e == nil || len(e.Targets) == 0 || e.Targets[0].PID != proc.PID() {
 			continue
 		}
-		if err := e.restore(ctx, proc); err != nil {
-			return fmt.Errorf("pid %d: %w", proc.PID(), err)
+		fds := []int{e.Targets[0].EpollFD}
+		var at []int
+		for i, t := range e.Targets {
+			if t.edge() && t.PID == proc.PID() {
+				fds, at = append(fds, t.FD), append(at, i)
+			}
+		}
+		if len(at) == 0 {
+			continue
+		}
+		ready, err := pollAll(ctx, proc, fds)
+		if err != nil {
+			return fmt.Errorf("pid %d: open file %d (epoll): %w", proc.PID(), id, err)
+		}
+		if e.Quiet = ready[0] == 0; !e.Quiet {
+			continue
+		}
+		for i, k := range at {
+			e.Targets[k].Ready = ready[1+i]
 		}
 	}
 	return nil
 }
 
-func (e *epoll) restore(ctx context.Context, proc plugin.Process) error {
-	var spent, armed []target
-	whole := true // proc restores the whole epoll
-	for _, t := range e.Targets {
-		switch {
-		case t.PID != proc.PID():
-			whole = false
-		case t.spent():
-			spent = append(spent, t)
-		default:
-			armed = append(armed, t)
+// pollAll returns for what each of fds is ready. poll(2) and epoll(7) have the
+// same bits.
+func pollAll(ctx context.Context, proc plugin.Process, fds []int) ([]uint32, error) {
+	const (
+		size   = 8      // struct pollfd
+		most   = 256    // at a time: no more than RLIMIT_NOFILE
+		events = 0x27ff // all
+	)
+	addr, _ := proc.Scratch()
+	var ready []uint32
+	for chunk := range slices.Chunk(fds, most) {
+		var b []byte
+		for _, fd := range chunk {
+			b = binary.NativeEndian.AppendUint32(b, uint32(fd))
+			b = binary.NativeEndian.AppendUint32(b, events)
+		}
+		timeout := uintptr(addr) + uintptr(len(b))
+		b = append(b, make([]byte, 16)...)
+		if _, err := proc.WriteAt(b, int64(addr)); err != nil {
+			return nil, fmt.Errorf("scratch memory: %w", err)
+		}
+		if _, err := proc.Syscall(ctx, unix.SYS_PPOLL, uintptr(addr), uintptr(len(chunk)), timeout, 0, 8); err != nil {
+			return nil, fmt.Errorf("ppoll: %w", err)
+		}
+		if _, err := proc.ReadAt(b, int64(addr)); err != nil {
+			return nil, fmt.Errorf("scratch memory: %w", err)
+		}
+		for i := range chunk {
+			ready = append(ready, uint32(binary.NativeEndian.Uint16(b[i*size+6:])))
 		}
 	}
-	if !whole {
-		armed, spent = append(armed, spent...), nil
+	return ready, nil
+}
+
+// reopen makes an epoll without registrations.
+func (e *epoll) reopen() (int, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("epoll_create1: %w", err)
 	}
-	if err := spend(ctx, proc, spent); err != nil {
+	if e.Params == nil {
+		return fd, nil
+	}
+	if err := setEpollParams(fd, *e.Params); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// readParams reads the busy polling of Linux 6.9. Older kernels have none.
+func (e *epoll) readParams(f plugin.OpenFile) error {
+	fd, err := f.Dup()
+	if err != nil {
 		return err
 	}
-	return add(ctx, proc, armed)
-}
-
-// spend adds registrations whose EPOLLONESHOT has fired. The kernel adds
-// EPOLLERR and EPOLLHUP to any mask that epoll_ctl(2) sets; the only way to an
-// empty mask is to let the registration fire, which succeeds where the file is
-// ready for anything. It is done before the epoll has other registrations,
-// whose events would be taken. What does not fire stays armed for EPOLLERR and
-// EPOLLHUP.
-func spend(ctx context.Context, proc plugin.Process, targets []target) error {
-	const anything = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLPRI | unix.EPOLLRDHUP
-	addr, _ := proc.Scratch()
-	for _, t := range targets {
-		eager := t
-		eager.Events |= anything
-		if err := writeEvents(proc, addr, eager); err != nil {
-			return err
-		}
-		calls := []plugin.Call{
-			t.control(unix.EPOLL_CTL_ADD, addr),
-			{Nr: unix.SYS_EPOLL_PWAIT, Args: [6]uintptr{uintptr(t.EpollFD), uintptr(addr), 1, 0, 0, 8}},
-		}
-		if err := batch(ctx, proc, calls, t, t); err != nil {
-			return err
-		}
-		if fired := calls[1].Ret == 1; fired {
-			continue
-		}
-		if err := writeEvents(proc, addr, t); err != nil {
-			return err
-		}
-		if err := batch(ctx, proc, []plugin.Call{t.control(unix.EPOLL_CTL_MOD, addr)}, t); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// add adds registrations, as many at a time as have room in the scratch memory.
-func add(ctx context.Context, proc plugin.Process, targets []target) error {
-	addr, size := proc.Scratch()
-	for chunk := range slices.Chunk(targets, max(size/eventSize, 1)) {
-		if err := writeEvents(proc, addr, chunk...); err != nil {
-			return err
-		}
-		calls := make([]plugin.Call, len(chunk))
-		for i, t := range chunk {
-			calls[i] = t.control(unix.EPOLL_CTL_ADD, addr+uint64(i*eventSize))
-		}
-		if err := batch(ctx, proc, calls, chunk...); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// control is the call epoll_ctl with the event at addr.
-func (t target) control(op int, addr uint64) plugin.Call {
-	return plugin.Call{Nr: unix.SYS_EPOLL_CTL, Args: [6]uintptr{uintptr(t.EpollFD), uintptr(op), uintptr(t.FD), uintptr(addr)}}
-}
-
-// writeEvents writes the struct epoll_event of each target to addr.
-func writeEvents(proc plugin.Process, addr uint64, targets ...target) error {
-	b := make([]byte, len(targets)*eventSize)
-	for i, t := range targets {
-		event := b[i*eventSize:]
-		binary.NativeEndian.PutUint32(event, t.Events)
-		binary.NativeEndian.PutUint64(event[eventDataOffset:], t.Data)
-	}
-	if _, err := proc.WriteAt(b, int64(addr)); err != nil {
-		return fmt.Errorf("scratch memory: %w", err)
-	}
-	return nil
-}
-
-// batch names the registration that failed; calls[i] is of targets[i].
-func batch(ctx context.Context, proc plugin.Process, calls []plugin.Call, targets ...target) error {
-	err := proc.Batch(ctx, calls)
-	if err == nil {
+	defer unix.Close(fd)
+	params, err := getEpollParams(fd)
+	switch {
+	case errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP):
 		return nil
+	case err != nil:
+		return err
+	case params != epollParams{}:
+		e.Params = &params
 	}
-	for i, c := range calls {
-		if c.Err != 0 {
-			return fmt.Errorf("epoll fd %d: registration of fd %d: %w", targets[i].EpollFD, targets[i].FD, err)
-		}
-	}
-	return err
+	return nil
 }

@@ -3,6 +3,8 @@ package event
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -15,32 +17,108 @@ import (
 func Definition() plugin.Definition {
 	return plugin.Definition{
 		Name:    "event",
-		Summary: "eventfd, signalfd, epoll with its registrations, pidfd",
+		Summary: "eventfd, signalfd, epoll with its registrations, inotify with its watches, pidfd",
 		State:   stateFormat,
 		Oldest:  stateFormat,
-		Kinds:   []plugin.Kind{plugin.PreCheckpoint, plugin.Restart},
-		New:     func(plugin.Host) (plugin.Plugin, error) { return &Plugin{}, nil },
+		Kinds:   []plugin.Kind{plugin.PreCheckpoint, plugin.Resume, plugin.Restart, plugin.Running, plugin.Exit},
+		New:     func(h plugin.Host) (plugin.Plugin, error) { return &Plugin{host: h}, nil },
 	}
 }
 
 // Plugin keeps the event objects of one agent.
 type Plugin struct {
+	host  plugin.Host
 	tree  tree
 	state state
+
+	searches []search          // of a checkpoint: for the files of watches
+	places   map[markKey]place // where they were the last time
+
+	made made // of a restart
 }
 
-// Handle notes the processes of the tree, and begins an empty state with
-// each checkpoint.
-func (p *Plugin) Handle(_ context.Context, ev plugin.Event) error {
-	p.tree = newTree(ev.Procs)
-	if ev.Kind == plugin.PreCheckpoint {
-		p.state = state{}
+// made is what a restart has made and not completed yet.
+type made struct {
+	files   map[int]plugin.OpenFile // as they were reopened
+	inotify map[int]int             // the supervisor's duplicates
+}
+
+// Handle notes the processes of the tree, begins an empty state with each
+// checkpoint, and completes a restart.
+func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
+	switch ev.Kind {
+	case plugin.PreCheckpoint:
+		p.tree, p.state, p.searches = newTree(ev.Procs), state{}, nil
+	case plugin.Resume:
+		p.searches = nil
+	case plugin.Restart:
+		p.tree = newTree(ev.Procs)
+		p.forget()
+	case plugin.Running:
+		defer p.forget()
+		return p.complete(ctx, ev.Procs)
+	case plugin.Exit:
+		p.forget()
 	}
 	return nil
 }
 
+// forget closes what a restart has left open.
+func (p *Plugin) forget() {
+	for _, fd := range p.made.inotify {
+		unix.Close(fd)
+	}
+	p.made = made{files: map[int]plugin.OpenFile{}, inotify: map[int]int{}}
+}
+
+// complete does what needs all threads and descriptors to exist. Watches are
+// among the last: a program must not hear of what a restart does.
+func (p *Plugin) complete(ctx context.Context, list []plugin.Process) error {
+	procs := map[int]plugin.Process{}
+	for _, proc := range list {
+		procs[proc.PID()] = proc
+	}
+	r := registrar{procs: procs, epolls: map[int]*epoll{}, at: map[source]int{}, done: map[int]bool{}}
+	for _, id := range slices.Sorted(maps.Keys(p.made.files)) {
+		f, saved := p.made.files[id], p.state.Files[id]
+		switch {
+		case saved.Epoll != nil:
+			r.epolls[id] = saved.Epoll
+			for _, ref := range f.Refs {
+				r.at[source{PID: ref.PID, FD: ref.FD}] = id
+			}
+		case saved.PIDFD != nil && saved.PIDFD.TID != 0:
+			if err := saved.PIDFD.openThread(ctx, procs, f); err != nil {
+				return err
+			}
+		case saved.Inotify != nil:
+			if err := saved.Inotify.addWatches(p.made.inotify[id], p.pathOf(procs)); err != nil {
+				return fmt.Errorf("open file %d (%s): %w", id, f.Link, err)
+			}
+		}
+	}
+	return r.addAll(ctx)
+}
+
+// pathOf returns a function that names watched files for the supervisor.
+func (p *Plugin) pathOf(procs map[int]plugin.Process) func(watch) (string, bool, error) {
+	return func(w watch) (string, bool, error) {
+		if w.From == nil {
+			return p.host.Root() + w.Path, false, nil
+		}
+		proc, ok := procs[w.From.PID]
+		if !ok {
+			return "", false, fmt.Errorf("pid %d is not in the restarted tree", w.From.PID)
+		}
+		return fmt.Sprintf("/proc/%d/fd/%d", proc.HostPID(), w.From.FD), true, nil
+	}
+}
+
 // ClaimFile saves the object behind f.
 func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
+	if why := refusalOf(f.Link); why != "" {
+		return plugin.Refuse(f, "%s", why)
+	}
 	claim := p.claimerOf(f.Link)
 	if claim == nil {
 		return plugin.ErrNotMine
@@ -68,6 +146,8 @@ func (p *Plugin) claimerOf(link string) claimer {
 		return claimSignalFD
 	case "anon_inode:[eventpoll]":
 		return p.claimEpoll
+	case "anon_inode:inotify":
+		return p.claimInotify
 	case "anon_inode:[pidfd]":
 		return p.claimPIDFD
 	}
@@ -77,25 +157,9 @@ func (p *Plugin) claimerOf(link string) claimer {
 	return nil
 }
 
-// ReopenFile makes the object again.
+// ReopenFile makes the object again, as far as that needs no process.
 func (p *Plugin) ReopenFile(_ context.Context, f plugin.OpenFile) (int, error) {
-	saved := p.state.Files[f.ID]
-	var fd int
-	var err error
-	switch {
-	case saved.EventFD != nil:
-		fd, err = saved.EventFD.reopen()
-	case saved.SignalFD != nil:
-		fd, err = saved.SignalFD.reopen()
-	case saved.Epoll != nil:
-		if fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
-			err = fmt.Errorf("epoll_create1: %w", err)
-		}
-	case saved.PIDFD != nil:
-		fd, err = p.reopenPIDFD(saved.PIDFD, f.Flags)
-	default:
-		err = fmt.Errorf("not in the image")
-	}
+	fd, err := p.reopen(f)
 	if err != nil {
 		return -1, fmt.Errorf("open file %d (%s): %w", f.ID, f.Link, err)
 	}
@@ -105,16 +169,47 @@ func (p *Plugin) ReopenFile(_ context.Context, f plugin.OpenFile) (int, error) {
 			return -1, fmt.Errorf("open file %d (%s): fcntl O_NONBLOCK: %w", f.ID, f.Link, err)
 		}
 	}
+	p.made.files[f.ID] = f
 	return fd, nil
 }
 
-// SaveProcess has nothing to save.
-func (p *Plugin) SaveProcess(context.Context, plugin.Process) error { return nil }
-
-// RestoreProcess adds the registrations of epolls for which proc was chosen.
-func (p *Plugin) RestoreProcess(ctx context.Context, proc plugin.Process) error {
-	return p.restoreEpolls(ctx, proc)
+func (p *Plugin) reopen(f plugin.OpenFile) (int, error) {
+	saved := p.state.Files[f.ID]
+	switch {
+	case saved.EventFD != nil:
+		return saved.EventFD.reopen()
+	case saved.SignalFD != nil:
+		return saved.SignalFD.reopen()
+	case saved.Epoll != nil:
+		return saved.Epoll.reopen()
+	case saved.PIDFD != nil:
+		return p.reopenPIDFD(saved.PIDFD, f.Flags)
+	case saved.Inotify != nil:
+		fd, err := saved.Inotify.reopen()
+		if err != nil {
+			return -1, err
+		}
+		mine, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			unix.Close(fd)
+			return -1, fmt.Errorf("duplicate: %w", err)
+		}
+		p.made.inotify[f.ID] = mine
+		return fd, nil
+	}
+	return -1, fmt.Errorf("not in the image")
 }
+
+// SaveProcess saves what could not be told before all files were claimed.
+func (p *Plugin) SaveProcess(ctx context.Context, proc plugin.Process) error {
+	if err := p.savePlaces(ctx); err != nil {
+		return err
+	}
+	return p.saveReadiness(ctx, proc)
+}
+
+// RestoreProcess has nothing to do: see complete.
+func (p *Plugin) RestoreProcess(context.Context, plugin.Process) error { return nil }
 
 var (
 	_ plugin.Plugin       = (*Plugin)(nil)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/internal/procparse"
 	"github.com/hiatus-project/hiatus/plugin"
 	"github.com/hiatus-project/hiatus/plugin/plugintest"
@@ -36,6 +37,12 @@ func TestContract(t *testing.T) {
 			"epoll pid":         `{"files":{"1":{"epoll":{"targets":[{"pid":0,"epoll_fd":3,"fd":4,"events":1,"data":"0"}]}}}}`,
 			"epoll fd":          `{"files":{"1":{"epoll":{"targets":[{"pid":1,"epoll_fd":3,"fd":-4,"events":1,"data":"0"}]}}}}`,
 			"epoll events":      `{"files":{"1":{"epoll":{"targets":[{"pid":1,"epoll_fd":3,"fd":4,"events":4294967296,"data":"0"}]}}}}`,
+			"epoll source":      `{"files":{"1":{"epoll":{"targets":[{"pid":1,"epoll_fd":3,"fd":4,"events":1,"data":"0","from":{"pid":0,"fd":1}}]}}}}`,
+			"inotify watch":     `{"files":{"1":{"inotify":{"watches":[{"wd":0,"mask":2,"path":"/tmp"}],"queued":false}}}}`,
+			"inotify path":      `{"files":{"1":{"inotify":{"watches":[{"wd":1,"mask":2,"path":"tmp"}],"queued":false}}}}`,
+			"inotify two files": `{"files":{"1":{"inotify":{"watches":[{"wd":1,"mask":2,"path":"/tmp","from":{"pid":1,"fd":2}}],"queued":false}}}}`,
+			"inotify no file":   `{"files":{"1":{"inotify":{"watches":[{"wd":1,"mask":2}],"queued":false}}}}`,
+			"pidfd thread":      `{"files":{"1":{"pidfd":{"pid":1,"tid":-2}}}}`,
 			"pidfd pid":         `{"files":{"1":{"pidfd":{"pid":-1}}}}`,
 			"id":                `{"files":{"x":{"pidfd":{"pid":1}}}}`,
 		},
@@ -149,19 +156,134 @@ func TestEpollSpent(t *testing.T) {
 	})
 }
 
-// TestEpollSpentNotReady uses a file that is ready for nothing: the
-// registration must not stay armed for what made it fire.
+// TestEpollSpentNotReady uses files that are ready for nothing: a pipe must not
+// stay armed for anything, another file for what made it fire.
 func TestEpollSpentNotReady(t *testing.T) {
-	tr := target{PID: os.Getpid(), EpollFD: newEpoll(t), FD: newSignalFD(t, 1<<63), Events: unix.EPOLLONESHOT, Data: 9}
-	if !tr.spent() {
-		t.Fatal("not spent")
-	}
-	if err := spend(t.Context(), plugintest.Self(t), []target{tr}); err != nil {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		t.Fatal(err)
 	}
-	if got := targets(t, tr.EpollFD); len(got) != 1 || !strings.Contains(got[0], "events: 40000018") {
-		t.Errorf("registrations %q, want EPOLLONESHOT, EPOLLERR and EPOLLHUP", got)
+	defer unix.Close(pipe[0])
+	defer unix.Close(pipe[1])
+	for _, tc := range []struct {
+		fd   int
+		want string
+	}{
+		{newSignalFD(t, 1<<63), "events: 40000018"},
+		{pipe[0], "events: 40000000"},
+	} {
+		tr := target{PID: os.Getpid(), EpollFD: newEpoll(t), FD: tc.fd, Events: unix.EPOLLONESHOT, Data: 9}
+		if !tr.spent() {
+			t.Fatal("not spent")
+		}
+		r := newRegistrar(t, &epoll{Targets: []target{tr}})
+		if err := r.addAll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := targets(t, tr.EpollFD); len(got) != 1 || !strings.Contains(got[0], tc.want) {
+			t.Errorf("registrations %q, want %s", got, tc.want)
+		}
 	}
+	if n, err := unix.IoctlGetInt(pipe[0], unix.TIOCINQ); err != nil || n != 0 {
+		t.Errorf("%d bytes in the pipe, %v", n, err)
+	}
+}
+
+// newRegistrar is for one epoll of the test process.
+func newRegistrar(t *testing.T, e *epoll) registrar {
+	return registrar{procs: map[int]plugin.Process{os.Getpid(): plugintest.Self(t)}, epolls: map[int]*epoll{1: e}, done: map[int]bool{}}
+}
+
+// TestEpollEdges checks that an edge is told once, whether before or after
+// the restart.
+func TestEpollEdges(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		told bool
+		want int
+	}{{"told", true, 0}, {"not told", false, 2}} {
+		t.Run(tc.name, func(t *testing.T) {
+			plugintest.RoundTrip(t, Definition(), func(t *testing.T) []int {
+				ep, fd, second, idle := newEpoll(t), newEventFD(t, 1, 0), newEventFD(t, 1, 0), newEventFD(t, 0, 0)
+				register(t, ep, fd, unix.EPOLLIN|unix.EPOLLET, 4)
+				register(t, ep, second, unix.EPOLLIN|unix.EPOLLOUT|unix.EPOLLET, 5)
+				register(t, ep, idle, unix.EPOLLIN, 6)
+				if tc.told {
+					wait(t, ep)
+				}
+				return []int{ep, fd, second, idle}
+			}, func(t *testing.T, fds []int) {
+				if got := wait(t, fds[0]); got != tc.want {
+					t.Errorf("%d events, want %d", got, tc.want)
+				}
+				if _, err := unix.Write(fds[1], binary.NativeEndian.AppendUint64(nil, 1)); err != nil {
+					t.Fatal(err)
+				}
+				if got := wait(t, fds[0]); got != 1 {
+					t.Errorf("%d events of a new edge, want 1", got)
+				}
+			})
+		})
+	}
+}
+
+// TestEpollSurprise checks that an edge which the program was not told of is
+// not taken.
+func TestEpollSurprise(t *testing.T) {
+	tr := target{PID: os.Getpid(), EpollFD: newEpoll(t), FD: newEventFD(t, 1, 0), Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLET, Ready: unix.EPOLLOUT}
+	r := newRegistrar(t, &epoll{Targets: []target{tr}, Quiet: true})
+	if err := r.addAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := wait(t, tr.EpollFD); got != 1 {
+		t.Errorf("%d events, want 1", got)
+	}
+}
+
+// TestEpollClosed checks registrations whose number was closed or used again.
+func TestEpollClosed(t *testing.T) {
+	var before []string
+	plugintest.RoundTrip(t, Definition(), func(t *testing.T) []int {
+		ep, fd, other := newEpoll(t), newEventFD(t, 1, 0), newEventFD(t, 0, 0)
+		gone, again := dup(t, fd), dup(t, fd)
+		register(t, ep, gone, unix.EPOLLIN, 1)
+		register(t, ep, again, unix.EPOLLIN, 2)
+		unix.Close(gone)
+		if err := unix.Dup3(other, again, unix.O_CLOEXEC); err != nil {
+			t.Fatal(err)
+		}
+		register(t, ep, again, unix.EPOLLIN, 3)
+		before = targets(t, ep)
+		return []int{ep, fd, other, again}
+	}, func(t *testing.T, fds []int) {
+		if after := targets(t, fds[0]); !slices.Equal(after, before) {
+			t.Errorf("registrations %q, were %q", after, before)
+		}
+		if got := wait(t, fds[0]); got != 2 {
+			t.Errorf("%d events, want those of the closed ones", got)
+		}
+		if n, err := linux.Kcmp(os.Getpid(), os.Getpid(), linux.KCMP_FILE, uint64(fds[2]), uint64(fds[3])); n != 0 || err != nil {
+			t.Errorf("the number used again has another file: %d, %v", n, err)
+		}
+	})
+}
+
+func TestEpollParams(t *testing.T) {
+	want := epollParams{Usecs: 50, Budget: 8, Prefer: 1}
+	if err := setEpollParams(newEpoll(t), want); errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
+		t.Skipf("%v: before Linux 6.9, or without CONFIG_NET_RX_BUSY_POLL", err)
+	}
+	plugintest.RoundTrip(t, Definition(), func(t *testing.T) []int {
+		ep := newEpoll(t)
+		if err := setEpollParams(ep, want); err != nil {
+			t.Fatal(err)
+		}
+		return []int{ep}
+	}, func(t *testing.T, fds []int) {
+		if got, err := getEpollParams(fds[0]); got != want || err != nil {
+			t.Errorf("%+v, %v; want %+v", got, err, want)
+		}
+	})
 }
 
 func TestPIDFD(t *testing.T) {
@@ -210,24 +332,35 @@ func TestRefusals(t *testing.T) {
 	t.Run("pidfd of a stranger", func(t *testing.T) {
 		refused(t, newPIDFD(t, os.Getppid()), "which is not of this computation")
 	})
-	t.Run("epoll with a closed number", func(t *testing.T) {
+	t.Run("epoll with a file that only the kernel holds", func(t *testing.T) {
 		ep, fd := newEpoll(t), newEventFD(t, 0, 0)
 		gone := dup(t, fd)
 		register(t, ep, gone, unix.EPOLLIN, 0)
-		unix.Close(gone)
-		refused(t, ep, "was closed while a duplicate keeps its file open")
-	})
-	t.Run("epoll with a number used again", func(t *testing.T) {
-		ep, fd := newEpoll(t), newEventFD(t, 0, 0)
-		again := dup(t, fd)
-		register(t, ep, again, unix.EPOLLIN, 0)
-		other := newEventFD(t, 0, 0)
-		if err := unix.Dup3(other, again, 0); err != nil {
+		pair := newSocketPair(t)
+		if err := unix.Sendmsg(pair[0], []byte{0}, unix.UnixRights(fd), nil, 0); err != nil {
 			t.Fatal(err)
 		}
-		register(t, ep, again, unix.EPOLLIN, 0)
-		refused(t, ep, "was closed while a duplicate keeps its file open")
+		unix.Close(gone)
+		unix.Close(fd)
+		refused(t, ep, "keeps its file open")
 	})
+	t.Run("userfaultfd", func(t *testing.T) {
+		err := new(Plugin).ClaimFile(t.Context(), plugin.OpenFile{Link: "anon_inode:[userfaultfd]", Refs: []plugin.FileRef{{PID: 1, FD: 3}}})
+		if err == nil || !strings.Contains(err.Error(), "userfaultfd(2)") {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestRefusalOf(t *testing.T) {
+	for link, refused := range map[string]bool{
+		"anon_inode:bpf-map": true, "anon_inode:bpf_link": true, "anon_inode:[perf_event]": true, "anon_inode:[io_uring]": true,
+		"anon_inode:[eventfd]": false, "/tmp/bpf": false, "anon_inode:[kvm-vm]": false,
+	} {
+		if got := refusalOf(link); (got != "") != refused {
+			t.Errorf("%s: %q", link, got)
+		}
+	}
 }
 
 func TestReopenUnknown(t *testing.T) {
@@ -237,20 +370,18 @@ func TestReopenUnknown(t *testing.T) {
 	}
 }
 
-func TestRestoreProcessFails(t *testing.T) {
-	p := &Plugin{state: state{Files: map[int]file{1: {Epoll: &epoll{Targets: []target{
-		{PID: os.Getpid(), EpollFD: newEpoll(t), FD: 1 << 20, Events: unix.EPOLLIN},
-	}}}}}}
-	err := p.RestoreProcess(t.Context(), plugintest.Self(t))
+func TestRegistrationFails(t *testing.T) {
+	r := newRegistrar(t, &epoll{Targets: []target{{PID: os.Getpid(), EpollFD: newEpoll(t), FD: 1 << 20, Events: unix.EPOLLIN}}})
+	err := r.addAll(t.Context())
 	if !errors.Is(err, unix.EBADF) || !strings.Contains(err.Error(), "registration of fd 1048576") {
 		t.Errorf("%v", err)
 	}
 }
 
 func TestParseTarget(t *testing.T) {
-	got, err := parseTarget("7 events: 40000019 data: ffffffffffffffff  pos:0 ino:4639 sdev:f")
-	if want := (target{FD: 7, Events: 0x40000019, Data: 1<<64 - 1}); err != nil || got != want {
-		t.Errorf("%+v, %v", got, err)
+	got, ino, err := parseTarget("7 events: 40000019 data: ffffffffffffffff  pos:0 ino:4639 sdev:f")
+	if want := (target{FD: 7, Events: 0x40000019, Data: 1<<64 - 1}); err != nil || got != want || ino != 0x4639 {
+		t.Errorf("%+v, inode %#x, %v", got, ino, err)
 	}
 }
 
@@ -258,7 +389,7 @@ func FuzzParseTarget(f *testing.F) {
 	f.Add("7 events: 19 data: 4  pos:0 ino:4639 sdev:f")
 	f.Add("-7 events: 1 data:")
 	f.Fuzz(func(t *testing.T, line string) {
-		if got, err := parseTarget(line); err == nil && got.FD < 0 {
+		if got, _, err := parseTarget(line); err == nil && got.FD < 0 {
 			t.Errorf("%q: %+v", line, got)
 		}
 	})
@@ -281,7 +412,7 @@ func begin(t *testing.T, p plugin.Plugin) {
 // refused checks that fd is refused, by name.
 func refused(t *testing.T, fd int, reason string) {
 	t.Helper()
-	p := &Plugin{}
+	p := &Plugin{host: plugintest.NewHost(t)}
 	begin(t, p)
 	err := p.ClaimFile(t.Context(), plugintest.OpenFile(t, 1, fd))
 	var refusal *plugin.RefusalError
@@ -383,4 +514,17 @@ func targets(t *testing.T, ep int) []string {
 	}
 	slices.Sort(all) // the kernel orders by address
 	return all
+}
+
+func newSocketPair(t *testing.T) [2]int {
+	t.Helper()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		unix.Close(pair[0])
+		unix.Close(pair[1])
+	})
+	return pair
 }

@@ -1,11 +1,10 @@
 package event
 
 import (
+	"context"
+	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -14,23 +13,7 @@ import (
 )
 
 // pidfdThread is PIDFD_THREAD, which fdinfo shows as O_EXCL.
-const pidfdThread = unix.O_EXCL
-
-// tree relates the pids of the tree as the supervisor sees them and as the
-// program does.
-type tree struct {
-	pids  map[int]int // by host pid
-	hosts map[int]int // by pid
-}
-
-func newTree(procs []plugin.Process) tree {
-	t := tree{pids: make(map[int]int, len(procs)), hosts: make(map[int]int, len(procs))}
-	for _, p := range procs {
-		t.pids[p.HostPID()] = p.PID()
-		t.hosts[p.PID()] = p.HostPID()
-	}
-	return t
-}
+const pidfdThread = unix.PIDFD_THREAD
 
 func (p *Plugin) claimPIDFD(f plugin.OpenFile, info procparse.FDInfo) (file, error) {
 	host, err := strconv.Atoi(info.Field("Pid"))
@@ -44,7 +27,10 @@ func (p *Plugin) claimPIDFD(f plugin.OpenFile, info procparse.FDInfo) (file, err
 		return file{PIDFD: &pidFD{PID: pid}}, nil
 	}
 	if f.Flags&pidfdThread != 0 {
-		return file{}, plugin.Refuse(f, "it refers to thread %d, which is not the leader of a process of this computation", host)
+		if th, ok := p.tree.threads[host]; ok {
+			return file{PIDFD: &pidFD{PID: th.pid, TID: th.tid}}, nil
+		}
+		return file{}, plugin.Refuse(f, "it refers to thread %d, which is not of this computation", host)
 	}
 	pid, ok := p.tree.zombie(host)
 	if !ok {
@@ -53,32 +39,8 @@ func (p *Plugin) claimPIDFD(f plugin.OpenFile, info procparse.FDInfo) (file, err
 	return file{PIDFD: &pidFD{PID: pid}}, nil
 }
 
-// zombie returns the pid of an ended child that its parent, a process of the
-// tree, has not waited for: an event may not list such.
-func (t tree) zombie(host int) (pid int, ok bool) {
-	s, err := readStatus(host)
-	if err != nil {
-		return 0, false
-	}
-	_, ok = t.pids[s.parent]
-	return s.pid, ok && s.zombie
-}
-
-// host returns the host pid of pid in a restarted tree, zombies included.
-func (t tree) host(pid int) (int, bool) {
-	if host, ok := t.hosts[pid]; ok {
-		return host, true
-	}
-	for parent := range t.pids {
-		for _, child := range children(parent) {
-			if s, err := readStatus(child); err == nil && s.pid == pid {
-				return child, true
-			}
-		}
-	}
-	return 0, false
-}
-
+// reopenPIDFD makes the pidfd of a process. For that of a thread, which does
+// not exist yet, it stands in its place.
 func (p *Plugin) reopenPIDFD(saved *pidFD, flags int) (int, error) {
 	host, ok := p.tree.host(saved.PID)
 	if !ok {
@@ -91,60 +53,46 @@ func (p *Plugin) reopenPIDFD(saved *pidFD, flags int) (int, error) {
 	return fd, nil
 }
 
-// status is a part of /proc/PID/status.
-type status struct {
-	pid    int // in the innermost namespace
-	parent int // in the namespace of the reader
-	zombie bool
-}
-
-func readStatus(host int) (status, error) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", host))
-	if err != nil {
-		return status{}, err
-	}
-	return parseStatus(string(raw))
-}
-
-func parseStatus(raw string) (s status, err error) {
-	for line := range strings.Lines(raw) {
-		key, val, _ := strings.Cut(line, ":")
-		w := strings.Fields(val)
-		if len(w) == 0 {
-			continue
+// openThread puts the pidfd of a thread in the place of what stands there, in
+// every process that has the description f.
+func (s *pidFD) openThread(ctx context.Context, procs map[int]plugin.Process, f plugin.OpenFile) error {
+	first := f.Refs[0]
+	for i, ref := range f.Refs {
+		proc, ok := procs[ref.PID]
+		if !ok {
+			return fmt.Errorf("pid %d is not in the restarted tree", ref.PID)
 		}
-		switch key {
-		case "State":
-			s.zombie = w[0] == "Z"
-		case "PPid":
-			s.parent, err = strconv.Atoi(w[0])
-		case "NSpid":
-			s.pid, err = strconv.Atoi(w[len(w)-1])
-		}
-		if err != nil {
-			return status{}, fmt.Errorf("status: %s: %w", key, err)
-		}
-	}
-	return s, nil
-}
-
-// children lists the host pids of the children of all threads of host.
-func children(host int) []int {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", host))
-	if err != nil {
-		return nil
-	}
-	var all []int
-	for _, name := range files {
-		raw, err := os.ReadFile(name)
-		if err != nil {
-			continue // the thread has ended
-		}
-		for _, w := range strings.Fields(string(raw)) {
-			if pid, err := strconv.Atoi(w); err == nil {
-				all = append(all, pid)
+		var fd int
+		var err error
+		if i == 0 {
+			var got uintptr
+			got, err = proc.Syscall(ctx, unix.SYS_PIDFD_OPEN, uintptr(s.TID), uintptr(f.Flags&(pidfdThread|unix.PIDFD_NONBLOCK)))
+			fd = int(got)
+			if err != nil {
+				err = fmt.Errorf("pidfd_open of thread %d: %w", s.TID, err)
 			}
+		} else {
+			fd, err = fetch(ctx, proc, source{PID: first.PID, FD: first.FD}, 0)
+		}
+		if err != nil {
+			return fmt.Errorf("pid %d fd %d: %w", ref.PID, ref.FD, err)
+		}
+		if err := moveTo(ctx, proc, fd, ref); err != nil {
+			return fmt.Errorf("pid %d fd %d: %w", ref.PID, ref.FD, err)
 		}
 	}
-	return all
+	return nil
+}
+
+// moveTo gives fd the number of ref.
+func moveTo(ctx context.Context, proc plugin.Process, fd int, ref plugin.FileRef) error {
+	cloexec := uintptr(0)
+	if ref.Cloexec {
+		cloexec = unix.O_CLOEXEC
+	}
+	_, err := proc.Syscall(ctx, unix.SYS_DUP3, uintptr(fd), uintptr(ref.FD), cloexec)
+	if err != nil {
+		err = fmt.Errorf("dup3: %w", err)
+	}
+	return errors.Join(err, closeIn(ctx, proc, fd))
 }

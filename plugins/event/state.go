@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"github.com/hiatus-project/hiatus/internal/strictjson"
 	"io"
 	"math"
+	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/internal/strictjson"
 )
 
 // stateFormat is the one format so far.
@@ -26,6 +28,7 @@ type file struct {
 	EventFD  *eventFD  `json:"eventfd,omitempty"`
 	SignalFD *signalFD `json:"signalfd,omitempty"`
 	Epoll    *epoll    `json:"epoll,omitempty"`
+	Inotify  *inotify  `json:"inotify,omitempty"`
 	PIDFD    *pidFD    `json:"pidfd,omitempty"`
 }
 
@@ -40,7 +43,9 @@ type signalFD struct {
 }
 
 type epoll struct {
-	Targets []target `json:"targets"`
+	Targets []target     `json:"targets"`
+	Quiet   bool         `json:"quiet"` // epoll_wait(2) would have told nothing
+	Params  *epollParams `json:"params,omitempty"`
 }
 
 // target is a registration: what epoll_ctl(2) is called with, and in which
@@ -51,7 +56,28 @@ type target struct {
 	FD      int    `json:"fd"`
 	Events  uint32 `json:"events"`
 	Data    uint64 `json:"data,string"`
+	// From is where the file is open, if not as FD any more.
+	From *source `json:"from,omitempty"`
+	// Ready is what the file of an edge-triggered registration of a quiet
+	// epoll was ready for.
+	Ready uint32 `json:"ready,omitempty"`
 }
+
+// source is a descriptor of a process.
+type source struct {
+	PID int `json:"pid"`
+	FD  int `json:"fd"`
+}
+
+func (s *source) validate() error {
+	if s != nil && (s.PID <= 0 || s.FD < 0) {
+		return fmt.Errorf("pid %d fd %d", s.PID, s.FD)
+	}
+	return nil
+}
+
+// file is the descriptor that is registered.
+func (t target) file() source { return source{PID: t.PID, FD: t.FD} }
 
 // spent says that the registration had EPOLLONESHOT and has fired: the kernel
 // then clears all but the flags of the registration (EP_PRIVATE_BITS).
@@ -59,11 +85,32 @@ func (t target) spent() bool {
 	return t.Events&unix.EPOLLONESHOT != 0 && t.Events&^uint32(privateBits) == 0
 }
 
+// edge says that the registration tells of each change once.
+func (t target) edge() bool {
+	return t.Events&(unix.EPOLLET&math.MaxUint32) != 0 && t.Events&unix.EPOLLONESHOT == 0 && t.From == nil
+}
+
 const privateBits = unix.EPOLLWAKEUP | unix.EPOLLONESHOT | unix.EPOLLET&math.MaxUint32 | unix.EPOLLEXCLUSIVE
 
-// pidFD names the process as the program sees it.
+type inotify struct {
+	Watches []watch `json:"watches"`
+	Queued  bool    `json:"queued"` // events waited to be read
+}
+
+// watch is of the file at Path, as the program sees it, or of one without a
+// path that is open as From.
+type watch struct {
+	WD   int     `json:"wd"`
+	Mask uint32  `json:"mask"`
+	Path string  `json:"path,omitempty"`
+	From *source `json:"from,omitempty"`
+}
+
+// pidFD names the process as the program sees it, and the thread if it is of
+// one that is no leader.
 type pidFD struct {
 	PID int `json:"pid"`
+	TID int `json:"tid,omitempty"`
 }
 
 func (s *state) add(id int, f file) {
@@ -110,19 +157,38 @@ func (f file) validate() error {
 	if f.Epoll != nil {
 		kinds++
 		for _, t := range f.Epoll.Targets {
-			if t.PID <= 0 || t.EpollFD < 0 || t.FD < 0 {
+			if t.PID <= 0 || t.EpollFD < 0 || t.FD < 0 || t.FD == math.MaxInt32 || t.From.validate() != nil {
 				return fmt.Errorf("epoll: registration of fd %d in pid %d fd %d", t.FD, t.PID, t.EpollFD)
 			}
 		}
 	}
+	if f.Inotify != nil {
+		kinds++
+		if err := f.Inotify.validate(); err != nil {
+			return fmt.Errorf("inotify: %w", err)
+		}
+	}
 	if f.PIDFD != nil {
 		kinds++
-		if f.PIDFD.PID <= 0 {
-			return fmt.Errorf("pidfd: pid %d", f.PIDFD.PID)
+		if f.PIDFD.PID <= 0 || f.PIDFD.TID < 0 {
+			return fmt.Errorf("pidfd: pid %d, thread %d", f.PIDFD.PID, f.PIDFD.TID)
 		}
 	}
 	if kinds != 1 {
 		return fmt.Errorf("%d kinds of file, want one", kinds)
+	}
+	return nil
+}
+
+func (s *inotify) validate() error {
+	for _, w := range s.Watches {
+		if w.WD <= 0 || w.WD > math.MaxInt32 {
+			return fmt.Errorf("watch %d", w.WD)
+		}
+		named := strings.HasPrefix(w.Path, "/") && !strings.ContainsRune(w.Path, 0)
+		if named == (w.From != nil) || w.From != nil && w.Path != "" || w.From.validate() != nil {
+			return fmt.Errorf("watch %d: path %q, descriptor %v", w.WD, w.Path, w.From)
+		}
 	}
 	return nil
 }

@@ -1,0 +1,20 @@
+/* io_uring: a ring
+ * refused: io_uring(7)
+ */
+#include "../object.h"
+#include <linux/io_uring.h>
+#include <sys/mman.h>
+
+int main(void)
+{
+	struct io_uring_params p = { 0 };
+
+	ht_init();
+	int fd = syscall(SYS_io_uring_setup, 4, &p);
+	CHECK(fd >= 0);
+	void *ring = mmap(NULL, p.sq_off.array + p.sq_entries * 4, PROT_READ | PROT_WRITE, MAP_SHARED, fd, IORING_OFF_SQ_RING);
+	CHECK(ring != MAP_FAILED);
+	while (point())
+		CHECK_EQ(syscall(SYS_io_uring_enter, fd, 0, 0, 0, NULL, 0), 0);
+	return done();
+}
