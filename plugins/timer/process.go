@@ -70,7 +70,28 @@ func saveProcess(ctx context.Context, proc plugin.Process) (process, error) {
 	for i, b := range got[itimers:] {
 		saved.Timers[i].Spec = decodeSpec(b, time.Nanosecond)
 	}
+	if err := readOverruns(ctx, proc, saved.Timers); err != nil {
+		return process{}, fmt.Errorf("pid %d: timers: %w", proc.PID(), err)
+	}
 	return saved, nil
+}
+
+// readOverruns reads what timer_getoverrun(2) says.
+func readOverruns(ctx context.Context, proc plugin.Process, timers []posixTimer) error {
+	calls := make([]plugin.Call, len(timers))
+	for i, t := range timers {
+		calls[i] = plugin.Call{Nr: unix.SYS_TIMER_GETOVERRUN, Args: [6]uintptr{uintptr(t.ID)}}
+	}
+	if len(calls) == 0 {
+		return nil
+	}
+	if err := proc.Batch(ctx, calls); err != nil {
+		return err
+	}
+	for i, c := range calls {
+		timers[i].Overrun = int(c.Ret)
+	}
+	return nil
 }
 
 // readEach makes calls whose second argument is where the result goes, and
@@ -307,6 +328,11 @@ func (m maker) create(ctx context.Context, t posixTimer) (id int, err error) {
 func (m maker) arm(ctx context.Context, t posixTimer) error {
 	if t.Spec.Value == 0 {
 		return nil
+	}
+	if t.overrunCanBeRepeated(m.proc.PID()) {
+		if done, err := m.repeatOverrun(ctx, t); done || err != nil {
+			return err
+		}
 	}
 	if _, err := m.proc.Syscall(ctx, unix.SYS_TIMER_SETTIME, uintptr(t.ID), 0, uintptr(m.addr+specAt), 0); err != nil {
 		return fmt.Errorf("timer_settime: %w", err)

@@ -52,6 +52,8 @@ type posixTimer struct {
 	Notify int    `json:"notify"` // sigev_notify
 	TID    int    `json:"tid"`    // of SIGEV_THREAD_ID, else 0
 	Spec   spec   `json:"spec"`
+	// Overrun is what timer_getoverrun(2) says of the last signal.
+	Overrun int `json:"overrun,omitempty"`
 }
 
 func (s *state) addTimerFD(id int, t timerFD) {
@@ -166,6 +168,9 @@ func (t posixTimer) validate() error {
 		}
 	default:
 		return fmt.Errorf("notify %d", t.Notify)
+	}
+	if t.Overrun < 0 || t.Overrun > math.MaxInt32 {
+		return fmt.Errorf("overrun %d", t.Overrun)
 	}
 	return t.Spec.validate()
 }

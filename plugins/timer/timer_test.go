@@ -30,6 +30,7 @@ func TestContract(t *testing.T) {
 			}
 		},
 		Invalid: map[string]string{
+			"overrun":               `{"processes":{"1":{"timers":[{"id":0,"clock":1,"signal":10,"sigev_value":"0","notify":0,"tid":0,"spec":{"value_ns":1,"interval_ns":1},"overrun":-1}]}}}`,
 			"timerfd clock":         `{"timerfds":{"1":{"clock":2,"ticks":"0"}}}`,
 			"timerfd value":         `{"timerfds":{"1":{"clock":1,"ticks":"0","value_ns":-1}}}`,
 			"timerfd deadline":      `{"timerfds":{"1":{"clock":0,"ticks":"0","absolute":true,"deadline_ns":-1}}}`,

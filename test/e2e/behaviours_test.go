@@ -28,7 +28,7 @@ func behaviours() []behaviour {
 		{"killed with SIGKILL", gcc, killedHard},
 		{"restarted twice at once", gcc, twins},
 		{"clocks leave the downtime out", gcc, downtime},
-		{"refused: inotify", gcc, func(tr *trial) { refused(tr, "inotify") }},
+		{"refused: userfaultfd", gcc, func(tr *trial) { refused(tr, "userfaultfd") }},
 		{"refused: tcp", gcc, func(tr *trial) { refused(tr, "tcp") }},
 		{"refused: udp", gcc, func(tr *trial) { refused(tr, "udp") }},
 		{"refused: not dumpable", gcc, notDumpable},
