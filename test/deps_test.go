@@ -62,7 +62,7 @@ func importRules() []rule {
 		{"plugins/...", []string{"plugin", "internal/...", sys, zerolog}, []string{"plugin/plugintest"}},
 
 		// What authors of extensions import must build for WASM.
-		{"sdk/...", []string{"sdk/..."}, nil},
+		{"sdk/...", []string{"sdk", "sdk/..."}, nil},
 		{"internal/...", []string{"internal/...", sys}, nil},
 
 		{"cmd/...", []string{anything}, nil},
@@ -249,7 +249,8 @@ func checkFile(tree fs.FS, name string) ([]string, error) {
 			complaints = append(complaints, fmt.Sprintf("%s: %s", name, why))
 		}
 	}
-	if !matches("cmd/...", pkg) {
+	// An extension has no other place to register itself.
+	if !matches("cmd/...", pkg) && !matches("sdk/examples/...", pkg) {
 		for _, decl := range file.Decls {
 			if f, ok := decl.(*ast.FuncDecl); ok && f.Name.Name == "init" && f.Recv == nil {
 				complaints = append(complaints, fmt.Sprintf("%s:%d: func init: only cmd may have one", name, files.Position(f.Pos()).Line))

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
+	"github.com/tetratelabs/wazero/experimental"
 	"github.com/tetratelabs/wazero/sys"
 
 	"github.com/hiatus-project/hiatus/plugin"
@@ -112,7 +113,7 @@ func (m *Module) instantiate(ctx context.Context, ext *extension) (in *instance,
 			WithSysWalltime().
 			WithSysNanotime().
 			WithNanosleep(in.sleep)
-		if in.mod, err = m.runtime.InstantiateModule(ctx, m.compiled, config); err != nil {
+		if err := in.make(ctx, config); err != nil {
 			return err
 		}
 		if start := in.mod.ExportedFunction(abi.ExportStart); start != nil {
@@ -135,6 +136,17 @@ func (m *Module) instantiate(ctx context.Context, ext *extension) (in *instance,
 		in.close()
 	}
 	return in, code == abi.Skip, nil
+}
+
+func (in *instance) make(ctx context.Context, config wazero.ModuleConfig) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("%v", v)
+		}
+	}()
+	m := in.ext.mod
+	in.mod, err = m.runtime.InstantiateModule(experimental.WithMemoryAllocator(ctx, &m.memory), m.compiled, config)
+	return err
 }
 
 // handle has the guest handle one event. keep is how long it wants the

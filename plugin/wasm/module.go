@@ -51,6 +51,7 @@ type Module struct {
 	runtime  wazero.Runtime
 	cache    wazero.CompilationCache
 	compiled wazero.CompiledModule
+	memory   allocator
 }
 
 // Inspect reads the module at path and says what it asks for.
@@ -199,6 +200,7 @@ func (m *Module) Close(ctx context.Context) {
 		_ = m.runtime.Close(ctx)
 		m.runtime = nil
 	}
+	m.memory.close()
 	if m.cache != nil {
 		_ = m.cache.Close(ctx)
 		m.cache = nil
