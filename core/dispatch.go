@@ -42,8 +42,9 @@ type member struct {
 	log zerolog.Logger
 
 	plugin.Plugin
-	stater   plugin.Stater // nil where the plugin is none, as the next four
+	stater   plugin.Stater // nil where the plugin is none, as the next five
 	files    plugin.FileClaimer
+	filler   plugin.FileFiller
 	maps     plugin.MapClaimer
 	reopener plugin.MapReopener
 	saver    plugin.ProcessSaver
@@ -94,6 +95,7 @@ func (m *member) adopt(p plugin.Plugin) {
 	m.Plugin = p
 	m.stater, _ = p.(plugin.Stater)
 	m.files, _ = p.(plugin.FileClaimer)
+	m.filler, _ = p.(plugin.FileFiller)
 	m.maps, _ = p.(plugin.MapClaimer)
 	m.reopener, _ = p.(plugin.MapReopener)
 	m.saver, _ = p.(plugin.ProcessSaver)

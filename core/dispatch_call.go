@@ -20,6 +20,7 @@ const (
 	phaseLoad    = "load"
 	phaseClaim   = "claim-file"
 	phaseReopen  = "reopen-file"
+	phaseFill    = "fill-files"
 	phaseMap     = "claim-map"
 	phaseMapAt   = "reopen-map"
 	phaseProcess = "save-process"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/hiatus-project/hiatus/plugin"
 )
@@ -46,6 +47,23 @@ func (s *pluginSet) ReopenFile(ctx context.Context, owner string, f plugin.OpenF
 		return -1, err
 	}
 	return made, nil
+}
+
+// FillFiles tells the plugins, in reverse, that all open files exist: fds by
+// their IDs.
+func (s *pluginSet) FillFiles(ctx context.Context, procs []plugin.Process, fds map[int]int) error {
+	for _, m := range reversed(s.members) {
+		if m.filler == nil {
+			continue
+		}
+		err := s.call(ctx, m, phaseFill, subject{}, func(ctx context.Context) error {
+			return m.filler.FillFiles(ctx, leaseAll(ctx, procs), maps.Clone(fds))
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ClaimMap asks the plugins in order whose mapping m of p is. The owner is ""

@@ -242,9 +242,12 @@ func (r *restart) fill(ctx context.Context) error {
 		f := &r.state.Files[i]
 		fd, err := r.a.plugins.ReopenFile(ctx, f.Owner, f.OpenFile())
 		if err != nil {
-			return fmt.Errorf("pid %d fd %d: %s: %w", f.Refs[0].PID, f.Refs[0].FD, f.Link, err)
+			return fmt.Errorf("%s: %w", f.Name(), err)
 		}
 		fds[f.ID] = fd
+	}
+	if err := r.a.plugins.FillFiles(ctx, r.tree.PluginProcs(), fds); err != nil {
+		return err
 	}
 	if err := r.tree.Memory(ctx, fds, r.a.plugins.ReopenMap, r.progress("fill")); err != nil {
 		return err

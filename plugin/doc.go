@@ -4,8 +4,8 @@
 // It holds types and interfaces only, and imports the standard library and
 // zerolog. A plugin is described by a [Definition], which is inert data, and
 // made by its New function. It must implement [Plugin]; what else it can do
-// is found by type assertion: [Stater], [FileClaimer], [MapClaimer],
-// [MapReopener], [ProcessSaver].
+// is found by type assertion: [Stater], [FileClaimer], [FileFiller],
+// [MapClaimer], [MapReopener], [ProcessSaver].
 //
 // # Order
 //
@@ -29,6 +29,7 @@
 //	Load                            before the first side effect; validate everything
 //	Handle(Restart)                 the process tree exists, without memory and descriptors
 //	ReopenFile  for each description the plugin had claimed, in the order of its claims
+//	FillFiles   all descriptions exist
 //	(the engine installs the descriptors and the memory in every process)
 //	RestoreProcess for each process, whose descriptors and memory are there, with one thread
 //	Handle(Running)                 all is made; threads are about to run

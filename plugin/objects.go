@@ -54,19 +54,27 @@ type FileRef struct {
 }
 
 // OpenFile is one open file description (open(2)) with all its descriptors.
-// In a restart it is as ClaimFile saw it, but for FDInfo, Dup and Inherited.
+// In a restart it is as ClaimFile saw it, but for FDInfo, Dup, Hold and
+// Inherited.
 type OpenFile struct {
 	ID    int    // names the description in the image
 	Link  string // /proc/PID/fd/N, read as a link
 	Flags int    // open(2) flags, without O_CLOEXEC
 	Pos   int64  // file offset
 	Stat  syscall.Stat_t
-	Refs  []FileRef // at least one, parents first
+	Refs  []FileRef // parents first; none where only another object holds it, see Hold
 
 	// FDInfo is /proc/PID/fdinfo/N of the first reference.
 	FDInfo []byte
 	// Dup returns a duplicate in the supervisor, which the caller closes.
 	Dup func() (int, error)
+	// Hold says that this object holds the description of fd, a descriptor
+	// of the supervisor, which stays the caller's: so does a UNIX socket with
+	// a descriptor in flight (SCM_RIGHTS, unix(7)). It returns the
+	// description's ID. One that no process has is claimed later, as if it
+	// were open. It may be called during ClaimFile only; FileFiller is its
+	// counterpart in a restart.
+	Hold func(fd int) (id int, err error)
 	// Inherited is n+1 where the description is the supervisor's own
 	// descriptor n (0, 1 or 2), so that the program has it from whoever
 	// started the supervisor; 0 elsewhere.

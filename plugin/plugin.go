@@ -59,6 +59,14 @@ type FileClaimer interface {
 	ReopenFile(ctx context.Context, f OpenFile) (fd int, err error)
 }
 
+// FileFiller is a FileClaimer whose objects hold other descriptions, as
+// OpenFile.Hold told.
+type FileFiller interface {
+	// FillFiles is called in a restart when all descriptions exist again and
+	// no process has them yet. fds are by OpenFile.ID, and stay the engine's.
+	FillFiles(ctx context.Context, procs []Process, fds map[int]int) error
+}
+
 // MapClaimer is a plugin that owns mappings of memory.
 type MapClaimer interface {
 	// ClaimMap returns ErrNotMine for a mapping that is not of this plugin.

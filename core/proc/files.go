@@ -34,7 +34,26 @@ func (t *Tree) OpenFiles() ([]plugin.OpenFile, error) {
 	for i, d := range c.all {
 		out[i] = d.OpenFile
 	}
+	t.files = c
 	return out, nil
+}
+
+// Hold returns the description of fd, a descriptor of the agent, which an
+// object of the tree holds, and whether it was not known so far. It comes
+// after OpenFiles.
+func (t *Tree) Hold(fd int) (f plugin.OpenFile, fresh bool, err error) {
+	return t.files.hold(fd)
+}
+
+// DropHeld closes what Hold has kept.
+func (t *Tree) DropHeld() {
+	if t.files == nil {
+		return
+	}
+	for _, fd := range t.files.held {
+		unix.Close(fd)
+	}
+	t.files.held = nil
 }
 
 // fileKey is equal for descriptors of one description.
@@ -52,6 +71,7 @@ type fileCollector struct {
 	all   []*description
 	byKey map[fileKey][]*description // in the kernel's order, kcmp(2)
 	stdio [3]fileKey
+	held  []int // duplicates, by which descriptions without a descriptor are known
 }
 
 func stdioKey(n int) fileKey {
@@ -78,38 +98,64 @@ func (c *fileCollector) process(p *Process) error {
 }
 
 func (c *fileCollector) descriptor(p *Process, tid, fd int) error {
+	d, info, _, err := c.describe(tid, fd)
+	if err != nil {
+		return err
+	}
+	d.Refs = append(d.Refs, plugin.FileRef{PID: p.pid, FD: fd, Cloexec: info.Flags&unix.O_CLOEXEC != 0})
+	return nil
+}
+
+// hold describes what a descriptor of the agent refers to.
+func (c *fileCollector) hold(fd int) (f plugin.OpenFile, fresh bool, err error) {
+	fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return plugin.OpenFile{}, false, os.NewSyscallError("fcntl F_DUPFD_CLOEXEC", err)
+	}
+	d, _, fresh, err := c.describe(os.Getpid(), fd)
+	if err != nil || !fresh {
+		unix.Close(fd)
+	} else {
+		c.held = append(c.held, fd)
+	}
+	if err != nil {
+		return plugin.OpenFile{}, false, err
+	}
+	return d.OpenFile, fresh, nil
+}
+
+// describe finds the description of (tid, fd), or adds it.
+func (c *fileCollector) describe(tid, fd int) (d *description, info procfs.FDInfo, fresh bool, err error) {
 	path := fmt.Sprintf("/proc/%d/fd/%d", tid, fd)
 	link, err := os.Readlink(path)
 	if err != nil {
-		return err
+		return nil, info, false, err
 	}
 	raw, info, err := procfs.ReadFDInfo(tid, fd)
 	if err != nil {
-		return err
+		return nil, info, false, err
 	}
 	var st syscall.Stat_t
 	if err := syscall.Stat(path, &st); err != nil {
-		return &os.PathError{Op: "stat", Path: link, Err: err}
+		return nil, info, false, &os.PathError{Op: "stat", Path: link, Err: err}
 	}
-	ref := plugin.FileRef{PID: p.pid, FD: fd, Cloexec: info.Flags&unix.O_CLOEXEC != 0}
 	key := fileKey{link, st.Dev, st.Ino}
 	same := c.byKey[key]
 	at, err := search(same, tid, fd)
 	if err != nil {
-		return err
+		return nil, info, false, err
 	}
 	if at.found {
-		same[at.index].Refs = append(same[at.index].Refs, ref)
-		return nil
+		return same[at.index], info, false, nil
 	}
-	d := &description{tid: tid, fd: fd, OpenFile: plugin.OpenFile{
+	d = &description{tid: tid, fd: fd, OpenFile: plugin.OpenFile{
 		ID: len(c.all) + 1, Link: link, Flags: info.Flags &^ unix.O_CLOEXEC, Pos: info.Pos, Stat: st,
-		Refs: []plugin.FileRef{ref}, FDInfo: raw, Inherited: c.inherited(key, tid, fd),
+		FDInfo: raw, Inherited: c.inherited(key, tid, fd),
 		Dup: func() (int, error) { return linux.DupFrom(tid, fd) },
 	}}
 	c.all = append(c.all, d)
 	c.byKey[key] = slices.Insert(same, at.index, d)
-	return nil
+	return d, info, true, nil
 }
 
 // inherited returns n+1 for a description that is the agent's own standard
@@ -153,6 +199,14 @@ func NewFileState(owner string, f plugin.OpenFile) FileState {
 		s.Refs = append(s.Refs, FileRef(r))
 	}
 	return s
+}
+
+// Name tells where the description was found.
+func (s *FileState) Name() string {
+	if len(s.Refs) == 0 {
+		return s.Link
+	}
+	return fmt.Sprintf("pid %d fd %d: %s", s.Refs[0].PID, s.Refs[0].FD, s.Link)
 }
 
 // OpenFile returns the description as a plugin sees it in a restart.

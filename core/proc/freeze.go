@@ -22,6 +22,7 @@ type Tree struct {
 	procs  []*Process // parents first
 	byHost map[int]*Process
 	sleeps *Sleeps
+	files  *fileCollector // nil until OpenFiles
 
 	// vanished: a process ended while it was to be stopped; what it left
 	// behind may be new.

@@ -238,8 +238,8 @@ func (st *State) validateFiles(pids map[int]bool) error {
 	seen := map[key]bool{}
 	ids := map[int]bool{}
 	for _, f := range st.Files {
-		if ids[f.ID] || len(f.Refs) == 0 || f.Owner == "" {
-			return fmt.Errorf("open file %d: stands twice, or has no descriptor or owner", f.ID)
+		if ids[f.ID] || f.Owner == "" {
+			return fmt.Errorf("open file %d: stands twice, or has no owner", f.ID)
 		}
 		ids[f.ID] = true
 		for _, r := range f.Refs {

@@ -3,6 +3,7 @@ package plugintest
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -39,10 +40,10 @@ func OpenFiles(t testing.TB, fds ...int) []plugin.OpenFile {
 	return files
 }
 
-// Reopened returns f as ReopenFile sees it in a restart: without FDInfo, Dup
-// and Inherited.
+// Reopened returns f as ReopenFile sees it in a restart: without FDInfo, Dup,
+// Hold and Inherited.
 func Reopened(f plugin.OpenFile) plugin.OpenFile {
-	f.FDInfo, f.Dup, f.Inherited = nil, nil, 0
+	f.FDInfo, f.Dup, f.Hold, f.Inherited = nil, nil, nil, 0
 	return f
 }
 
@@ -51,7 +52,8 @@ func describe(id int, fds []int) (plugin.OpenFile, error) {
 		return plugin.OpenFile{}, fmt.Errorf("open file %d: no descriptor given", id)
 	}
 	first := fds[0]
-	f := plugin.OpenFile{ID: id, Dup: func() (int, error) { return unix.FcntlInt(uintptr(first), unix.F_DUPFD_CLOEXEC, 3) }}
+	hold := func(int) (int, error) { return 0, errors.New("only RoundTrip knows the other open files") }
+	f := plugin.OpenFile{ID: id, Hold: hold, Dup: func() (int, error) { return unix.FcntlInt(uintptr(first), unix.F_DUPFD_CLOEXEC, 3) }}
 	var err error
 	if f.Link, err = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", first)); err != nil {
 		return f, err

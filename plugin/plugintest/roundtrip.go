@@ -18,7 +18,7 @@ import (
 //
 // The calls are those of the contract, in its order: PreSuspend,
 // PreCheckpoint, ClaimFile, SaveProcess, Save and Resume; then Load, Restart,
-// ReopenFile, RestoreProcess and Running, with [Self] as the one process. No
+// ReopenFile, FillFiles, RestoreProcess and Running, with [Self] as the one process. No
 // plugin may leave a descriptor open behind.
 //
 // Use plain descriptors: an os.File that waits in the runtime's poller does
@@ -37,7 +37,7 @@ func RoundTripOn(t *testing.T, def plugin.Definition, h *Host, setup func(t *tes
 	files := OpenFiles(t, fds...)
 
 	before := openDescriptors(t)
-	state := trip.checkpoint(t, files)
+	files, state := trip.checkpoint(t, files)
 	requireSame(t, before, "checkpoint and Resume")
 	trip.restart(t, files, state)
 	requireSameNumbers(t, before, "restart")
@@ -66,15 +66,20 @@ func (r trip) start(t *testing.T) (plugin.Plugin, plugin.FileClaimer) {
 	return p, claimer
 }
 
-// checkpoint claims files and returns the state.
-func (r trip) checkpoint(t *testing.T, files []plugin.OpenFile) []byte {
+// checkpoint claims files, and what they hold, and returns all of them and the
+// state.
+func (r trip) checkpoint(t *testing.T, files []plugin.OpenFile) ([]plugin.OpenFile, []byte) {
 	t.Helper()
 	p, claimer := r.start(t)
 	r.handle(t, p, plugin.PreSuspend)
 	r.handle(t, p, plugin.PreCheckpoint)
-	for _, f := range files {
+	held := heldFiles{all: files}
+	defer held.close()
+	for i := 0; i < len(held.all); i++ {
+		f := held.all[i]
+		f.Hold = held.hold
 		if err := claimer.ClaimFile(t.Context(), f); err != nil {
-			t.Fatalf("ClaimFile of fd %d (%s): %v", f.Refs[0].FD, f.Link, err)
+			t.Fatalf("ClaimFile of open file %d (%s): %v", f.ID, f.Link, err)
 		}
 	}
 	if saver, ok := p.(plugin.ProcessSaver); ok {
@@ -89,7 +94,46 @@ func (r trip) checkpoint(t *testing.T, files []plugin.OpenFile) []byte {
 		}
 	}
 	r.handle(t, p, plugin.Resume)
-	return state.Bytes()
+	return held.all, state.Bytes()
+}
+
+// heldFiles is all open files of a round trip, those among them that only
+// others hold.
+type heldFiles struct {
+	all []plugin.OpenFile
+	fds []int
+}
+
+// hold is plugin.OpenFile's Hold.
+func (h *heldFiles) hold(fd int) (id int, err error) {
+	for _, f := range h.all {
+		known, err := f.Dup()
+		if err != nil {
+			return 0, err
+		}
+		same, err := sameDescription(known, fd)
+		unix.Close(known)
+		if err != nil || same {
+			return f.ID, err
+		}
+	}
+	if fd, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3); err != nil {
+		return 0, err
+	}
+	h.fds = append(h.fds, fd)
+	f, err := describe(len(h.all)+1, []int{fd})
+	if err != nil {
+		return 0, err
+	}
+	f.Refs = nil
+	h.all = append(h.all, f)
+	return f.ID, nil
+}
+
+func (h *heldFiles) close() {
+	for _, fd := range h.fds {
+		unix.Close(fd)
+	}
 }
 
 // restart loads state in a plugin of its own, which makes files again.
@@ -103,12 +147,18 @@ func (r trip) restart(t *testing.T, files []plugin.OpenFile, state []byte) {
 	}
 	r.handle(t, p, plugin.Restart)
 	made := make([]int, len(files))
+	byID := make(map[int]int, len(files))
 	for i, f := range files {
 		fd, err := claimer.ReopenFile(t.Context(), Reopened(f))
 		if err != nil {
-			t.Fatalf("ReopenFile of what was fd %d (%s): %v", f.Refs[0].FD, f.Link, err)
+			t.Fatalf("ReopenFile of what was open file %d (%s): %v", f.ID, f.Link, err)
 		}
-		made[i] = fd
+		made[i], byID[f.ID] = fd, fd
+	}
+	if filler, ok := p.(plugin.FileFiller); ok {
+		if err := filler.FillFiles(t.Context(), []plugin.Process{r.self}, byID); err != nil {
+			t.Fatalf("FillFiles: %v", err)
+		}
 	}
 	// All are made before the first is put in place, as in a restart. dup3
 	// closes the old one.

@@ -56,6 +56,9 @@ func (p *Plugin) claimAsync(f plugin.OpenFile, s *file, fd int) error {
 	if owner.PID == 0 && signal == 0 && s.Flags&unix.O_ASYNC == 0 {
 		return nil
 	}
+	if len(f.Refs) == 0 {
+		return plugin.Refuse(f, "its signals were set up, and no process has it open")
+	}
 	s.Async = &async{Type: owner.Type, Signal: signal}
 	if owner.PID == 0 {
 		return nil
