@@ -131,8 +131,17 @@ func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
 	if err != nil {
 		return err
 	}
+	if len(f.Refs) == 0 && saved.needsProcess() {
+		return plugin.Refuse(f, "no process has it open that could make it again")
+	}
 	p.state.add(f.ID, saved)
 	return nil
+}
+
+// needsProcess says whether only a process with a descriptor of it can finish
+// it in a restart.
+func (s file) needsProcess() bool {
+	return s.Epoll != nil && len(s.Epoll.Targets) > 0 || s.Inotify != nil && len(s.Inotify.Watches) > 0 || s.PIDFD != nil && s.PIDFD.TID != 0
 }
 
 type claimer func(plugin.OpenFile, procparse.FDInfo) (file, error)

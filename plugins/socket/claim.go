@@ -4,11 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -36,94 +32,82 @@ func (p *Plugin) claimUNIX(f plugin.OpenFile, fd int, k kind) error {
 }
 
 // save returns the reason alone as an error.
-func (c claim) save(typ int) (socket, error) {
+func (c claim) save(typ int) (unixSocket, error) {
 	d, err := diagnose(c.ino)
 	if err != nil {
-		return socket{}, err
-	}
-	if err := checkName(d.name); err != nil {
-		return socket{}, err
+		return unixSocket{}, err
 	}
 	if filtered, err := hasFilter(c.fd); err != nil || filtered {
-		return socket{}, cmp.Or(err, errFilter)
+		return unixSocket{}, cmp.Or(err, errFilter)
 	}
-	s := socket{Type: typ, Ino: c.ino, Name: d.name, Shutdown: d.shutdown & (shutReceive | shutSend)}
+	s := unixSocket{Type: typ, Ino: c.ino, Name: d.name, Shutdown: d.shutdown & (shutReceive | shutSend)}
+	if len(c.file.Refs) > 0 {
+		s.Owner = c.file.Refs[0].PID
+	}
 	if s.Options, err = saveOptions(c.fd, typ); err != nil {
-		return socket{}, err
+		return unixSocket{}, err
 	}
-	switch {
-	case d.state == tcpListen && typ != unix.SOCK_DGRAM:
-		s.Listen, err = c.saveListener(d)
-	case d.hasPeer:
-		err = c.saveConnection(&s, d)
-	case len(d.name) > 0:
-		err = fmt.Errorf("bound to %q, but neither listening nor connected: not kept yet", d.name)
+	if s.Credentials, err = c.peerCredentials(); err != nil {
+		return unixSocket{}, err
+	}
+	if _, isPath := pathOf(s.Name); isPath {
+		if s.File, err = c.plugin.locate(s.Name, d.fileIno); err != nil {
+			return unixSocket{}, err
+		}
+	}
+	if d.state == tcpListen && typ != unix.SOCK_DGRAM {
+		s.Listen = &listener{Backlog: int(d.backlog), Pending: d.clients}
+		return s, nil
+	}
+	if d.hasPeer {
+		if err := c.savePeer(&s, d); err != nil {
+			return unixSocket{}, err
+		}
+	}
+	if !s.Waiting {
+		s.Queue, err = c.saveQueue(&s)
 	}
 	return s, err
 }
 
-func (c claim) saveListener(d diagnosis) (*listener, error) {
-	if d.pending > 0 {
-		return nil, fmt.Errorf("%d connections to %q wait to be accepted", d.pending, d.name)
-	}
-	l := &listener{Backlog: int(d.backlog)}
-	if d.name[0] == 0 {
-		return l, nil
-	}
-	var st unix.Stat_t
-	err := unix.Lstat(c.plugin.host.Root()+string(d.name), &st)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		l.Deleted = true
-	case err != nil:
-		return nil, fmt.Errorf("lstat of %q: %w", d.name, err)
-	case uint32(st.Ino) != d.fileIno:
-		return nil, fmt.Errorf("%q is now another file than the one it is bound to", d.name)
-	case int(st.Uid) != os.Geteuid():
-		return nil, fmt.Errorf("%q belongs to user %d", d.name, st.Uid)
-	default:
-		l.Mode, l.GID = st.Mode&0o777, int(st.Gid)
-	}
-	return l, nil
-}
-
-func (c claim) saveConnection(s *socket, d diagnosis) (err error) {
+// savePeer says to whom the socket is connected. Whether the other end is
+// kept as well only all claims together show.
+func (c claim) savePeer(s *unixSocket, d diagnosis) (err error) {
 	if s.PeerName, err = peerName(c.fd); err != nil {
 		return err
 	}
 	switch {
-	case s.Type == unix.SOCK_DGRAM && (len(s.Name) > 0 || len(s.PeerName) > 0):
-		return fmt.Errorf("connection from %q to %q: datagram sockets with names are not kept yet", s.Name, s.PeerName)
-	case len(s.Name) > 0 && len(s.PeerName) > 0:
-		return fmt.Errorf("both ends have names, %q and %q: not kept yet", s.Name, s.PeerName)
-	}
-	if err := checkName(s.PeerName); err != nil {
-		return fmt.Errorf("the peer is %w", err)
-	}
-	if err := c.findPeer(s, d); err != nil {
-		return err
-	}
-	s.Queue, err = c.saveQueue(s)
-	return err
-}
-
-func (c claim) findPeer(s *socket, d diagnosis) error {
-	switch {
 	case d.peer != 0:
-		if !c.plugin.holds(d.peer) {
-			return fmt.Errorf("its peer (inode %d, name %q) is outside the computation", d.peer, s.PeerName)
-		}
 		s.Peer = d.peer
 	case s.Type == unix.SOCK_DGRAM || s.Shutdown == shutReceive|shutSend:
 		s.PeerClosed = true // which shuts down both directions of a connection
 	default:
-		return fmt.Errorf("its connection to %q is not accepted yet", s.PeerName)
+		s.Waiting = true
+		sent, err := unix.IoctlGetInt(c.fd, unix.TIOCOUTQ) // SIOCOUTQ, unix(7)
+		if err != nil {
+			return fmt.Errorf("ioctl SIOCOUTQ: %w", err)
+		}
+		if sent > 0 {
+			return fmt.Errorf("data was sent to %q, which has not accepted the connection yet", s.PeerName)
+		}
 	}
 	return nil
 }
 
+// peerCredentials returns SO_PEERCRED, nil where there are none.
+func (c claim) peerCredentials() (*credentials, error) {
+	cred, err := unix.GetsockoptUcred(c.fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return nil, os.NewSyscallError("getsockopt SO_PEERCRED", err)
+	}
+	if cred.Pid == 0 && cred.Uid == ^uint32(0) {
+		return nil, nil
+	}
+	return &credentials{PID: c.plugin.pids[int(cred.Pid)], UID: cred.Uid, GID: cred.Gid}, nil
+}
+
 // saveQueue looks for what makes a look at the queue unsafe, and then looks.
-func (c claim) saveQueue(s *socket) ([][]byte, error) {
+func (c claim) saveQueue(s *unixSocket) ([]message, error) {
 	ready := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN | unix.POLLPRI}}
 	if _, err := unix.Poll(ready, 0); err != nil {
 		return nil, fmt.Errorf("poll: %w", err)
@@ -132,62 +116,21 @@ func (c claim) saveQueue(s *socket) ([][]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ioctl SIOCINQ: %w", err)
 	}
-	events, ended := ready[0].Revents, s.Shutdown&shutReceive != 0
-	queued := bytes > 0 || events&unix.POLLIN != 0 && !ended
-	if !queued {
-		delete(c.plugin.empties, c.ino)
-	}
+	events := ready[0].Revents
 	switch {
 	case events&unix.POLLPRI != 0:
 		return nil, errors.New("out-of-band data is queued")
 	case events&unix.POLLERR != 0 && !(s.Type == unix.SOCK_STREAM && s.PeerClosed):
 		return nil, errors.New("an error is pending")
-	case c.plugin.empties[c.ino]:
-		return nil, errEmptyMessage
-	case queued && s.Options.passesSenders():
-		return nil, errors.New("data with the credentials of its sender (SO_PASSCRED, SO_PASSPIDFD) is queued")
 	}
 	s.Reset = events&unix.POLLERR != 0
-	queue, err := peek(c.fd, s.Type, bytes, ended)
-	if errors.Is(err, errEmptyMessage) {
-		c.plugin.empties[c.ino] = true
+	l := look{fd: c.fd, typ: s.Type, ended: s.Shutdown&shutReceive != 0, host: c.plugin.pids, hold: c.file.Hold}
+	if s.Type == unix.SOCK_STREAM {
+		return l.stream(bytes)
 	}
-	return queue, err
-}
-
-// holds says whether a process of the tree has a socket with this inode open.
-func (p *Plugin) holds(ino uint32) bool {
-	if p.inTree == nil {
-		p.inTree = make(map[uint32]bool)
-		for _, host := range p.hosts {
-			addSockets(p.inTree, host)
-		}
+	if events&unix.POLLIN == 0 {
+		delete(c.plugin.seen, c.ino)
+		return nil, nil
 	}
-	return p.inTree[ino]
-}
-
-// addSockets adds the inodes of the sockets that a process has open, which
-// are in the links of proc_pid_fd(5): "socket:[4711]".
-func addSockets(inodes map[uint32]bool, host int) {
-	dir := fmt.Sprintf("/proc/%d/fd", host)
-	d, err := os.Open(dir)
-	if err != nil {
-		return // it has ended
-	}
-	defer d.Close()
-	names, err := d.Readdirnames(-1)
-	if err != nil {
-		return
-	}
-	for _, name := range names {
-		link, err := os.Readlink(filepath.Join(dir, name))
-		if err != nil {
-			continue
-		}
-		if s, ok := strings.CutPrefix(link, "socket:["); ok {
-			if ino, err := strconv.ParseUint(strings.TrimSuffix(s, "]"), 10, 64); err == nil {
-				inodes[uint32(ino)] = true
-			}
-		}
-	}
+	return c.remember(s, l)
 }

@@ -14,11 +14,13 @@ const (
 	udiagShowName  = 0x01
 	udiagShowVFS   = 0x02
 	udiagShowPeer  = 0x04
+	udiagShowIcons = 0x08
 	udiagShowRQLen = 0x10
 
 	unixDiagName     = 0
 	unixDiagVFS      = 1
 	unixDiagPeer     = 2
+	unixDiagIcons    = 3
 	unixDiagRQLen    = 4
 	unixDiagShutdown = 6
 
@@ -30,12 +32,12 @@ const (
 type diagnosis struct {
 	state    uint8
 	shutdown uint8
-	name     []byte // sun_path, without the zero byte that ends a path
-	fileIno  uint32 // of the file it is bound to
-	hasPeer  bool   // it was connected
-	peer     uint32 // inode; 0 where the peer has been closed or was not accepted yet
-	pending  uint32 // of a listener: connections that wait
-	backlog  uint32 // of a listener
+	name     []byte   // sun_path, without the zero byte that ends a path
+	fileIno  uint32   // of the file it is bound to
+	hasPeer  bool     // it was connected
+	peer     uint32   // inode; 0 where the peer has been closed or was not accepted yet
+	clients  []uint32 // of a listener: inodes of those that wait, 0 for one that was closed
+	backlog  uint32   // of a listener; of others the memory of what they have sent and was not read
 }
 
 // diagnose asks for the socket with inode ino in the supervisor's network
@@ -49,7 +51,7 @@ func diagnose(ino uint32) (diagnosis, error) {
 	if err := unix.Sendto(fd, diagRequest(ino), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return diagnosis{}, fmt.Errorf("sock_diag: %w", err)
 	}
-	buf := make([]byte, 8<<10)
+	buf := make([]byte, 64<<10)
 	n, _, err := unix.Recvfrom(fd, buf, 0)
 	if err != nil {
 		return diagnosis{}, fmt.Errorf("sock_diag: %w", err)
@@ -72,7 +74,7 @@ func diagRequest(ino uint32) []byte {
 	b = append(b, unix.AF_UNIX, 0, 0, 0)  // family, protocol
 	b = e.AppendUint32(b, 0)              // states: not used for a single socket
 	b = e.AppendUint32(b, ino)
-	b = e.AppendUint32(b, udiagShowName|udiagShowVFS|udiagShowPeer|udiagShowRQLen)
+	b = e.AppendUint32(b, udiagShowName|udiagShowVFS|udiagShowPeer|udiagShowIcons|udiagShowRQLen)
 	b = e.AppendUint32(b, anyCookie)
 	return e.AppendUint32(b, anyCookie)
 }
@@ -128,7 +130,11 @@ func (d *diagnosis) set(typ uint16, val []byte) error {
 	case unixDiagPeer:
 		d.hasPeer, d.peer = true, e.Uint32(val)
 	case unixDiagRQLen:
-		d.pending, d.backlog = e.Uint32(val), e.Uint32(val[4:])
+		d.backlog = e.Uint32(val[4:])
+	case unixDiagIcons:
+		for ; len(val) >= 4; val = val[4:] {
+			d.clients = append(d.clients, e.Uint32(val))
+		}
 	case unixDiagShutdown:
 		d.shutdown = val[0]
 	}

@@ -192,3 +192,11 @@ func optionsOf(t *testing.T, fd int) options {
 	}
 	return o
 }
+
+// size is the number of bytes that are queued.
+func (s unixSocket) size() (n int) {
+	for _, m := range s.Queue {
+		n += len(m.Data)
+	}
+	return n
+}

@@ -51,7 +51,12 @@ func (i image) restart(t *testing.T) ([]int, error) {
 		t.Fatal(err)
 	}
 	defer p.closeMade()
+	procs := []plugin.Process{plugintest.Self(t)}
+	if err := p.Handle(t.Context(), plugin.Event{Kind: plugin.Restart, Procs: procs}); err != nil {
+		return nil, err
+	}
 	var fds []int
+	byID := make(map[int]int)
 	for _, f := range i.files {
 		fd, err := p.ReopenFile(t.Context(), plugintest.Reopened(f))
 		if err != nil {
@@ -59,6 +64,10 @@ func (i image) restart(t *testing.T) ([]int, error) {
 		}
 		t.Cleanup(func() { unix.Close(fd) })
 		fds = append(fds, fd)
+		byID[f.ID] = fd
+	}
+	if err := p.FillFiles(t.Context(), procs, byID); err != nil {
+		return nil, err
 	}
 	if len(p.made) > 0 {
 		t.Errorf("%d descriptors are left", len(p.made))
@@ -96,7 +105,7 @@ func TestListener(t *testing.T) {
 				if info.Mode() != fs.ModeSocket|mode {
 					t.Errorf("mode %v, want %v", info.Mode(), mode)
 				}
-				if d := diagnosed(t, fd); string(d.name) != path || d.backlog != 5 || d.pending != 0 {
+				if d := diagnosed(t, fd); string(d.name) != path || d.backlog != 5 || len(d.clients) != 0 {
 					t.Errorf("%+v", d)
 				}
 				client, server := newConnection(t, fd)

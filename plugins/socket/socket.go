@@ -19,7 +19,7 @@ func Definition() plugin.Definition {
 		Oldest:  stateFormat,
 		Kinds:   []plugin.Kind{plugin.PreCheckpoint, plugin.Resume, plugin.Restart, plugin.Running, plugin.Exit},
 		New: func(h plugin.Host) (plugin.Plugin, error) {
-			return &Plugin{host: h, empties: make(map[uint32]bool)}, nil
+			return &Plugin{host: h, seen: make(map[uint32][]message)}, nil
 		},
 	}
 }
@@ -30,32 +30,35 @@ type Plugin struct {
 	state state
 
 	// Of a checkpoint.
-	hosts   []int                   // host pids of the tree
-	inTree  map[uint32]bool         // inodes of the tree's sockets; nil until needed
+	pids    map[int]int             // of the tree, by host pid
 	claimed map[int]plugin.OpenFile // by ID, to name what turns out incomplete
 
-	// empties are the inodes of sockets in which an empty message was seen:
-	// the kernel shows such to the first peek only.
-	empties map[uint32]bool
+	// seen are the queues, by inode, in which there were empty messages.
+	seen map[uint32][]message
 
 	// made are the descriptors of a restart that were made together with
 	// another and are not asked for yet, by ID.
-	made map[int]int
+	made  map[int]int
+	build *build // of UNIX sockets
 }
 
 // Handle begins an empty state with each checkpoint.
-func (p *Plugin) Handle(_ context.Context, ev plugin.Event) error {
+func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 	switch ev.Kind {
 	case plugin.PreCheckpoint:
 		p.forget()
 		p.state = state{}
 		p.claimed = make(map[int]plugin.OpenFile)
+		p.pids = make(map[int]int)
 		for _, proc := range ev.Procs {
-			p.hosts = append(p.hosts, proc.HostPID())
+			p.pids[proc.HostPID()] = proc.PID()
 		}
 	case plugin.Resume:
 		p.forget()
-	case plugin.Restart, plugin.Running, plugin.Exit:
+	case plugin.Restart:
+		p.closeMade()
+		return p.buildUNIX(ctx, ev.Procs)
+	case plugin.Running, plugin.Exit:
 		p.closeMade()
 	}
 	return nil
@@ -70,9 +73,11 @@ func (p *Plugin) keep(id, fd int) {
 }
 
 // forget drops what is of one checkpoint only.
-func (p *Plugin) forget() { p.hosts, p.inTree, p.claimed = nil, nil, nil }
+func (p *Plugin) forget() { p.pids, p.claimed = nil, nil }
 
 func (p *Plugin) closeMade() {
+	p.build.close()
+	p.build = nil
 	for _, fd := range p.made {
 		unix.Close(fd)
 	}
@@ -120,9 +125,6 @@ func (p *Plugin) claimKind(f plugin.OpenFile, fd int, k kind) error {
 // reopen makes the socket of the open file id and what can only be made with
 // it, and adds them to p.made.
 func (p *Plugin) reopen(id int) error {
-	if s, ok := p.state.UNIX[id]; ok {
-		return p.make(id, s)
-	}
 	if s, ok := p.state.Netlink[id]; ok {
 		return p.makeNetlink(id, s)
 	}
@@ -179,4 +181,5 @@ var (
 	_ plugin.Plugin      = (*Plugin)(nil)
 	_ plugin.Stater      = (*Plugin)(nil)
 	_ plugin.FileClaimer = (*Plugin)(nil)
+	_ plugin.FileFiller  = (*Plugin)(nil)
 )

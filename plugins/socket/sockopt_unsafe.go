@@ -58,3 +58,45 @@ func netlinkGroups(fd int) (groups []int, err error) {
 	}
 	return groups, nil
 }
+
+// rawMessage is what recvmsg(2) gave.
+type rawMessage struct {
+	n, flags int
+	from     []byte // sockaddr
+	control  []byte
+}
+
+// recvmsg is unix.Recvmsg with the sender's address as the kernel gives it.
+func recvmsg(fd int, buf []byte, controlSize, flags int) (rawMessage, error) {
+	var from [unix.SizeofSockaddrAny + 16]byte
+	control := make([]byte, controlSize)
+	iov := unix.Iovec{Base: unsafe.SliceData(buf)}
+	iov.SetLen(len(buf))
+	h := unix.Msghdr{Name: &from[0], Namelen: uint32(len(from)), Iov: &iov, Iovlen: 1, Control: unsafe.SliceData(control)}
+	h.SetControllen(len(control))
+	n, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&h)), uintptr(flags))
+	if errno != 0 {
+		return rawMessage{}, errno
+	}
+	return rawMessage{int(n), int(h.Flags), append([]byte(nil), from[:h.Namelen]...), control[:h.Controllen]}, nil
+}
+
+// sendmsg is unix.SendmsgN with the exact address, and without the byte that
+// it adds to an empty message with control data.
+func sendmsg(fd int, data, control, to []byte, flags int) (int, error) {
+	iov := unix.Iovec{Base: unsafe.SliceData(data)}
+	iov.SetLen(len(data))
+	h := unix.Msghdr{Iov: &iov, Iovlen: 1}
+	if len(to) > 0 {
+		h.Name, h.Namelen = unsafe.SliceData(to), uint32(len(to))
+	}
+	if len(control) > 0 {
+		h.Control = unsafe.SliceData(control)
+		h.SetControllen(len(control))
+	}
+	n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&h)), uintptr(flags))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
