@@ -221,6 +221,9 @@ func (p *Process) replaced() bool {
 // called execve(2) meanwhile: it goes on alone, under the leader's id, traced
 // as it was.
 func startOver(p *Process, seen map[int]bool) {
+	for _, th := range p.threads {
+		delete(p.tr.held, th.HostTID)
+	}
 	p.execed, p.threads = false, nil
 	clear(seen)
 }
@@ -294,6 +297,7 @@ func (t *Tree) awaitStops(ctx context.Context, p *Process, fresh []*Thread) erro
 		err := t.awaitStop(ctx, p, th)
 		p.execed = p.execed || errors.Is(err, errRenamed)
 		if errors.Is(err, errGone) || errors.Is(err, unix.ESRCH) {
+			delete(t.tr.held, th.HostTID)
 			p.threads = slices.DeleteFunc(p.threads, func(x *Thread) bool { return x == th })
 			continue
 		}
@@ -310,6 +314,7 @@ func (t *Tree) awaitStop(ctx context.Context, p *Process, th *Thread) error {
 		return err
 	}
 	th.stopSig = sig
+	t.tr.held[th.HostTID] = true
 	if th.Mask, err = getSigmask(th.HostTID); err != nil {
 		return err
 	}
@@ -474,6 +479,7 @@ func (t *Tree) Kill() error {
 		}
 		for _, p := range t.procs {
 			for _, th := range p.threads {
+				delete(t.tr.held, th.HostTID)
 				_ = detach(th.HostTID) // ESRCH: it is already gone
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -356,7 +357,11 @@ func TestReleaseOfAProcessKilledWhileFrozen(t *testing.T) {
 					}
 					return false
 				})
-				x.assertUntraced()
+				// Its children, killed with it, may still be on their way out.
+				eventually(t, "nothing of the group is traced", func() bool {
+					tr.Reap()
+					return !slices.ContainsFunc(x.group(), func(s procfs.Status) bool { return s.TracerPid != 0 })
+				})
 			})
 		}
 	}
@@ -367,4 +372,62 @@ func freezeUndumpable(t *testing.T, args []string) {
 	tr := newTracer(t)
 	checkUndumpableIsRefused(t, launch(t, tr, args[0], "nodump"))
 	fmt.Println("refused")
+}
+
+// A child that was born traced, and that no freeze has found since, is let go.
+func TestReapLetsStrayTraceesGo(t *testing.T) {
+	x := newSubject(t, newTracer(t))
+	x.start(exec.Command(built(t, "restore_tree")))
+	x.untilReady()
+	if err := x.tr.Do(func() error { return attach(x.pid, x.pid) }); err != nil {
+		t.Fatal(err)
+	}
+	x.say("fork")
+	err := x.tr.Do(func() error {
+		ws, err := x.tr.wait(soon(t), x.pid)
+		if err == nil && event(ws) != unix.PTRACE_EVENT_FORK {
+			err = fmt.Errorf("stop %#x, want PTRACE_EVENT_FORK", uint32(ws))
+		}
+		return errors.Join(err, detach(x.pid)) // as when a freeze is given up
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the child is let go", func() bool {
+		x.tr.Reap()
+		children, err := procfs.Children(x.pid)
+		return err == nil && !slices.ContainsFunc(children, func(pid int) bool {
+			s, err := procfs.ReadStatus(pid)
+			return err == nil && s.TracerPid != 0
+		})
+	})
+	if said := x.untilReady(); len(said) != 1 {
+		t.Errorf("the program says %q", said)
+	}
+}
+
+// A tree whose freeze fails half way runs on whole, with what it forks meanwhile.
+func TestFreezeGivenUpLeavesNothingTraced(t *testing.T) {
+	tr := newTracer(t)
+	x := launch(t, tr, program(t, "freeze"), "forks")
+	failed := errors.New("given up")
+	for range 10 {
+		passes := 0
+		_, err := tr.Freeze(soon(t), NewSleeps(), func() ([]int, error) {
+			if passes++; passes > 1 {
+				return nil, failed
+			}
+			return x.roots()
+		})
+		if !errors.Is(err, failed) {
+			t.Fatal(err)
+		}
+		eventually(t, "nothing is traced", func() bool {
+			tr.Reap()
+			return !slices.ContainsFunc(x.group(), func(s procfs.Status) bool { return s.TracerPid != 0 })
+		})
+	}
+	if got := x.ask("?"); got != "alive" {
+		t.Errorf("the program says %q", got)
+	}
 }

@@ -182,7 +182,8 @@ func (p *Process) interrupt(th *Thread) error {
 }
 
 // settle continues th, which has a PTRACE_INTERRUPT to come, to its
-// PTRACE_EVENT_STOP.
+// PTRACE_EVENT_STOP. A stop of another kind that comes first takes the request
+// with it (kernel/signal.c, ptrace_stop: any trap clears a pending STOP trap).
 func (p *Process) settle(th *Thread) error {
 	ctx, cancel := context.WithTimeout(context.Background(), breakOffTimeout)
 	defer cancel()
@@ -194,10 +195,14 @@ func (p *Process) settle(th *Thread) error {
 		if event(ws) == eventStop {
 			return nil
 		}
-		if err := p.setAside(th, ws); err != nil {
-			return err
+		err = p.setAside(th, ws)
+		if err == nil {
+			err = ptrace(ptraceInterrupt, th.HostTID, 0, 0)
 		}
-		if err := cont(th.HostTID, stopOnly(ws)); err != nil {
+		if err == nil {
+			err = cont(th.HostTID, stopOnly(ws))
+		}
+		if err != nil {
 			return err
 		}
 	}

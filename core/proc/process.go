@@ -213,6 +213,7 @@ func (p *Process) close(ctx context.Context) error {
 func (p *Process) release() error {
 	var errs []error
 	for _, th := range p.threads {
+		delete(p.tr.held, th.HostTID)
 		if !th.stopped {
 			p.tr.letGoLate(th.HostTID)
 			continue

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -108,7 +109,7 @@ func (m *memoryRestorer) makeObjects(files map[int]int) error {
 			m.objects = append(m.objects, f)
 			continue
 		}
-		fd, err := unix.MemfdCreate(path.Base(o.Name), unix.MFD_CLOEXEC)
+		fd, err := unix.MemfdCreate(o.memfdName(), unix.MFD_CLOEXEC)
 		if err != nil {
 			return fmt.Errorf("shared memory %s: memfd_create: %w", o.Name, err)
 		}
@@ -119,6 +120,13 @@ func (m *memoryRestorer) makeObjects(files map[int]int) error {
 		}
 	}
 	return nil
+}
+
+// memfdName is the name for memfd_create(2), which prefixes "memfd:" itself.
+func (o *ObjectState) memfdName() string {
+	const most = 249 // NAME_MAX without the prefix
+	name := strings.TrimPrefix(path.Base(o.Name), "memfd:")
+	return name[:min(len(name), most)]
 }
 
 func (m *memoryRestorer) reopenClaimed(ctx context.Context, reopen MapReopen) error {

@@ -340,3 +340,13 @@ func restoreAndWait(t *testing.T, args []string) {
 	fmt.Println(strings.Trim(fmt.Sprint(hostPIDs(r)), "[]"))
 	select {} // until the test ends this process
 }
+
+// The names of shared memory do not grow from one generation to the next.
+func TestMemfdNamesStay(t *testing.T) {
+	for name, want := range map[string]string{"/dev/zero": "zero", "/memfd:zero": "zero", "/memfd:a:b": "a:b",
+		"/memfd:" + strings.Repeat("x", 249): strings.Repeat("x", 249), "/" + strings.Repeat("y", 255): strings.Repeat("y", 249)} {
+		if got := (&ObjectState{Name: name}).memfdName(); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}

@@ -34,6 +34,8 @@ type Tracer struct {
 
 	// late holds threads that were to be let go before they had stopped.
 	late map[int]bool
+	// held are the threads of frozen trees.
+	held map[int]bool
 }
 
 // Exit tells that a child of the agent has ended or changed its state.
@@ -44,7 +46,7 @@ type Exit struct {
 
 // NewTracer starts the thread.
 func NewTracer() *Tracer {
-	t := &Tracer{work: make(chan func()), child: make(chan os.Signal, 1), stopped: make(chan struct{}), late: map[int]bool{}}
+	t := &Tracer{work: make(chan func()), child: make(chan os.Signal, 1), stopped: make(chan struct{}), late: map[int]bool{}, held: map[int]bool{}}
 	signal.Notify(t.child, unix.SIGCHLD)
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with its tracees' ties
@@ -86,7 +88,9 @@ func (t *Tracer) Reap() (exits []Exit, more bool) {
 			case pid == 0:
 				more = true
 				return nil
-			case t.late[pid]:
+			case t.late[pid] || event(ws) == eventStop && !t.held[pid]:
+				// The second is a child that was born traced (PTRACE_O_TRACEFORK)
+				// to a tree whose freeze was given up before it was found.
 				t.letGo(pid, ws)
 				continue
 			}
@@ -251,7 +255,11 @@ func (t *Tracer) letGo(tid int, ws unix.WaitStatus) {
 		_ = detach(tid) // ESRCH: it was killed meanwhile
 		return
 	}
-	_ = cont(tid, ws.StopSignal())
+	sig := ws.StopSignal()
+	if event(ws) != 0 || sig == unix.SIGTRAP|0x80 {
+		sig = 0
+	}
+	_ = cont(tid, sig)
 }
 
 // forgetDead takes those off the list of late ones that have ended.
