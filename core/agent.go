@@ -135,7 +135,8 @@ func (a *agent) manifest() image.Manifest {
 	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return image.Manifest{Computation: a.computation, Name: a.server.Name(), Hiatus: version(), Command: a.command, Cwd: a.cwd,
 		Uid: os.Geteuid(), Arch: archName, Kernel: unix.ByteSliceToString(u.Release[:]),
-		BootID: string(slices.DeleteFunc(boot, func(c byte) bool { return c == '\n' })), Created: time.Now().UTC()}
+		BootID: string(slices.DeleteFunc(boot, func(c byte) bool { return c == '\n' })), Created: time.Now().UTC(),
+		Settings: image.Settings{Compress: a.opts.Compress}}
 }
 
 func version() string {

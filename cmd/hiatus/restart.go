@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -29,8 +30,8 @@ default the current directory), or from the generation of a MANIFEST.
 
 All images are verified before anything starts. From then on it is as with
 launch: hiatus stays in front, and further checkpoints go to the same directory.
-The terminal of this command takes the place of the one that was. The image does
-not hold the options of launch: give --interval, --keep and --compress again.
+The terminal of this command takes the place of the one that was. --interval,
+--keep and --compress are those of the image, unless they are given here.
 
 Programs find their old process ids, paths and clocks in new namespaces, which
 an ordinary user may make. "never" takes the current ones, which wants privileges
@@ -50,12 +51,14 @@ and free process ids; "auto" does so where it can.
 	cmd.Flags().StringSliceVar(&r.ignore, "ignore-plugin", nil, "leave out what the image holds of plugin `P`; may be repeated")
 	complete(cmd, "ignore-plugin", cobra.NoFileCompletions)
 	cmd.RunE = a.start(func(ctx context.Context, args []string) error {
-		return a.restart(ctx, &f, r, optional(args, "."))
+		return a.restart(ctx, &f, r, optional(args, "."), cmd.Flags().Changed)
 	})
 	return cmd
 }
 
-func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path string) (err error) {
+// restart starts a generation again. given says which flags stand on the command
+// line.
+func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path string, given func(flag string) bool) (err error) {
 	opts, done, err := f.options(ctx, a)
 	if err != nil {
 		return err
@@ -63,6 +66,9 @@ func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path str
 	defer closeLog(done, &err)
 	gen, err := resolveGeneration(path, r.generation)
 	if err != nil {
+		return err
+	}
+	if err := goOnAs(&opts, gen, given); err != nil {
 		return err
 	}
 	// DIR/NAME/GENERATION: see the image format.
@@ -77,6 +83,25 @@ func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path str
 	keepSIGPIPE()
 	code, err := a.engine.Restart(ctx, core.RestartOptions{Options: opts, Generation: gen, Namespaces: r.namespaces, Ignore: r.ignore})
 	return programEnd(code, err)
+}
+
+// goOnAs takes the settings that are not given from the image.
+func goOnAs(opts *core.Options, generation string, given func(flag string) bool) error {
+	m, err := image.ReadManifest(generation)
+	if err != nil {
+		return err
+	}
+	s := m.Settings
+	if !given("interval") {
+		opts.Interval = s.Interval
+	}
+	if !given("keep") {
+		opts.Keep = max(s.Keep, 1)
+	}
+	if !given("compress") {
+		opts.Compress = cmp.Or(s.Compress, opts.Compress)
+	}
+	return nil
 }
 
 // imageName is the name of the computation whose images are in dir. Others may

@@ -252,6 +252,8 @@ func (a *attempt) manifest() image.Manifest {
 	manifest.Name = cmp.Or(manifest.Name, a.server.Name())
 	manifest.Generation = a.session.generation
 	manifest.Created = time.Now()
+	manifest.Settings.Keep = a.server.cfg.Keep
+	manifest.Settings.Interval = a.server.currentInterval()
 	manifest.Agents = nil
 	for i, m := range a.agents {
 		r := a.results[i]

@@ -23,6 +23,7 @@ func TestOneAgent(t *testing.T) {
 		return m.Barrier(ctx, o.Generation, "suspended")
 	})
 	c := startClient(t, s)
+	s.SetInterval(time.Hour)
 	var last atomic.Pointer[Progress]
 	for generation := uint64(1); generation <= 3; generation++ {
 		r, err := c.Checkpoint(t.Context(), CheckpointRequest{}, func(p Progress) { last.Store(&p) })
@@ -40,6 +41,9 @@ func TestOneAgent(t *testing.T) {
 		if m.Computation != testComputation || m.Name != "job" || m.Generation != generation || len(m.Agents) != 1 ||
 			m.Agents[0].ID != "a" || m.Agents[0].Host != "h-a" || m.Agents[0].Write != time.Second-5*time.Millisecond {
 			t.Errorf("manifest is %+v", m)
+		}
+		if want := (image.Settings{Interval: time.Hour, Keep: 2, Compress: "zstd"}); m.Settings != want {
+			t.Errorf("settings are %+v, want %+v", m.Settings, want)
 		}
 		got := <-a.outcomes
 		if !got.committed || got.order.Generation != generation || filepath.Base(got.order.Dir) != m.Agents[0].Folder {

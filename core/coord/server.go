@@ -261,6 +261,12 @@ func (s *Server) Restored() {
 	s.restored = true
 }
 
+func (s *Server) currentInterval() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.interval
+}
+
 // SetInterval sets the time between periodic checkpoints, from the end of one
 // to the beginning of the next; 0 means none.
 func (s *Server) SetInterval(d time.Duration) {
@@ -277,9 +283,7 @@ func (s *Server) SetInterval(d time.Duration) {
 // logged and remembered for the status; the next goes on.
 func (s *Server) periodic() {
 	for {
-		s.mu.Lock()
-		interval := s.interval
-		s.mu.Unlock()
+		interval := s.currentInterval()
 		var due <-chan time.Time
 		if interval > 0 {
 			due = time.After(interval)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/zeebo/xxh3"
@@ -37,7 +38,27 @@ type Manifest struct {
 	Arch        string          `json:"arch"` // as GOARCH
 	Kernel      string          `json:"kernel"`
 	BootID      string          `json:"boot_id"` // /proc/sys/kernel/random/boot_id
+	Settings    Settings        `json:"settings"`
 	Agents      []AgentManifest `json:"agents"`
+}
+
+// Settings are how the computation is checkpointed: a restart goes on so.
+type Settings struct {
+	Interval time.Duration `json:"interval_ns"` // between periodic checkpoints; 0: none
+	Keep     int           `json:"keep"`        // generations
+	Compress string        `json:"compress"`    // as in Options
+}
+
+func (s *Settings) check() string {
+	switch {
+	case s.Interval < 0:
+		return fmt.Sprintf("interval of %d ns", s.Interval)
+	case s.Keep < 0:
+		return fmt.Sprintf("%d generations to keep", s.Keep)
+	case !slices.Contains([]string{"", "none", "zstd"}, s.Compress):
+		return fmt.Sprintf("compression %q", s.Compress)
+	}
+	return ""
 }
 
 // AgentManifest describes the image of one agent.
@@ -151,6 +172,9 @@ func (m *Manifest) check() string {
 	}
 	if m.Generation == 0 {
 		return "generation 0"
+	}
+	if what := m.Settings.check(); what != "" {
+		return what
 	}
 	if len(m.Agents) == 0 {
 		return "no agents"

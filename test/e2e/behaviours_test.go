@@ -36,6 +36,7 @@ func behaviours() []behaviour {
 		{"older generation", gcc, olderGeneration},
 		{"interval", gcc, interval},
 		{"compressed", gcc, compressed},
+		{"a restart keeps the settings", gcc, settings},
 		{"damaged image", gcc, damaged},
 		{"foreign image", gcc, foreign},
 		{"detached", gcc, detached},
@@ -300,6 +301,51 @@ func compressed(tr *trial) {
 		tr.restart("--compress", "zstd")
 	}
 	tr.advance(2)
+	tr.finish()
+}
+
+// settings restarts without and with flags: what is not given is as it was.
+func settings(tr *trial) {
+	tr.front = tr.start("launch", "--name", tr.name, "--ckptdir", tr.images(), "--keep", "3", "--interval", "1h", "--compress", "zstd",
+		"--", tr.suite.fixture("memory"))
+	tr.advance(1)
+	type set struct {
+		Interval time.Duration `json:"interval_ns"`
+		Keep     int
+		Compress string
+	}
+	want := set{time.Hour, 3, "zstd"}
+	for _, again := range []struct {
+		order, flags []string
+		change       func()
+	}{
+		{nil, nil, func() {}},
+		{[]string{"interval", tr.name, "2h"}, nil, func() { want.Interval = 2 * time.Hour }},
+		{nil, []string{"--keep", "1", "--compress", "none", "--interval", "0"}, func() { want = set{0, 1, "none"} }},
+	} {
+		if again.order != nil {
+			tr.must(again.order...)
+			again.change()
+		}
+		tr.suspend()
+		tr.restart(again.flags...)
+		if again.order == nil {
+			again.change()
+		}
+		tr.running()
+		tr.checkpoint()
+		var report struct{ Manifest struct{ Settings set } }
+		if err := json.Unmarshal([]byte(tr.must("inspect", "--json", slices.Max(tr.generations()))), &report); err != nil {
+			tr.Fatal(err)
+		}
+		if got := report.Manifest.Settings; got != want {
+			tr.Errorf("after restart %v: %+v, want %+v", again.flags, got, want)
+		}
+	}
+	if g := tr.generations(); len(g) != 1 {
+		tr.Errorf("%d generations are kept, want 1", len(g))
+	}
+	tr.advance(1)
 	tr.finish()
 }
 
