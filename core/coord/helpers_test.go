@@ -50,7 +50,9 @@ func testConfig(t *testing.T) Config {
 	}
 	return Config{
 		Name: "job", Computation: testComputation, Store: store, Keep: 2,
-		Manifest:   func() image.Manifest { return image.Manifest{Command: []string{"true"}, Arch: "amd64", Settings: image.Settings{Compress: "zstd"}} },
+		Manifest: func() image.Manifest {
+			return image.Manifest{Command: []string{"true"}, Arch: "amd64", Settings: image.Settings{Compress: "zstd"}}
+		},
 		Log:        zerolog.New(zerolog.NewTestWriter(t)),
 		RuntimeDir: shortDir(t),
 	}
