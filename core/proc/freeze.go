@@ -253,8 +253,8 @@ const freezeOptions = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACEFORK
 
 // attach is PTRACE_SEIZE. It succeeds for a thread that is the caller's tracee
 // already: one born so, or one that had not stopped when a freeze was given up.
-// EPERM also comes for a thread that dies just now, as a leader does whose id
-// a thread in execve(2) takes over.
+// EPERM also comes for a zombie, and for a thread that dies just now, as a leader
+// does whose id a thread in execve(2) takes over: that is worth another try.
 func attach(pid, tid int) error {
 	const tries = 100
 	for i := 1; ; i++ {
@@ -266,7 +266,8 @@ func attach(pid, tid int) error {
 		if serr == nil && s.TracerPid == unix.Gettid() {
 			return nil
 		}
-		if serr != nil || s.TracerPid != 0 || i == tries {
+		dead := strings.IndexByte("ZX", s.State) >= 0 && s.Threads <= 1
+		if serr != nil || s.TracerPid != 0 || dead || i == tries {
 			return err
 		}
 		runtime.Gosched()

@@ -251,7 +251,7 @@ func TestFreezeKeepsZombies(t *testing.T) {
 
 func TestFreezeTellsWhoTracesAProcess(t *testing.T) {
 	tr, other := newTracer(t), newTracer(t)
-	x := launch(t, tr, program(t, "freeze"), "nodump")
+	x := launch(t, tr, program(t, "freeze"), "zombies")
 	held, err := other.Freeze(soon(t), NewSleeps(), x.roots)
 	if err != nil {
 		t.Fatal(err)
