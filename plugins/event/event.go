@@ -224,5 +224,6 @@ var (
 	_ plugin.Plugin       = (*Plugin)(nil)
 	_ plugin.Stater       = (*Plugin)(nil)
 	_ plugin.FileClaimer  = (*Plugin)(nil)
+	_ plugin.MapClaimer   = (*Plugin)(nil)
 	_ plugin.ProcessSaver = (*Plugin)(nil)
 )

@@ -352,6 +352,16 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+func TestClaimMap(t *testing.T) {
+	for path, mine := range map[string]bool{"/[aio] (deleted)": true, "/[aio]": true, "/tmp/[aio]": false, "": false} {
+		_, err := new(Plugin).ClaimMap(t.Context(), plugintest.Self(t), plugin.Mapping{Path: path})
+		var refusal *plugin.RefusalError
+		if mine && !errors.As(err, &refusal) || !mine && err != plugin.ErrNotMine {
+			t.Errorf("%q: %v", path, err)
+		}
+	}
+}
+
 func TestRefusalOf(t *testing.T) {
 	for link, refused := range map[string]bool{
 		"anon_inode:bpf-map": true, "anon_inode:bpf_link": true, "anon_inode:[perf_event]": true, "anon_inode:[io_uring]": true,
