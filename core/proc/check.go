@@ -1,0 +1,167 @@
+package proc
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/linux"
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// Surroundings is what the agent knows of the place where a tree lives.
+type Surroundings struct {
+	Reference int    // host pid of a process in the namespaces that the tree must share
+	Session   int    // in which the tree was launched, as the program sees it
+	Reaper    int    // pid that a process without a parent in the tree sees as its parent
+	Terminal  uint64 // device of the launching terminal, 0 for none
+}
+
+func refuse(p *Process, object, format string, args ...any) error {
+	return plugin.RefuseProcess(p, object, format, args...)
+}
+
+// Check refuses, by name, what the engine could not bring back. It changes
+// nothing and may be called before Open. All findings are joined.
+func (t *Tree) Check(s Surroundings) error {
+	ref, err := namespacesOf(s.Reference)
+	if err != nil {
+		return err
+	}
+	// The first process of a restored tree made the time namespace, but only
+	// its children are in it.
+	if l, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/time_for_children", s.Reference)); err == nil {
+		ref["time"] = l
+	}
+	var errs []error
+	for _, p := range t.procs {
+		if !p.zombie {
+			errs = append(errs, t.checkProcess(p, ref)...)
+		}
+	}
+	errs = append(errs, t.checkShared()...)
+	return errors.Join(errs...)
+}
+
+var namespaceKinds = []string{"cgroup", "ipc", "mnt", "net", "pid", "pid_for_children", "time", "user", "uts"}
+
+func namespacesOf(pid int) (map[string]string, error) {
+	out := map[string]string{}
+	for _, k := range namespaceKinds {
+		l, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, k))
+		if errors.Is(err, os.ErrNotExist) { // a kernel without this kind, or an exited leader
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out[k] = l
+	}
+	return out, nil
+}
+
+func (t *Tree) checkProcess(p *Process, ref map[string]string) (errs []error) {
+	add := func(object, format string, args ...any) {
+		errs = append(errs, refuse(p, object, format, args...))
+	}
+	if slices.ContainsFunc(p.threads, func(th *Thread) bool { return th.compat }) {
+		add("32-bit program", "32-bit programs are not kept yet")
+	}
+	own, err := namespacesOf(p.liveTID())
+	if err != nil {
+		return append(errs, err)
+	}
+	for _, k := range namespaceKinds {
+		if own[k] != ref[k] {
+			add(k+" namespace", "it is in a namespace of its own (%s, the tree's is %s)", own[k], ref[k])
+		}
+	}
+	if root, err := procfs.RootDir(p.liveTID()); err == nil && root != "/" {
+		add("root directory "+root, "chroot(2) is not kept yet")
+	}
+	if cwd, err := procfs.Cwd(p.liveTID()); err == nil && strings.HasSuffix(cwd, " (deleted)") {
+		add("working directory "+cwd, "it is deleted")
+	}
+	if exe, err := procfs.Exe(p.liveTID()); err == nil && strings.HasSuffix(exe, " (deleted)") {
+		add("program file "+exe, "it is deleted, or was replaced since the program started")
+	}
+	errs = append(errs, p.checkCredentials()...)
+	errs = append(errs, p.checkSharing()...)
+	return errs
+}
+
+// checkCredentials refuses what an ordinary user could not give back: a
+// restored tree has one user and one group.
+func (p *Process) checkCredentials() (errs []error) {
+	uid, gid := os.Geteuid(), os.Getegid()
+	if uid == 0 {
+		return nil
+	}
+	for i := range 4 {
+		if p.status.Uid[i] != uid || p.status.Gid[i] != gid {
+			return []error{refuse(p, fmt.Sprintf("credentials uid %v gid %v", p.status.Uid, p.status.Gid),
+				"they differ from the user's own (%d, %d)", uid, gid)}
+		}
+	}
+	return nil
+}
+
+// checkSharing refuses threads that do not share what threads share
+// (clone(2) without CLONE_FILES or CLONE_FS, setuid by system call), or in
+// which nothing may be injected.
+func (p *Process) checkSharing() (errs []error) {
+	first := p.threads[0]
+	for _, th := range p.threads {
+		for typ, what := range map[int]string{linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working directory"} {
+			if c, err := linux.Kcmp(first.HostTID, th.HostTID, typ, 0, 0); err == nil && c != 0 {
+				errs = append(errs, refuse(p, fmt.Sprintf("thread %d", th.TID), "it has a %s of its own", what))
+			}
+		}
+		s, err := procfs.ReadTaskStatus(p.host, th.HostTID)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if s.Seccomp != 0 {
+			errs = append(errs, refuse(p, fmt.Sprintf("seccomp filter of thread %d", th.TID),
+				"a filter may forbid the system calls of a checkpoint and cannot be read without privileges (seccomp(2))"))
+		}
+		if dispatchesCalls(th.HostTID) {
+			errs = append(errs, refuse(p, fmt.Sprintf("thread %d", th.TID),
+				"it handles its own system calls (prctl(2), PR_SET_SYSCALL_USER_DISPATCH)"))
+		}
+		if s.Uid != p.status.Uid || s.Gid != p.status.Gid || s.CapPrm != p.status.CapPrm || s.CapEff != p.status.CapEff {
+			errs = append(errs, refuse(p, fmt.Sprintf("thread %d", th.TID), "its credentials differ from those of its process"))
+		}
+	}
+	return errs
+}
+
+// checkShared refuses processes that share what only threads are given back
+// as shared. kcmp(2) orders the objects, so that a thousand processes cost ten
+// comparisons each.
+func (t *Tree) checkShared() (errs []error) {
+	for typ, what := range map[int]string{linux.KCMP_VM: "memory (CLONE_VM)", linux.KCMP_FILES: "descriptor table (CLONE_FILES)",
+		linux.KCMP_FS: "working directory (CLONE_FS)", linux.KCMP_SIGHAND: "signal handlers (CLONE_SIGHAND)"} {
+		var sorted []*Process
+		for _, p := range t.procs {
+			if p.zombie {
+				continue
+			}
+			at, same := sort.Find(len(sorted), func(i int) int {
+				r, err := linux.Kcmp(p.liveTID(), sorted[i].liveTID(), typ, 0, 0)
+				return kcmpOrder(r, err)
+			})
+			if same {
+				errs = append(errs, refuse(p, fmt.Sprintf("process sharing with pid %d", sorted[at].pid), "it shares its %s", what))
+				continue
+			}
+			sorted = slices.Insert(sorted, at, p)
+		}
+	}
+	return errs
+}

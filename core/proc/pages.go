@@ -1,0 +1,234 @@
+package proc
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/internal/linux"
+)
+
+// pageRun is a run of pages to save: Len bytes at Addr in a process, which
+// are at Key in the space of the image.
+type pageRun struct {
+	p     *Process
+	addr  uint64
+	len   uint64
+	space uint32
+	key   uint64
+	holes bool // pages that cannot be read are holes (beyond the end of a file)
+	dense bool // pages of zeros count: a file shows where they are left out
+}
+
+// WriteMemory writes all memory that the image must hold, with as many
+// writers as w has stripes.
+func (t *Tree) WriteMemory(ctx context.Context, st *State, w *image.Writer, stripes int, progress func(done, total int64)) error {
+	runs, err := t.pageRuns(ctx, st)
+	if err != nil {
+		return err
+	}
+	var total, done int64
+	for _, r := range runs {
+		total += int64(r.len)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	next := make(chan pageRun)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	for i := range stripes {
+		wg.Go(func() {
+			buf := make([]byte, chunkSize)
+			for r := range next {
+				if err := r.write(w.Stripe(i), buf); err != nil {
+					cancel(err)
+					return
+				}
+				mu.Lock()
+				done += int64(r.len)
+				progress(done, total)
+				mu.Unlock()
+			}
+		})
+	}
+feed:
+	for _, r := range runs {
+		select {
+		case next <- r:
+		case <-ctx.Done():
+			break feed
+		}
+	}
+	close(next)
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// chunkSize is what a writer reads and writes at a time.
+const chunkSize = 1 << 20
+
+func (r *pageRun) write(s *image.StripeWriter, buf []byte) error {
+	b := buf[:r.len]
+	err := r.p.readMem(r.addr, b)
+	if err != nil && r.holes {
+		err = r.readPages(b)
+	}
+	if err != nil {
+		return err
+	}
+	if r.dense {
+		return s.WriteDense(r.space, r.key, b)
+	}
+	return s.Write(r.space, r.key, b)
+}
+
+// readPages reads page by page, and takes what cannot be read as zeros.
+func (r *pageRun) readPages(b []byte) error {
+	page := os.Getpagesize()
+	for off := 0; off < len(b); off += page {
+		if err := r.p.readMem(r.addr+uint64(off), b[off:off+page]); err != nil {
+			clear(b[off : off+page])
+		}
+	}
+	return nil
+}
+
+// pageRuns lists the pages to save, in runs of at most chunkSize.
+func (t *Tree) pageRuns(ctx context.Context, st *State) ([]pageRun, error) {
+	var runs []pageRun
+	seen := make([]intervals, len(st.Objects))
+	procs := t.procs
+	for i := range st.Processes {
+		ps, p := &st.Processes[i], procs[i]
+		if ps.Zombie {
+			continue
+		}
+		f, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", p.liveTID()))
+		if err != nil {
+			return nil, fmt.Errorf("pid %d: %w", p.pid, err)
+		}
+		for j := range ps.Maps {
+			r, err := t.runsOf(ctx, st, p, ps, &ps.Maps[j], f, seen)
+			if err != nil {
+				f.Close()
+				return nil, fmt.Errorf("pid %d: %w", p.pid, err)
+			}
+			runs = append(runs, r...)
+		}
+		f.Close()
+	}
+	return runs, nil
+}
+
+func (t *Tree) runsOf(ctx context.Context, st *State, p *Process, ps *ProcessState, m *MapState, pagemap *os.File, seen []intervals) (runs []pageRun, err error) {
+	add := func(start, end uint64, space uint32, key uint64, holes bool) {
+		for start < end {
+			n := min(end-start, chunkSize)
+			runs = append(runs, pageRun{p: p, addr: start, len: n, space: space, key: key, holes: holes,
+				dense: m.content == contentPrivate && m.Kind != MapAnon})
+			start, key = start+n, key+n
+		}
+	}
+	switch m.content {
+	case contentPrivate:
+		filter := linux.NonzeroPages
+		if m.Kind != MapAnon {
+			filter = linux.AnonPages
+		}
+		err = linux.ScanPages(pagemap, m.Start, m.End, filter, func(r linux.PageRange) error {
+			add(r.Start, r.End, ps.Space, r.Start, false)
+			return nil
+		})
+	case contentRead:
+		add(m.Start, m.End, ps.Space, m.Start, true)
+	case contentAll:
+		if st.Objects[m.Ref].File != 0 {
+			return nil, nil
+		}
+		var resident []linux.PageRange
+		if resident, err = p.resident(ctx, m); err != nil {
+			return nil, err
+		}
+		for _, r := range resident {
+			for _, fresh := range seen[m.Ref].add(m.Offset+r.Start-m.Start, m.Offset+r.End-m.Start) {
+				add(m.Start+fresh.Start-m.Offset, m.Start+fresh.End-m.Offset, st.Objects[m.Ref].Space, fresh.Start, true)
+			}
+		}
+	}
+	return runs, err
+}
+
+// resident lists the pages of shared memory that exist. Page tables do not
+// tell: another process may have made them, so that mincore(2) is asked. What
+// is swapped out it does not show either: with swap in use all is read.
+func (p *Process) resident(ctx context.Context, m *MapState) ([]linux.PageRange, error) {
+	if swapInUse() {
+		return []linux.PageRange{{Start: m.Start, End: m.End}}, nil
+	}
+	page := uint64(os.Getpagesize())
+	var out []linux.PageRange
+	vec := make([]byte, blobScratch)
+	for at := m.Start; at < m.End; {
+		n := min((m.End-at)/page, blobScratch)
+		err := p.tr.Do(func() error {
+			return p.run(ctx, p.threads[0], []call{sys(unix.SYS_MINCORE, at, n*page, p.inj.scratch()).as("mincore %#x", at)})
+		})
+		if err == nil {
+			err = p.readMem(p.inj.scratch(), vec[:n])
+		}
+		if err != nil {
+			return nil, err
+		}
+		for i, v := range vec[:n] {
+			if v&1 == 0 {
+				continue
+			}
+			a := at + uint64(i)*page
+			if k := len(out); k > 0 && out[k-1].End == a {
+				out[k-1].End += page
+			} else {
+				out = append(out, linux.PageRange{Start: a, End: a + page})
+			}
+		}
+		at += n * page
+	}
+	return out, nil
+}
+
+func swapInUse() bool {
+	var si unix.Sysinfo_t
+	return unix.Sysinfo(&si) != nil || si.Freeswap != si.Totalswap
+}
+
+// intervals is a set of addresses.
+type intervals []linux.PageRange
+
+// add puts [start, end) into the set and returns what was not in it.
+func (s *intervals) add(start, end uint64) (fresh []linux.PageRange) {
+	at := start
+	for _, r := range *s {
+		if r.End <= at || r.Start >= end {
+			continue
+		}
+		if r.Start > at {
+			fresh = append(fresh, linux.PageRange{Start: at, End: r.Start})
+		}
+		at = max(at, r.End)
+	}
+	if at < end {
+		fresh = append(fresh, linux.PageRange{Start: at, End: end})
+	}
+	*s = append(*s, fresh...)
+	slices.SortFunc(*s, func(a, b linux.PageRange) int {
+		if a.Start < b.Start {
+			return -1
+		}
+		return 1
+	})
+	return fresh
+}
