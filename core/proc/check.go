@@ -134,9 +134,6 @@ func (p *Process) checkSharing() (errs []error) {
 			errs = append(errs, refuse(p, fmt.Sprintf("thread %d", th.TID),
 				"it handles its own system calls (prctl(2), PR_SET_SYSCALL_USER_DISPATCH)"))
 		}
-		if s.Uid != p.status.Uid || s.Gid != p.status.Gid || s.CapPrm != p.status.CapPrm || s.CapEff != p.status.CapEff {
-			errs = append(errs, refuse(p, fmt.Sprintf("thread %d", th.TID), "its credentials differ from those of its process"))
-		}
 	}
 	return errs
 }

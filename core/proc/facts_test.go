@@ -92,8 +92,8 @@ func checkProcessFacts(t *testing.T, ps *ProcessState, facts map[string]string) 
 	wantFact(t, facts, "oom", "%d", ps.OOMScore)
 	bit := map[bool]int{true: 1}
 	wantFact(t, facts, "subreaper", "%d", bit[ps.Prctl.Subreaper])
-	wantFact(t, facts, "no_new_privs", "%d", bit[ps.Prctl.NoNewPrivs])
-	wantFact(t, facts, "thp_disable", "%d", bit[ps.Prctl.THPDisable])
+	wantFact(t, facts, "no_new_privs", "%d", bit[ps.Cred.NoNewPrivs])
+	wantFact(t, facts, "thp_disable", "%d", ps.Prctl.THPDisable)
 	wantFact(t, facts, "dumpable", "%d", ps.Prctl.Dumpable)
 }
 

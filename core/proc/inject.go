@@ -242,11 +242,28 @@ func (p *Process) mapBlob(ctx context.Context, at uint64) error {
 		flags |= unix.MAP_FIXED_NOREPLACE
 	}
 	prot := uint64(unix.PROT_READ | unix.PROT_WRITE | unix.PROT_EXEC)
-	base, err := p.single(ctx, p.threads[0], sys(unix.SYS_MMAP, at, blobSize, prot, flags, ^uint64(0), 0).as("mmap"))
+	one := func(at, size, prot, flags uint64) (uint64, error) {
+		base, err := p.single(ctx, p.threads[0], sys(unix.SYS_MMAP, at, size, prot, flags, ^uint64(0), 0).as("mmap"))
+		return uint64(base), err
+	}
+	base, err := one(at, blobSize, prot, flags)
+	if errors.Is(err, unix.EACCES) { // PR_SET_MDWE(2const): nothing is writable and executable
+		base, err = one(at, blobSize, unix.PROT_READ|unix.PROT_WRITE, flags)
+		for _, code := range []uint64{0, blobEscapeOff} {
+			if err == nil {
+				p.inj.base = base // to be unmapped
+				_, err = one(base+code, blobCodeSize, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED)
+			}
+		}
+	}
+	if errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EAGAIN) {
+		return refuse(p, "address space", "its limits (getrlimit(2), RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK), or vm.max_map_count, "+
+			"leave no room for the %d KiB that a checkpoint maps for a moment", blobSize>>10)
+	}
 	if err != nil {
 		return err
 	}
-	p.inj.base = uint64(base)
+	p.inj.base = base
 	if err := p.openMem(); err != nil {
 		return err
 	}

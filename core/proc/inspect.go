@@ -50,8 +50,11 @@ func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (*St
 			return nil, err
 		}
 		ps.Space = uint32(i)
+		if !p.zombie && p.stat.Session != 0 && ps.SID != s.Session {
+			ps.Autogroup = readAutogroup(p.liveTID())
+		}
 		if !p.zombie {
-			if ps.Maps, err = ms.maps(ctx, p); err != nil {
+			if ps.Maps, err = ms.maps(ctx, p, &ps); err != nil {
 				errs = append(errs, err)
 			}
 		}
@@ -115,8 +118,7 @@ func hostClocks() (mono, boot time.Duration, err error) {
 func (t *Tree) inspectProcess(ctx context.Context, p *Process) (ProcessState, error) {
 	ps := ProcessState{PID: p.pid, PGID: p.status.InnerPGID(), SID: p.status.InnerSID(), Zombie: p.zombie,
 		ExitCode: p.stat.ExitCode, LeaderGone: p.leaderGone(), Stopped: p.stopSignal() != 0, Comm: p.stat.Comm,
-		Umask: p.status.Umask, Cred: CredState{Groups: p.status.Groups, Uid: p.status.Uid, Gid: p.status.Gid,
-			Caps: [3]uint64{p.status.CapEff, p.status.CapPrm, p.status.CapInh}}}
+		Umask: p.status.Umask, Cred: credentialsOf(&p.status)}
 	if parent := t.byHost[p.parent]; parent != nil {
 		ps.PPID = parent.pid
 	}
@@ -130,10 +132,16 @@ func (t *Tree) inspectProcess(ctx context.Context, p *Process) (ProcessState, er
 		if err := p.askProcess(ctx, &ps); err != nil {
 			return err
 		}
-		for _, th := range p.threads {
+		for i, th := range p.threads {
 			ts, err := p.inspectThread(ctx, th)
 			if err != nil {
 				return err
+			}
+			if i == 0 {
+				ps.Cred = *ts.Cred
+			}
+			if ts.Cred.equal(&ps.Cred) {
+				ts.Cred = nil
 			}
 			ps.Threads = append(ps.Threads, ts)
 		}
@@ -144,7 +152,7 @@ func (t *Tree) inspectProcess(ctx context.Context, p *Process) (ProcessState, er
 	return ps, err
 }
 
-// readProc fills in what /proc and prlimit(2) tell.
+// readProc fills in what /proc tells.
 func (p *Process) readProc(ps *ProcessState) (err error) {
 	live := p.liveTID()
 	if ps.Exe, err = procfs.Exe(live); err != nil {
@@ -165,17 +173,11 @@ func (p *Process) readProc(ps *ProcessState) (err error) {
 	ps.MM = MMState{StartCode: st.StartCode, EndCode: st.EndCode, StartData: st.StartData, EndData: st.EndData,
 		StartBrk: st.StartBrk, StartStack: st.StartStack, ArgStart: st.ArgStart, ArgEnd: st.ArgEnd,
 		EnvStart: st.EnvStart, EnvEnd: st.EnvEnd}
-	ps.Prctl.NoNewPrivs = p.status.NoNewPrivs
 	if ps.OOMScore, err = readOOMScore(live); err != nil {
 		return err
 	}
-	ps.Limits = make([]syscall.Rlimit, rlimNlimits)
-	for i := range ps.Limits {
-		var l unix.Rlimit
-		if err := unix.Prlimit(live, i, nil, &l); err != nil {
-			return fmt.Errorf("prlimit(%d): %w", i, err)
-		}
-		ps.Limits[i] = syscall.Rlimit{Cur: l.Cur, Max: l.Max}
+	if ps.CoreFilter, err = readCoreFilter(live); err != nil {
+		return err
 	}
 	return nil
 }
@@ -185,46 +187,57 @@ const (
 	nsig           = 64 // _NSIG of the kernel
 	prGetTidAddr   = 40 // PR_GET_TID_ADDRESS
 	sigactionBytes = 32
+	rlimitBytes    = 16
 	membarrierGet  = 1 << 9 // MEMBARRIER_CMD_GET_REGISTRATIONS
 )
 
 // askProcess fills in what only the process itself is told.
 func (p *Process) askProcess(ctx context.Context, ps *ProcessState) error {
 	at := p.inj.scratch()
-	calls := make([]call, 0, nsig+4)
+	calls := make([]call, 0, nsig+rlimNlimits+8)
 	for i := range uint64(nsig) {
 		calls = append(calls, sys(unix.SYS_RT_SIGACTION, i+1, 0, at+i*sigactionBytes, 8).as("rt_sigaction"))
 	}
-	flag := at + nsig*sigactionBytes
+	limits := at + nsig*sigactionBytes
+	for i := range uint64(rlimNlimits) { // prlimit(2) from outside wants the same users
+		calls = append(calls, sys(unix.SYS_PRLIMIT64, 0, i, 0, limits+i*rlimitBytes).as("prlimit(%d)", i))
+	}
+	asking := len(calls)
+	flag := limits + rlimNlimits*rlimitBytes
 	calls = append(calls,
 		sys(unix.SYS_BRK, 0),
 		sys(unix.SYS_PRCTL, unix.PR_GET_DUMPABLE).as("PR_GET_DUMPABLE"),
 		sys(unix.SYS_PRCTL, unix.PR_GET_CHILD_SUBREAPER, flag).as("PR_GET_CHILD_SUBREAPER"),
 		sys(unix.SYS_PRCTL, unix.PR_GET_THP_DISABLE, 0, 0, 0, 0).as("PR_GET_THP_DISABLE"),
-		sys(unix.SYS_PERSONALITY, 0xffffffff).as("personality"),
-		sys(unix.SYS_MEMBARRIER, membarrierGet, 0, 0).may())
+		sys(unix.SYS_MEMBARRIER, membarrierGet, 0, 0).may(),
+		sys(unix.SYS_PRCTL, prGetMDWE, 0, 0, 0, 0).may(),
+		sys(unix.SYS_PRCTL, prGetMemoryMerge, 0, 0, 0, 0).may())
 	if err := p.run(ctx, p.threads[0], calls); err != nil {
 		return err
 	}
-	buf := make([]byte, nsig*sigactionBytes+4)
+	buf := make([]byte, flag-at+4)
 	if err := p.readMem(at, buf); err != nil {
 		return err
 	}
 	for i := range nsig {
 		ps.Actions = append(ps.Actions, buf[i*sigactionBytes:(i+1)*sigactionBytes])
 	}
-	ps.Prctl.Subreaper = le.Uint32(buf[nsig*sigactionBytes:]) != 0
-	asked := calls[nsig:]
+	ps.Limits = make([]syscall.Rlimit, rlimNlimits)
+	for i := range ps.Limits {
+		l := buf[limits-at+uint64(i)*rlimitBytes:]
+		ps.Limits[i] = syscall.Rlimit{Cur: le.Uint64(l), Max: le.Uint64(l[8:])}
+	}
+	ps.Prctl.Subreaper = le.Uint32(buf[flag-at:]) != 0
+	asked := calls[asking:]
 	ps.MM.Brk = uint64(asked[0].ret)
 	ps.Prctl.Dumpable = asked[1].ret
 	if p.dumpable >= 0 {
 		ps.Prctl.Dumpable = p.dumpable
 	}
-	ps.Prctl.THPDisable = asked[3].ret != 0
-	ps.Personality = uint32(asked[4].ret)
-	if asked[5].err() == nil { // EINVAL before Linux 6.3
-		ps.Membarrier = uint32(asked[5].ret)
-	}
+	ps.Prctl.THPDisable = asked[3].ret
+	ps.Membarrier = uint32(max(asked[4].ret, 0))     // EINVAL before Linux 6.3
+	ps.Prctl.MDWE = max(asked[5].ret, 0)             // the same
+	ps.Prctl.MergeMemory = max(asked[6].ret, 0) != 0 // EINVAL before Linux 6.4
 	return nil
 }
 
@@ -260,6 +273,7 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 		sys(unix.SYS_PRCTL, prGetTidAddr, at+altSize).as("PR_GET_TID_ADDRESS"),
 		sys(unix.SYS_PRCTL, unix.PR_GET_PDEATHSIG, at+altSize+8).as("PR_GET_PDEATHSIG"),
 		sys(unix.SYS_PRCTL, unix.PR_GET_TIMERSLACK).as("PR_GET_TIMERSLACK"),
+		sys(unix.SYS_PRCTL, unix.PR_GET_SECUREBITS).as("PR_GET_SECUREBITS"),
 	}
 	if err := p.run(ctx, th, calls); err != nil {
 		return ts, err
@@ -272,7 +286,14 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 	ts.AltStack = buf[:altSize:altSize]
 	ts.TIDAddr = le.Uint64(buf[altSize:])
 	ts.PDeathSig = int(le.Uint32(buf[altSize+8:]))
-	return ts, nil
+	status, err := procfs.ReadTaskStatus(p.host, th.HostTID)
+	if err != nil {
+		return ts, err
+	}
+	cred := credentialsOf(&status)
+	cred.Securebits = uint32(calls[4].ret)
+	ts.Cred = &cred
+	return ts, p.readAttributes(ctx, th, &ts.Attr)
 }
 
 // vdsoSum is a checksum of the vdso: another one means another kernel.

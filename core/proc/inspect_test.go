@@ -188,7 +188,7 @@ func TestInspectProcess(t *testing.T) {
 	if l := ps.Limits[unix.RLIMIT_NOFILE]; l.Cur != 77 || l.Max != 99 {
 		t.Errorf("limit of files %+v", l)
 	}
-	if want := (PrctlState{Dumpable: 1, Subreaper: true, NoNewPrivs: true, THPDisable: true}); ps.Prctl != want {
+	if want := (PrctlState{Dumpable: 1, Subreaper: true, THPDisable: 1}); ps.Prctl != want {
 		t.Errorf("prctl %+v, want %+v", ps.Prctl, want)
 	}
 	if ps.MM.Brk != k.facts["brk"] {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"path/filepath"
 	"strings"
 
@@ -30,7 +31,7 @@ func newMapSaver(t *Tree, st *State, claim MapClaim) *mapSaver {
 }
 
 // maps describes all mappings of p. All refusals are joined.
-func (s *mapSaver) maps(ctx context.Context, p *Process) ([]MapState, error) {
+func (s *mapSaver) maps(ctx context.Context, p *Process, ps *ProcessState) ([]MapState, error) {
 	vmas, err := procfs.ReadSmaps(p.liveTID())
 	if err != nil {
 		return nil, fmt.Errorf("pid %d: %w", p.pid, err)
@@ -39,7 +40,11 @@ func (s *mapSaver) maps(ctx context.Context, p *Process) ([]MapState, error) {
 	var errs []error
 	for i := range vmas {
 		v := &vmas[i]
-		if p.isOurs(v) || v.Path == "[vsyscall]" {
+		if p.isOurs(v) {
+			ps.LockFuture = lockedFuture(v)
+			continue
+		}
+		if v.Path == "[vsyscall]" {
 			continue
 		}
 		m, err := s.describe(ctx, p, v)
@@ -51,7 +56,13 @@ func (s *mapSaver) maps(ctx context.Context, p *Process) ([]MapState, error) {
 			out = append(out, m)
 		}
 	}
-	return out, errors.Join(errs...)
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	if err := s.guards(p, vmas, out); err != nil {
+		return nil, fmt.Errorf("pid %d: %w", p.pid, err)
+	}
+	return out, p.readPolicies(ctx, out)
 }
 
 func (p *Process) isOurs(v *procfs.VMA) bool {
@@ -60,19 +71,17 @@ func (p *Process) isOurs(v *procfs.VMA) bool {
 
 // refusedFlags are VmFlags of memory that cannot come back.
 var refusedFlags = map[string]string{
-	"ht": "huge pages of hugetlbfs are not kept yet",
+	"ht": "huge pages of hugetlbfs are kept of private anonymous memory only",
 	"io": "it is memory of a device",
 	"pf": "it is memory of a device",
 	"um": "it is watched by a userfaultfd",
 	"uw": "it is watched by a userfaultfd",
 	"ss": "it is a shadow stack",
-	"dp": "it is droppable memory (MAP_DROPPABLE)",
 	"sf": "it is mapped with MAP_SYNC",
-	"sl": "it is sealed (mseal(2))",
 }
 
 // keptFlags are VmFlags that are set again.
-var keptFlags = []string{"gd", "nr", "lo", "dd", "dc", "wf", "hg", "nh", "mg", "rr", "sr", "mw"}
+var keptFlags = []string{"gd", "nr", "lo", "lf", "dd", "dc", "wf", "hg", "nh", "mg", "rr", "sr", "mw", "dp", "sl"}
 
 func (s *mapSaver) describe(ctx context.Context, p *Process, v *procfs.VMA) (MapState, error) {
 	m := MapState{Start: v.Start, End: v.End, Prot: v.Prot(), Shared: v.Shared, Offset: v.Offset, Path: v.Path,
@@ -131,17 +140,32 @@ func (s *mapSaver) claimed(m MapState, v *procfs.VMA, owner string, policy plugi
 
 // unclaimed applies the engine's own rules.
 func (s *mapSaver) unclaimed(p *Process, m MapState, v *procfs.VMA) (MapState, error) {
+	if v.Has("ht") && !v.Shared && v.Path == "/anon_hugepage" {
+		m.Huge = bits.TrailingZeros64(v.Page)
+	}
 	for _, f := range v.Flags {
-		if why := refusedFlags[f]; why != "" {
+		if why := refusedFlags[f]; why != "" && (f != "ht" || m.Huge == 0) && v.Path != "[uprobes]" {
 			return m, refuse(p, describeVMA(v), "%s", why)
 		}
 	}
+	if v.Key != 0 && v.Prot() != unix.PROT_EXEC { // which the kernel itself gives a key
+		return m, refuse(p, describeVMA(v), "it has the memory protection key %d (pkeys(7)), which is not kept yet", v.Key)
+	}
 	switch {
+	case v.Path == "[uprobes]":
+		return m, refuse(p, describeVMA(v), "a uprobe of a tracer is set in the program")
 	case !v.Shared && (v.Ino == 0 || v.Path == "/dev/zero"):
 		m.Kind, m.Offset, m.content = MapAnon, 0, contentPrivate
+		m.Name = anonName(v.Path)
+		if v.Has("dp") {
+			m.content = contentNone
+		}
+	case m.Huge != 0:
+		m.Kind, m.Offset, m.Path, m.content = MapAnon, 0, "", contentPrivate
 	case strings.HasPrefix(v.Path, "/SYSV") || strings.HasPrefix(v.Path, "/[aio]"):
 		return m, refuse(p, describeVMA(v), "no plugin keeps this kind of memory")
-	case v.Shared && (v.Deleted || v.Ino == 0):
+	case v.Shared && (v.Deleted || v.Ino == 0 || strings.HasPrefix(v.Path, "[anon_shmem:")):
+		m.Name = anonName(v.Path)
 		s.object(&m, v)
 	case v.Deleted:
 		m.Kind, m.Offset, m.content = MapAnon, 0, contentRead

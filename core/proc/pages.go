@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -208,27 +209,24 @@ func swapInUse() bool {
 // intervals is a set of addresses.
 type intervals []linux.PageRange
 
-// add puts [start, end) into the set and returns what was not in it.
+// add puts [start, end) into the set, which is sorted and without neighbours
+// that touch, and returns what was not in it.
 func (s *intervals) add(start, end uint64) (fresh []linux.PageRange) {
-	at := start
-	for _, r := range *s {
-		if r.End <= at || r.Start >= end {
-			continue
-		}
+	// The first that ends at start or later, and the first behind end.
+	first, _ := slices.BinarySearchFunc(*s, start, func(r linux.PageRange, a uint64) int { return cmp.Compare(r.End, a) })
+	last := first
+	at, merged := start, linux.PageRange{Start: start, End: end}
+	for ; last < len(*s) && (*s)[last].Start <= end; last++ {
+		r := (*s)[last]
 		if r.Start > at {
 			fresh = append(fresh, linux.PageRange{Start: at, End: r.Start})
 		}
 		at = max(at, r.End)
+		merged.Start, merged.End = min(merged.Start, r.Start), max(merged.End, r.End)
 	}
 	if at < end {
 		fresh = append(fresh, linux.PageRange{Start: at, End: end})
 	}
-	*s = append(*s, fresh...)
-	slices.SortFunc(*s, func(a, b linux.PageRange) int {
-		if a.Start < b.Start {
-			return -1
-		}
-		return 1
-	})
+	*s = slices.Replace(*s, first, last, merged)
 	return fresh
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -32,6 +33,7 @@ type Restorer struct {
 	timeNamespace bool
 
 	stub   *Process
+	held   procfs.Status // the stub's: which capabilities and groups there are
 	reaper *Process
 	byPID  map[int]*Process
 	sock   int // our end of the socket that passes descriptors

@@ -162,7 +162,7 @@ func (m *memoryRestorer) mapProcess(ctx context.Context, p *Process, ps *Process
 		}
 		maps = maps[n:]
 	}
-	return nil
+	return m.describeMemory(ctx, p, ps)
 }
 
 // moveVdso moves the kernel's own mappings to where the program knows them,
@@ -236,7 +236,9 @@ var madvice = map[string]uint64{"rr": unix.MADV_RANDOM, "sr": unix.MADV_SEQUENTI
 // Descriptors that the agent passes arrive as 0, 1, ...: the process has no
 // others yet.
 func (m *memoryRestorer) mapSome(ctx context.Context, p *Process, ps *ProcessState, maps []MapState) (n int, err error) {
-	const callsEach, maxPassed = 12, 200
+	const callsEach = 12
+	maxPassed := min(200, m.sockFD)
+	passed := map[int]uint64{}
 	b := newArgs(p)
 	var calls []call
 	paths := map[string]uint64{}
@@ -270,8 +272,13 @@ func (m *memoryRestorer) mapSome(ctx context.Context, p *Process, ps *ProcessSta
 			if err != nil {
 				return 0, err
 			}
-			calls = append(calls, mmapCall(ms, 0, uint64(len(pass))))
-			pass = append(pass, fd)
+			at, known := passed[fd]
+			if !known {
+				at = uint64(len(pass))
+				passed[fd] = at
+				pass = append(pass, fd)
+			}
+			calls = append(calls, mmapCall(ms, 0, at))
 		}
 		for _, f := range ms.Flags {
 			if a := madvice[f]; a != 0 {
@@ -290,10 +297,18 @@ func (m *memoryRestorer) mapSome(ctx context.Context, p *Process, ps *ProcessSta
 
 func mmapCall(ms *MapState, flags uint64, fd uint64) call {
 	flags |= unix.MAP_FIXED
-	if ms.Shared {
+	switch {
+	case slices.Contains(ms.Flags, "dp"):
+		flags |= unix.MAP_DROPPABLE
+	case ms.Shared:
 		flags |= unix.MAP_SHARED
-	} else {
+	default:
 		flags |= unix.MAP_PRIVATE
+	}
+	if ms.Huge != 0 {
+		flags |= unix.MAP_HUGETLB | uint64(ms.Huge)<<unix.MAP_HUGE_SHIFT
+		c := sys(unix.SYS_MMAP, ms.Start, ms.End-ms.Start, uint64(ms.Prot), flags, fd, 0)
+		return c.as("mmap %x-%x of huge pages (there must be as many in vm.nr_hugepages)", ms.Start, ms.End)
 	}
 	if slices.Contains(ms.Flags, "gd") {
 		flags |= unix.MAP_GROWSDOWN
@@ -428,8 +443,15 @@ func (m *memoryRestorer) lockMemory(ctx context.Context) error {
 		var calls []call
 		for _, ms := range ps.Maps {
 			if slices.Contains(ms.Flags, "lo") && ms.Kind != MapVdso {
-				calls = append(calls, sys(unix.SYS_MLOCK, ms.Start, ms.End-ms.Start).may().as("mlock %#x", ms.Start))
+				flags := uint64(0)
+				if slices.Contains(ms.Flags, "lf") {
+					flags = mlockOnFault
+				}
+				calls = append(calls, sys(unix.SYS_MLOCK2, ms.Start, ms.End-ms.Start, flags).may().as("mlock2 %#x", ms.Start))
 			}
+		}
+		if ps.LockFuture != 0 {
+			calls = append(calls, sys(unix.SYS_MLOCKALL, ps.LockFuture).may().as("mlockall"))
 		}
 		if err := p.run(ctx, p.threads[0], calls); err != nil {
 			return err

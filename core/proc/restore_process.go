@@ -88,8 +88,11 @@ func (r *Restorer) setProcess(ctx context.Context, p *Process, ps *ProcessState)
 	flag := map[bool]uint64{true: 1}
 	calls = append(calls,
 		sys(unix.SYS_PRCTL, unix.PR_SET_CHILD_SUBREAPER, flag[ps.Prctl.Subreaper]).as("PR_SET_CHILD_SUBREAPER"),
-		sys(unix.SYS_PRCTL, unix.PR_SET_THP_DISABLE, flag[ps.Prctl.THPDisable], 0, 0, 0).as("PR_SET_THP_DISABLE"),
-		sys(unix.SYS_PERSONALITY, uint64(ps.Personality)).as("personality"))
+		// As PR_GET_THP_DISABLE has it: 1, and flags from bit 1 on.
+		sys(unix.SYS_PRCTL, unix.PR_SET_THP_DISABLE, uint64(ps.Prctl.THPDisable&1), uint64(ps.Prctl.THPDisable&^1), 0, 0).as("PR_SET_THP_DISABLE"))
+	if ps.Prctl.MergeMemory {
+		calls = append(calls, sys(unix.SYS_PRCTL, prSetMemoryMerge, 1, 0, 0, 0).as("PR_SET_MEMORY_MERGE"))
+	}
 	for bit := range 32 {
 		if cmd := uint32(1) << bit; ps.Membarrier&cmd != 0 {
 			calls = append(calls, sys(unix.SYS_MEMBARRIER, uint64(cmd), 0, 0).as("membarrier %#x", cmd))
@@ -154,7 +157,7 @@ func (r *Restorer) endZombies(ctx context.Context) error {
 		if ps := &r.st.Processes[i]; ps.Zombie {
 			b := newArgs(r.byPID[ps.PID])
 			p := r.byPID[ps.PID]
-			calls := append([]call{sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str(ps.Comm))}, credCalls(b, &ps.Cred)...)
+			calls := append([]call{sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str(ps.Comm))}, r.credCalls(b, &ps.Cred)...)
 			if err := b.flush(ctx, p.threads[0], calls); err != nil {
 				return err
 			}
@@ -175,6 +178,13 @@ func (r *Restorer) finishProcess(ctx context.Context, p *Process, ps *ProcessSta
 	if err := p.setLimits(ps, r.warn); err != nil {
 		return err
 	}
+	r.warnCredentials(ps)
+	if err := writeCoreFilter(p.host, ps.CoreFilter); err != nil {
+		r.warn("pid %d: %v", p.pid, err)
+	}
+	if err := writeAutogroup(p.host, ps.Autogroup); err != nil {
+		r.warn("pid %d: %v", p.pid, err)
+	}
 	byTID := map[int]*ThreadState{}
 	for i := range ps.Threads {
 		byTID[ps.Threads[i].TID] = &ps.Threads[i]
@@ -188,6 +198,9 @@ func (r *Restorer) finishProcess(ctx context.Context, p *Process, ps *ProcessSta
 	}
 	if err := writeOOMScore(p.host, ps.OOMScore); err != nil {
 		r.warn("pid %d: %v", p.pid, err)
+	}
+	if err := r.sealMemory(ctx, p, ps); err != nil {
+		return err
 	}
 	for _, th := range p.threads {
 		if ts := byTID[th.TID]; ts != nil {
@@ -237,6 +250,9 @@ func (r *Restorer) queueShared(ctx context.Context, p *Process, ps *ProcessState
 
 // setThread sets what a thread has of its own but registers and mask.
 func (r *Restorer) setThread(ctx context.Context, p *Process, th *Thread, ps *ProcessState, ts *ThreadState) error {
+	if err := r.setAttributes(ctx, p, th, &ts.Attr); err != nil {
+		return err
+	}
 	b := newArgs(p)
 	calls := []call{
 		sys(unix.SYS_SET_TID_ADDRESS, ts.TIDAddr),
@@ -259,10 +275,11 @@ func (r *Restorer) setThread(ctx context.Context, p *Process, th *Thread, ps *Pr
 		}
 		calls = append(calls, sys(unix.SYS_RT_TGSIGQUEUEINFO, uint64(p.pid), uint64(th.TID), uint64(le.Uint32(si)), b.put(si)).as("rt_tgsigqueueinfo"))
 	}
-	calls = append(calls, credCalls(b, &ps.Cred)...)
+	cred := ps.credOf(ts)
+	calls = append(calls, r.credCalls(b, cred)...)
 	calls = append(calls,
 		sys(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uint64(ts.PDeathSig)).as("PR_SET_PDEATHSIG"))
-	if ps.Prctl.NoNewPrivs {
+	if cred.NoNewPrivs {
 		calls = append(calls, sys(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0).as("PR_SET_NO_NEW_PRIVS"))
 	}
 	calls = append(calls, setDumpable(ps.Prctl.Dumpable)) // last: a change of credentials resets it
@@ -317,7 +334,7 @@ func (r *Restorer) endLeader(ctx context.Context, p *Process, ps *ProcessState) 
 	leader := p.threads[0]
 	b := newArgs(p)
 	calls := []call{sys(unix.SYS_SET_TID_ADDRESS, 0), sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str(ps.Comm)).as("PR_SET_NAME")}
-	if err := b.flush(ctx, leader, append(calls, credCalls(b, &ps.Cred)...)); err != nil {
+	if err := b.flush(ctx, leader, append(calls, r.credCalls(b, &ps.Cred)...)); err != nil {
 		return err
 	}
 	if err := p.unmapBlob(ctx); err != nil {

@@ -2,10 +2,12 @@ package proc
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -107,4 +109,49 @@ func writeOOMScore(pid, score int) error {
 		return nil
 	}
 	return os.WriteFile(oomPath(pid), []byte(strconv.Itoa(score)), 0)
+}
+
+// readCoreFilter reads which memory a core dump has, core(5).
+func readCoreFilter(pid int) (uint32, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/coredump_filter", pid))
+	if errors.Is(err, os.ErrNotExist) { // a kernel without CONFIG_ELF_CORE
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 16, 32)
+	return uint32(n), err
+}
+
+func writeCoreFilter(pid int, filter uint32) error {
+	if now, err := readCoreFilter(pid); err != nil || now == filter {
+		return err
+	}
+	return os.WriteFile(fmt.Sprintf("/proc/%d/coredump_filter", pid), fmt.Appendf(nil, "%#x", filter), 0)
+}
+
+// readAutogroup reads the nice value of the session, "/autogroup-57 nice 3",
+// 0 where there is none (sched(7)).
+func readAutogroup(pid int) (nice int) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/autogroup", pid))
+	if err != nil {
+		return 0
+	}
+	_, _ = fmt.Sscanf(string(b), "/autogroup-%d nice %d", new(int), &nice)
+	return nice
+}
+
+// writeAutogroup sets it. The kernel lets an ordinary user do so once in 0.1 s.
+func writeAutogroup(pid, nice int) error {
+	const patience = time.Second
+	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		if nice == 0 || readAutogroup(pid) == nice {
+			return nil
+		}
+		err := os.WriteFile(fmt.Sprintf("/proc/%d/autogroup", pid), fmt.Append(nil, nice), 0)
+		if !errors.Is(err, unix.EAGAIN) || time.Since(begin) > patience {
+			return err
+		}
+	}
 }

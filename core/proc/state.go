@@ -45,23 +45,25 @@ type ProcessState struct {
 	Stopped    bool   `json:"stopped,omitempty"` // by a stop signal
 	Comm       string `json:"comm"`
 
-	Exe         string           `json:"exe,omitempty"`
-	Cwd         string           `json:"cwd,omitempty"`
-	Personality uint32           `json:"personality,omitempty"`
-	Membarrier  uint32           `json:"membarrier,omitempty"` // registrations, membarrier(2)
-	Umask       int              `json:"umask"`
-	Auxv        []byte           `json:"auxv,omitempty"`
-	MM          MMState          `json:"mm"`
-	Prctl       PrctlState       `json:"prctl"`
-	Limits      []syscall.Rlimit `json:"limits,omitempty"` // by the number of the resource, getrlimit(2)
-	OOMScore    int              `json:"oom_score_adj,omitempty"`
-	Cred        CredState        `json:"cred"`
-	Actions     [][]byte         `json:"actions,omitempty"` // struct sigaction of the kernel, from signal 1
-	Pending     [][]byte         `json:"pending,omitempty"` // siginfo_t of signals of the process
-	Maps        []MapState       `json:"maps,omitempty"`
-	Threads     []ThreadState    `json:"threads,omitempty"`
-	Space       uint32           `json:"space"` // of its private memory in the image
-	MaxFD       int              `json:"-"`
+	Exe        string           `json:"exe,omitempty"`
+	Cwd        string           `json:"cwd,omitempty"`
+	Membarrier uint32           `json:"membarrier,omitempty"` // registrations, membarrier(2)
+	Umask      int              `json:"umask"`
+	Auxv       []byte           `json:"auxv,omitempty"`
+	MM         MMState          `json:"mm"`
+	Prctl      PrctlState       `json:"prctl"`
+	Limits     []syscall.Rlimit `json:"limits,omitempty"` // by the number of the resource, getrlimit(2)
+	OOMScore   int              `json:"oom_score_adj,omitempty"`
+	CoreFilter uint32           `json:"coredump_filter"`
+	Autogroup  int              `json:"autogroup_nice,omitempty"` // of its session, sched(7)
+	LockFuture uint64           `json:"lock_future,omitempty"`    // flags of mlockall(2) for memory to come
+	Cred       CredState        `json:"cred"`
+	Actions    [][]byte         `json:"actions,omitempty"` // struct sigaction of the kernel, from signal 1
+	Pending    [][]byte         `json:"pending,omitempty"` // siginfo_t of signals of the process
+	Maps       []MapState       `json:"maps,omitempty"`
+	Threads    []ThreadState    `json:"threads,omitempty"`
+	Space      uint32           `json:"space"` // of its private memory in the image
+	MaxFD      int              `json:"-"`
 }
 
 // MMState holds the addresses of struct prctl_mm_map, PR_SET_MM_MAP(2const).
@@ -81,18 +83,23 @@ type MMState struct {
 
 // PrctlState are attributes of a process set by prctl(2).
 type PrctlState struct {
-	Dumpable   int64 `json:"dumpable"`
-	Subreaper  bool  `json:"subreaper,omitempty"`
-	NoNewPrivs bool  `json:"no_new_privs,omitempty"`
-	THPDisable bool  `json:"thp_disable,omitempty"`
+	Dumpable    int64 `json:"dumpable"`
+	Subreaper   bool  `json:"subreaper,omitempty"`
+	THPDisable  int64 `json:"thp_disable,omitempty"`  // PR_GET_THP_DISABLE
+	MDWE        int64 `json:"mdwe,omitempty"`         // PR_GET_MDWE
+	MergeMemory bool  `json:"merge_memory,omitempty"` // PR_GET_MEMORY_MERGE
 }
 
-// CredState are the credentials of a process, credentials(7).
+// CredState are the credentials of a process or thread, credentials(7).
 type CredState struct {
-	Uid    [4]int    `json:"uid"` // real, effective, saved, file system
-	Gid    [4]int    `json:"gid"`
-	Groups []int     `json:"groups,omitempty"`
-	Caps   [3]uint64 `json:"caps"` // effective, permitted, inheritable
+	Uid        [4]int    `json:"uid"` // real, effective, saved, file system
+	Gid        [4]int    `json:"gid"`
+	Groups     []int     `json:"groups,omitempty"`
+	Caps       [3]uint64 `json:"caps"` // effective, permitted, inheritable
+	Bounding   uint64    `json:"bounding"`
+	Ambient    uint64    `json:"ambient,omitempty"`
+	Securebits uint32    `json:"securebits,omitempty"`
+	NoNewPrivs bool      `json:"no_new_privs,omitempty"`
 }
 
 // ThreadState is one thread.
@@ -113,6 +120,26 @@ type ThreadState struct {
 	CPUs       []byte    `json:"cpus,omitempty"` // mask of sched_setaffinity(2), where it is not all processors
 	TimerSlack uint64    `json:"timer_slack"`    // ns
 	IOPrio     int       `json:"io_priority,omitempty"`
+	Attr       AttrState `json:"attr"`
+	// Cred is nil where it is that of the process.
+	Cred *CredState `json:"cred,omitempty"`
+}
+
+// AttrState are attributes of a thread that only prctl(2) and its like set.
+type AttrState struct {
+	Personality uint32     `json:"personality,omitempty"`
+	MCEKill     int64      `json:"mce_kill"`             // PR_MCE_KILL_GET
+	TSC         int64      `json:"tsc,omitempty"`        // PR_GET_TSC; 0: not on this architecture
+	Tagged      int64      `json:"tagged,omitempty"`     // PR_GET_TAGGED_ADDR_CTRL
+	Speculation [3]int64   `json:"speculation"`          // PR_GET_SPECULATION_CTRL, by the kind
+	IOFlusher   bool       `json:"io_flusher,omitempty"` // PR_SET_IO_FLUSHER
+	NUMA        *NUMAState `json:"numa,omitempty"`       // nil: the default policy
+}
+
+// NUMAState is a memory policy, set_mempolicy(2).
+type NUMAState struct {
+	Mode  uint32 `json:"mode"`
+	Nodes []byte `json:"nodes,omitempty"` // mask
 }
 
 // SchedAttr is the scheduling policy of a thread, sched_setattr(2).
@@ -145,18 +172,22 @@ const (
 
 // MapState is one mapping.
 type MapState struct {
-	Start  uint64   `json:"start"`
-	End    uint64   `json:"end"`
-	Prot   int      `json:"prot"`
-	Shared bool     `json:"shared,omitempty"`
-	Kind   MapKind  `json:"kind"`
-	Offset uint64   `json:"offset,omitempty"`
-	Ref    int      `json:"ref,omitempty"` // index in Refs or Objects
-	Path   string   `json:"path,omitempty"`
-	Owner  string   `json:"owner,omitempty"` // the plugin that claimed it
-	Flags  []string `json:"flags,omitempty"` // VmFlags that matter on restart
-	Dev    uint64   `json:"dev,omitempty"`
-	Ino    uint64   `json:"ino,omitempty"`
+	Start  uint64       `json:"start"`
+	End    uint64       `json:"end"`
+	Prot   int          `json:"prot"`
+	Shared bool         `json:"shared,omitempty"`
+	Kind   MapKind      `json:"kind"`
+	Offset uint64       `json:"offset,omitempty"`
+	Ref    int          `json:"ref,omitempty"` // index in Refs or Objects
+	Path   string       `json:"path,omitempty"`
+	Owner  string       `json:"owner,omitempty"` // the plugin that claimed it
+	Flags  []string     `json:"flags,omitempty"` // VmFlags that matter on restart
+	NUMA   *NUMAState   `json:"numa,omitempty"`
+	Guards []GuardRange `json:"guards,omitempty"` // MADV_GUARD_INSTALL
+	Huge   int          `json:"huge,omitempty"`   // of pages of hugetlbfs: the power of two of their size
+	Name   string       `json:"name,omitempty"`   // PR_SET_VMA_ANON_NAME
+	Dev    uint64       `json:"dev,omitempty"`
+	Ino    uint64       `json:"ino,omitempty"`
 
 	content contentKind
 }
@@ -210,3 +241,9 @@ const (
 	contentAll                 // every page that is there
 	contentRead                // every page, read in from its file
 )
+
+// GuardRange is the pages in [Start, End), each access to which is a fault.
+type GuardRange struct {
+	Start uint64 `json:"start"`
+	End   uint64 `json:"end"`
+}

@@ -43,7 +43,7 @@ func stubAttr(newNamespaces bool, files []uintptr) *syscall.ProcAttr {
 		sysattr.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}}
 		sysattr.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}}
 		sysattr.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_CHECKPOINT_RESTORE, unix.CAP_SYS_PTRACE,
-			unix.CAP_SYS_RESOURCE, unix.CAP_SYS_TIME}
+			unix.CAP_SYS_RESOURCE, unix.CAP_SYS_TIME, unix.CAP_SETPCAP}
 	}
 	return &syscall.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: sysattr}
 }
@@ -68,6 +68,9 @@ func (r *Restorer) startStub(ctx context.Context, files []uintptr) error {
 	}
 	maps, err := procfs.ReadMaps(pid)
 	if err != nil {
+		return err
+	}
+	if r.held, err = procfs.ReadStatus(pid); err != nil {
 		return err
 	}
 	if r.stub.inj.insn, err = r.stub.findInsn(maps); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -36,6 +37,10 @@ type Tracer struct {
 	late map[int]bool
 	// held are the threads of frozen trees.
 	held map[int]bool
+
+	guards sync.Once
+	marked bool  // see guardsMarked
+	noMark error // the error of finding out
 }
 
 // Exit tells that a child of the agent has ended or changed its state.

@@ -35,9 +35,11 @@ type VMA struct {
 	Path    string
 	Deleted bool
 
-	// Flags and Locked are read from smaps only, proc_pid_smaps(5).
+	// The others are read from smaps only, proc_pid_smaps(5).
 	Flags  []string // VmFlags, as "rd", "wr", "gd"; VMAs may share the slice: do not change it
 	Locked uint64   // bytes of memory locked by mlock(2), of those present
+	Page   uint64   // size of its pages in bytes: those of hugetlbfs are larger
+	Key    int      // protection key, pkeys(7)
 }
 
 // Has says whether flag is among Flags.
@@ -154,14 +156,19 @@ func (p *mapsParser) line(b []byte) error {
 		return errors.New("a property before the first mapping")
 	}
 	v := &p.vmas[len(p.vmas)-1]
-	if val, ok := bytes.CutPrefix(b, []byte("VmFlags:")); ok {
+	name, val, _ := bytes.Cut(b, []byte(":"))
+	var err error
+	switch string(name) {
+	case "VmFlags":
 		v.Flags = p.vmFlags(val)
-	} else if val, ok := bytes.CutPrefix(b, []byte("Locked:")); ok {
-		var err error
+	case "Locked":
 		v.Locked, err = kilobytes(string(val))
-		return err
+	case "KernelPageSize":
+		v.Page, err = kilobytes(string(val))
+	case "ProtectionKey":
+		v.Key, err = strconv.Atoi(string(bytes.TrimSpace(val)))
 	}
-	return nil
+	return err
 }
 
 func (p *mapsParser) vmFlags(b []byte) []string {

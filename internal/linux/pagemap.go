@@ -16,7 +16,7 @@ import (
 type PageRange struct{ Start, End uint64 }
 
 // PageFilter selects pages among those that are present in a page table or
-// swapped out.
+// swapped out, but for GuardPages.
 type PageFilter uint8
 
 const (
@@ -30,6 +30,9 @@ const (
 	// mappings NonzeroPages says the same and is cheaper, as the kernel need
 	// not look at each page.
 	AnonPages
+	// GuardPages takes the guard regions of madvise(2), MADV_GUARD_INSTALL,
+	// and nothing else. Kernels up to 6.14 do not tell them from swap.
+	GuardPages
 )
 
 // ScanPages calls visit for the ranges of pages in [start, end) that the
@@ -70,6 +73,7 @@ const (
 	pageIsPresent = 1 << 3
 	pageIsSwapped = 1 << 4
 	pageIsPFNZero = 1 << 5
+	pageIsGuard   = 1 << 8 // Linux 6.16
 )
 
 // pmScanArg is struct pm_scan_arg. vec is typed, so that the garbage collector
@@ -89,7 +93,7 @@ type pageRegion struct{ start, end, _ uint64 }
 // scanTable scans with PAGEMAP_SCAN.
 func scanTable(pagemap *os.File, start, end uint64, what PageFilter, visit func(PageRange) error) error {
 	m := merger{visit: visit}
-	regions := make([]pageRegion, 512)
+	regions := make([]pageRegion, regionsFor(start, end))
 	arg := &pmScanArg{
 		size:     uint64(unsafe.Sizeof(pmScanArg{})),
 		end:      end,
@@ -100,11 +104,18 @@ func scanTable(pagemap *os.File, start, end uint64, what PageFilter, visit func(
 		anyOf:    pageIsPresent | pageIsSwapped,
 		returned: pageIsPresent | pageIsSwapped,
 	}
+	if what == GuardPages {
+		arg.mask, arg.anyOf = pageIsGuard, pageIsGuard
+	}
 	for start < end {
 		arg.start = start
 		n, _, errno := unix.Syscall(unix.SYS_IOCTL, pagemap.Fd(), pagemapScan, uintptr(unsafe.Pointer(arg)))
 		runtime.KeepAlive(pagemap)
-		if errno == unix.ENOTTY {
+		if errno == unix.EINVAL && arg.inverted&pageIsGuard != 0 { // before Linux 6.16
+			arg.mask, arg.inverted = arg.mask&^pageIsGuard, arg.inverted&^pageIsGuard
+			continue
+		}
+		if errno == unix.ENOTTY || errno == unix.EINVAL && what == GuardPages {
 			return errNoPagemapScan
 		}
 		if errno != 0 {
@@ -123,15 +134,22 @@ func scanTable(pagemap *os.File, start, end uint64, what PageFilter, visit func(
 	return m.flush()
 }
 
+// regionsFor is how many regions there is room for: no more than pages.
+func regionsFor(start, end uint64) int {
+	return int(min((end-start)/uint64(os.Getpagesize())+1, 512))
+}
+
 // unwanted returns the categories that a page must not have.
 func unwanted(what PageFilter) uint64 {
 	switch what {
 	case NonzeroPages:
-		return pageIsPFNZero
+		return pageIsGuard | pageIsPFNZero
 	case AnonPages:
-		return pageIsPFNZero | pageIsFile
+		return pageIsGuard | pageIsPFNZero | pageIsFile
+	case GuardPages:
+		return 0
 	}
-	return 0
+	return pageIsGuard
 }
 
 // Bits of an entry of /proc/PID/pagemap, proc_pid_pagemap(5).
@@ -139,6 +157,7 @@ const (
 	entryPresent = 1 << 63
 	entrySwapped = 1 << 62
 	entryFile    = 1 << 61 // or of shared memory
+	entryGuard   = 1 << 58 // Linux 6.15
 )
 
 // scanEntries scans by reading the entries: 8 bytes for each page.
@@ -168,6 +187,9 @@ func scanEntries(pagemap *os.File, start, end uint64, what PageFilter, visit fun
 }
 
 func entrySelected(entry uint64, what PageFilter) bool {
+	if guard := entry&entryGuard != 0; guard || what == GuardPages {
+		return guard && what == GuardPages
+	}
 	return entry&(entryPresent|entrySwapped) != 0 && (what != AnonPages || entry&entryFile == 0)
 }
 

@@ -1,0 +1,14 @@
+/* a program that is not dumpable stays so: nobody reads its memory afterwards
+ * as: root
+ */
+#include "../object.h"
+#include <sys/prctl.h>
+
+int main(void)
+{
+	ht_init();
+	CHECK(prctl(PR_SET_DUMPABLE, 0) == 0);
+	while (point())
+		CHECK_EQ(prctl(PR_GET_DUMPABLE), 0);
+	return done();
+}
