@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
 )
 
 // listTimeout is for all coordinators to answer ListRunning.
@@ -21,6 +23,7 @@ const listTimeout = 2*time.Second + statusTimeout
 // called from several goroutines; the limits in time are the contexts'.
 type Client struct {
 	name string
+	pid  int // of the coordinator's process
 	conn *conn
 
 	mu       sync.Mutex
@@ -71,19 +74,46 @@ func choose(names []string, name string) (string, error) {
 func connect(ctx context.Context, dir, name string) (*Client, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	nc, err := dialSocket(ctx, socketPath(dir, name))
+	nc, pid, err := dialSocket(ctx, socketPath(dir, name))
 	if err != nil {
 		return nil, fmt.Errorf("computation %q: %w", name, err)
 	}
-	c := &Client{name: name}
+	c := &Client{name: name, pid: pid}
 	c.conn = newConn(nc, zerolog.Nop(), c.dispatch)
 	go c.conn.run()
 	in := helloBody{Protocol: protocolVersion, Role: roleCommand}
-	if err := c.conn.call(ctx, methodHello, in, nil); err != nil {
+	if err := c.call(ctx, methodHello, in, nil); err != nil {
 		c.Close()
 		return nil, fmt.Errorf("computation %q: %w", name, err)
 	}
 	return c, nil
+}
+
+// silence is how long an answer may take before the coordinator's process is
+// looked at.
+const silence = time.Second
+
+// call is conn.call that gives up with ErrStopped where the coordinator's
+// process is stopped: it takes connections, as the kernel does that for it, but
+// answers nobody.
+func (c *Client) call(ctx context.Context, method string, in, out any) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		tick := time.NewTicker(silence)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				if st, err := procfs.ReadStat(c.pid); err == nil && st.State == 'T' {
+					cancel(fmt.Errorf("%w: fg, or kill -CONT %d, lets it run on", ErrStopped, c.pid))
+				}
+			}
+		}
+	}()
+	return c.conn.call(ctx, method, in, out)
 }
 
 // dispatch is the dispatcher of the connection.
@@ -113,7 +143,7 @@ func (c *Client) Checkpoint(ctx context.Context, req CheckpointRequest, progress
 	c.setProgress(progress)
 	defer c.setProgress(nil)
 	var result CheckpointResult
-	err := c.conn.call(ctx, methodCheckpoint, req, &result)
+	err := c.call(ctx, methodCheckpoint, req, &result)
 	return result, err
 }
 
@@ -126,25 +156,25 @@ func (c *Client) setProgress(f func(Progress)) {
 // Status returns the state of the computation.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var st Status
-	err := c.conn.call(ctx, methodStatus, nothing{}, &st)
+	err := c.call(ctx, methodStatus, nothing{}, &st)
 	return st, err
 }
 
 // Check returns what could not be checkpointed now.
 func (c *Client) Check(ctx context.Context) ([]Refusal, error) {
 	var refusals []Refusal
-	err := c.conn.call(ctx, methodCheck, nothing{}, &refusals)
+	err := c.call(ctx, methodCheck, nothing{}, &refusals)
 	return refusals, err
 }
 
 // Kill sends sig to all processes of the computation.
 func (c *Client) Kill(ctx context.Context, sig syscall.Signal) error {
-	return c.conn.call(ctx, methodKill, killBody{Signal: sig}, nil)
+	return c.call(ctx, methodKill, killBody{Signal: sig}, nil)
 }
 
 // SetInterval sets the time between periodic checkpoints; 0 means none.
 func (c *Client) SetInterval(ctx context.Context, d time.Duration) error {
-	return c.conn.call(ctx, methodInterval, intervalBody{Interval: d}, nil)
+	return c.call(ctx, methodInterval, intervalBody{Interval: d}, nil)
 }
 
 // Close ends the connection.

@@ -26,6 +26,9 @@ var (
 	ErrNameTaken = errors.New("name is taken by a running computation")
 	// ErrNotRunning says that no computation runs under the name.
 	ErrNotRunning = errors.New("no such computation is running")
+	// ErrStopped says that the coordinator's process is stopped, as the agent is
+	// by ^Z together with its program: it cannot answer.
+	ErrStopped = errors.New("the computation is suspended, and its agent with it")
 	// ErrClosed says that the coordinator ends.
 	ErrClosed = errors.New("the coordinator is closing")
 	// ErrConnectionLost says that the other end is gone.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"sync"
@@ -20,7 +21,18 @@ import (
 // connect to a socket, as another user, and tell what happens.
 const childSocket = "HIATUS_COORD_TEST_SOCKET"
 
+// childServes names the environment variable that makes the test binary serve a
+// coordinator in a runtime directory until its standard input ends.
+const childServes = "HIATUS_COORD_TEST_SERVES"
+
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(childServes); dir != "" {
+		if err := serveChild(dir); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		return
+	}
 	if path := os.Getenv(childSocket); path != "" {
 		fmt.Println(knock(path))
 		return
@@ -220,4 +232,21 @@ func wantError(t *testing.T, err, is error, contains string) {
 	if !errors.Is(err, is) || !strings.Contains(err.Error(), contains) {
 		t.Fatalf("error is %v, want one that matches %q and contains %q", err, is, contains)
 	}
+}
+
+// serveChild says "ready" when the coordinator is there.
+func serveChild(dir string) error {
+	store, err := image.OpenStore(dir, "job")
+	if err != nil {
+		return err
+	}
+	s, err := Listen(Config{Name: "job", Computation: testComputation, Store: store, Keep: 1, Log: zerolog.Nop(), RuntimeDir: dir})
+	if err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(context.Background()) }()
+	fmt.Println("ready")
+	_, _ = io.Copy(io.Discard, os.Stdin)
+	return errors.Join(s.Close(), <-served)
 }

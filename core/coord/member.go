@@ -71,7 +71,7 @@ func Join(ctx context.Context, addr string, h Hello, handler Handler, log zerolo
 	}
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	nc, err := dialSocket(ctx, path)
+	nc, _, err := dialSocket(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}

@@ -162,7 +162,7 @@ func passing(err error) bool {
 
 // admit serves a connection on a goroutine of its own, if its peer may come.
 func (s *Server) admit(nc *net.UnixConn) {
-	if err := checkPeer(nc); err != nil {
+	if _, err := checkPeer(nc); err != nil {
 		s.log.Warn().Err(err).Msg("connection refused")
 		nc.Close()
 		return

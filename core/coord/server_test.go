@@ -27,7 +27,7 @@ const helloCommand = `{"id":1,"method":"hello","body":{"protocol":1,"role":"comm
 
 func dialRaw(t *testing.T, s *Server) *net.UnixConn {
 	t.Helper()
-	nc, err := dialSocket(t.Context(), socketPath(s.cfg.RuntimeDir, s.Name()))
+	nc, _, err := dialSocket(t.Context(), socketPath(s.cfg.RuntimeDir, s.Name()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -213,44 +213,47 @@ func namesOf(entries []os.DirEntry) []string {
 	return slices.Compact(names)
 }
 
-// dialSocket connects to a coordinator and makes sure whose it is.
-func dialSocket(ctx context.Context, path string) (*net.UnixConn, error) {
+// dialSocket connects to a coordinator, makes sure whose it is, and returns its
+// pid.
+func dialSocket(ctx context.Context, path string) (*net.UnixConn, int, error) {
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, "unix", path)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	uc, ok := nc.(*net.UnixConn)
 	if !ok {
 		nc.Close()
-		return nil, fmt.Errorf("connect %s: not a UNIX socket", path)
+		return nil, 0, fmt.Errorf("connect %s: not a UNIX socket", path)
 	}
-	if err := checkPeer(uc); err != nil {
+	pid, err := checkPeer(uc)
+	if err != nil {
 		uc.Close()
-		return nil, fmt.Errorf("connect %s: %w", path, err)
+		return nil, 0, fmt.Errorf("connect %s: %w", path, err)
 	}
-	return uc, nil
+	return uc, pid, nil
 }
 
-// checkPeer refuses an other end that is neither the same user nor root. The
+// checkPeer refuses an other end that is neither the same user nor root, and
+// returns its pid. The
 // kernel noted its credentials at connect(2) or listen(2): SO_PEERCRED, unix(7).
-func checkPeer(uc *net.UnixConn) error {
+func checkPeer(uc *net.UnixConn) (pid int, err error) {
 	raw, err := uc.SyscallConn()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var cred *unix.Ucred
 	var optErr error
 	if err := raw.Control(func(fd uintptr) {
 		cred, optErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	}); err != nil {
-		return err
+		return 0, err
 	}
 	if optErr != nil {
-		return fmt.Errorf("getsockopt SO_PEERCRED: %w", optErr)
+		return 0, fmt.Errorf("getsockopt SO_PEERCRED: %w", optErr)
 	}
 	if uid := os.Geteuid(); cred.Uid != 0 && int(cred.Uid) != uid {
-		return fmt.Errorf("pid %d of uid %d is neither uid %d nor root", cred.Pid, cred.Uid, uid)
+		return 0, fmt.Errorf("pid %d of uid %d is neither uid %d nor root", cred.Pid, cred.Uid, uid)
 	}
-	return nil
+	return int(cred.Pid), nil
 }

@@ -42,6 +42,7 @@ func behaviours() []behaviour {
 		{"detached", gcc, detached},
 		{"status and list", gcc, statusAndList},
 		{"terminal", []string{"bash"}, terminal},
+		{"suspended with ^Z", gcc, suspended},
 		{"readme tour", []string{"python3"}, readmeTour},
 	}
 }

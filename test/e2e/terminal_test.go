@@ -111,6 +111,29 @@ func terminal(tr *trial) {
 	}
 }
 
+// suspended stops the program from the keyboard, and the agent with it: a
+// command says so until they run on.
+func suspended(tr *trial) {
+	p := newPTY(tr)
+	tr.front = tr.onTerminal(p, "launch", "--name", tr.name, "--ckptdir", tr.images(), "--", tr.suite.fixture("threads"))
+	tr.advance(2)
+	if _, err := p.master.WriteString("\x1a"); err != nil {
+		tr.Fatal(err)
+	}
+	for _, command := range []string{"checkpoint", "status"} {
+		tr.await("the agent stops", func() bool {
+			o := tr.hiatus(command, tr.name)
+			return o.code == 1 && strings.Contains(o.stderr, "suspended")
+		})
+	}
+	tr.signal(syscall.SIGCONT)
+	tr.checkpoint()
+	tr.advance(2)
+	tr.write("stop", "")
+	tr.ends(tr.front, 0)
+	tr.gone()
+}
+
 // useShell interrupts, stops and continues commands from the keyboard. The
 // commands speak first, when they are in the foreground.
 func useShell(tr *trial, p *pty) {

@@ -1,0 +1,74 @@
+package coord
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
+)
+
+// A coordinator that is stopped, with its program, is said to be: to who comes
+// and to who waits.
+func TestStoppedCoordinator(t *testing.T) {
+	dir := shortDir(t)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), childServes+"="+dir)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	if l, err := bufio.NewReader(out).ReadString('\n'); l != "ready\n" {
+		t.Fatalf("the coordinator says %q, %v", l, err)
+	}
+	c, err := dialIn(t.Context(), dir, "job")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Signal(syscall.SIGCONT) }()
+	for st, err := procfs.ReadStat(cmd.Process.Pid); st.State != 'T'; st, err = procfs.ReadStat(cmd.Process.Pid) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := c.Status(t.Context()); !errors.Is(err, ErrStopped) {
+		t.Errorf("Status: %v, want ErrStopped", err)
+	}
+	if _, err := dialIn(t.Context(), dir, "job"); !errors.Is(err, ErrStopped) {
+		t.Errorf("Dial: %v, want ErrStopped", err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	again, err := dialIn(t.Context(), dir, "job")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if st, err := again.Status(t.Context()); err != nil || st.Name != "job" {
+		t.Errorf("Status: %+v, %v", st, err)
+	}
+}
