@@ -88,7 +88,7 @@ func (c *checkpoint) run(ctx context.Context) error {
 	if c.order.Kill {
 		a.held = &heldTree{c}
 		c.pause = time.Since(c.frozen)
-	} else if err := c.resume(); err != nil {
+	} else if err := c.resume(ctx); err != nil {
 		// The program runs: what failed is the plugins' word for it.
 		a.log.Error().Err(err).Msg("resume")
 	}
@@ -252,12 +252,14 @@ func (c *checkpoint) write(ctx context.Context) (err error) {
 // pluginPrefix begins the names of the plugins' sections.
 const pluginPrefix = "plugin/"
 
-// resume lets plugins refill and the program run on: the pause ends.
-func (c *checkpoint) resume() error {
+// resume lets plugins refill and the program run on: the pause ends. Until
+// hold is done they may keep it stopped.
+func (c *checkpoint) resume(hold context.Context) error {
 	ctx, cancel := context.WithTimeout(context.Background(), freezeTimeout)
 	defer cancel()
 	defer func() { c.pause = time.Since(c.frozen) }()
 	err := c.a.plugins.Resume(ctx, c.order.Generation, c.procs)
+	err = errors.Join(err, c.a.plugins.Hold(hold, plugin.Event{Kind: plugin.Resume, Generation: c.order.Generation, Procs: c.procs}))
 	tree := c.tree
 	c.tree = nil
 	// Plugins that took their time must not keep the program waiting.
@@ -307,7 +309,14 @@ func (c *checkpoint) giveUp() error {
 	if c.tree == nil {
 		return nil
 	}
-	return c.resume()
+	return c.resume(ended())
+}
+
+// ended returns a context that is done.
+func ended() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
 }
 
 // timed notes how long a phase of the engine took.
@@ -334,7 +343,7 @@ func (a *agent) Finish(_ context.Context, order coord.Order, committed bool, rea
 	if committed && order.Kill {
 		return held.c.tree.Kill()
 	}
-	return held.c.resume()
+	return held.c.resume(ended())
 }
 
 // tellOutcome tells the plugins how the checkpoint ended.

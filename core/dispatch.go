@@ -42,12 +42,15 @@ type member struct {
 	log zerolog.Logger
 
 	plugin.Plugin
-	stater   plugin.Stater // nil where the plugin is none, as the next five
+	stater   plugin.Stater // nil where the plugin is none, as the others
 	files    plugin.FileClaimer
 	filler   plugin.FileFiller
 	maps     plugin.MapClaimer
 	reopener plugin.MapReopener
 	saver    plugin.ProcessSaver
+	taker    plugin.FileTaker
+	holder   plugin.Holder
+	paths    plugin.PathMapper
 
 	mu     sync.Mutex
 	broken string // the phase in which it outlived its deadline, "" while all is well
@@ -99,6 +102,9 @@ func (m *member) adopt(p plugin.Plugin) {
 	m.maps, _ = p.(plugin.MapClaimer)
 	m.reopener, _ = p.(plugin.MapReopener)
 	m.saver, _ = p.(plugin.ProcessSaver)
+	m.taker, _ = p.(plugin.FileTaker)
+	m.holder, _ = p.(plugin.Holder)
+	m.paths, _ = p.(plugin.PathMapper)
 }
 
 // checkDefinitions asserts what the list of plugins promises.
@@ -184,6 +190,40 @@ func (s *pluginSet) handle(ctx context.Context, m *member, ev plugin.Event) erro
 		ev.Procs = leaseAll(ctx, ev.Procs)
 		return m.Handle(ctx, ev)
 	})
+}
+
+// Hold has the plugins, in reverse, keep the program stopped for as long as
+// they want, behind ev. It returns when all have let go.
+func (s *pluginSet) Hold(ctx context.Context, ev plugin.Event) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	var errs []error
+	for _, m := range reversed(s.members) {
+		if m.holder == nil {
+			continue
+		}
+		errs = append(errs, s.callWithin(ctx, maxHold, m, phaseHold, subject{}, func(ctx context.Context) error {
+			ev := ev
+			ev.Procs = leaseAll(ctx, ev.Procs)
+			return m.holder.Hold(ctx, ev)
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+// MapPath asks the plugins, in reverse, where path is now: the first that
+// knows another place decides.
+func (s *pluginSet) MapPath(path string) string {
+	for _, m := range reversed(s.members) {
+		if m.paths == nil || m.brokenIn() != "" {
+			continue
+		}
+		if mapped := m.paths.MapPath(path); mapped != path {
+			return mapped
+		}
+	}
+	return path
 }
 
 // ordered returns members in the order in which they hear of kind.

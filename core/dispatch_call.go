@@ -25,6 +25,8 @@ const (
 	phaseMapAt   = "reopen-map"
 	phaseProcess = "save-process"
 	phaseRestore = "restore-process"
+	phaseTake    = "take-file"
+	phaseHold    = "hold"
 )
 
 // subject is what a call is about, for the log; its zero value is nothing in
@@ -63,10 +65,18 @@ var errGoexit = errors.New("ended its goroutine")
 // to work for it (see lease). Results that fn stores must be looked at only
 // when call returns nil.
 func (s *pluginSet) call(ctx context.Context, m *member, phase string, about subject, fn func(context.Context) error) error {
+	return s.callWithin(ctx, s.timeout, m, phase, about, fn)
+}
+
+// maxHold bounds a hold, whose plugin has a limit of its own.
+const maxHold = 24 * time.Hour
+
+// callWithin is call with a deadline of its own.
+func (s *pluginSet) callWithin(ctx context.Context, timeout time.Duration, m *member, phase string, about subject, fn func(context.Context) error) error {
 	if broken := m.brokenIn(); broken != "" {
 		return fmt.Errorf("plugin %s: %s: not called, since it has not come back from %s", m.def.Name, phase, broken)
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	begin := time.Now()
 	done := make(chan error, 1)
@@ -119,7 +129,7 @@ func (s *pluginSet) overdue(ctx context.Context, m *member, phase string, done <
 // notMine says whether err is a claimer's answer, which is no failure. In any
 // other phase ErrNotMine is an error like others.
 func notMine(phase string, err error) bool {
-	return (phase == phaseClaim || phase == phaseMap) && errors.Is(err, plugin.ErrNotMine)
+	return (phase == phaseClaim || phase == phaseMap || phase == phaseTake) && errors.Is(err, plugin.ErrNotMine)
 }
 
 // brokenIn returns the phase from which the plugin has not come back, or "".

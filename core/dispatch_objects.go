@@ -9,10 +9,23 @@ import (
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
-// ClaimFile asks the plugins in order whose f is, and returns the name of the
+// ClaimFile asks the plugins in order whose f is, those that take files first,
+// and returns the name of the
 // one that has saved it. An object that nobody claims is refused.
 func (s *pluginSet) ClaimFile(ctx context.Context, f plugin.OpenFile) (owner string, err error) {
 	about := aboutFile(f)
+	for _, m := range s.members {
+		if m.taker == nil || m.files == nil {
+			continue
+		}
+		err := s.call(ctx, m, phaseTake, about, func(ctx context.Context) error { return m.taker.TakeFile(ctx, f) })
+		switch {
+		case err == nil:
+			return m.def.Name, nil
+		case !notMine(phaseTake, err):
+			return "", err
+		}
+	}
 	for _, m := range s.members {
 		if m.files == nil {
 			continue

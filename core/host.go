@@ -27,6 +27,7 @@ type surroundings struct {
 	root     string
 	terminal int // -1: none
 	stdio    [3]int
+	mapPath  func(string) string // nil: no path has changed
 }
 
 // newSurroundings is the host's own root, no terminal, and the agent's own
@@ -41,6 +42,13 @@ func (s *surroundings) setRoot(root string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.root = root
+}
+
+// setMapPath sets who knows where paths are now, in a restart.
+func (s *surroundings) setMapPath(fn func(string) string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mapPath = fn
 }
 
 // setTerminal sets the terminal of the command, -1 for none. The descriptor
@@ -92,6 +100,15 @@ func (h *pluginHost) Root() string {
 	h.where.mu.RLock()
 	defer h.where.mu.RUnlock()
 	return h.where.root
+}
+
+func (h *pluginHost) MapPath(path string) string {
+	h.where.mu.RLock()
+	defer h.where.mu.RUnlock()
+	if h.where.mapPath == nil {
+		return path
+	}
+	return h.where.mapPath(path)
 }
 
 func (h *pluginHost) Terminal() (fd int, ok bool) {

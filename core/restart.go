@@ -201,6 +201,12 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Restart, Generation: generation, Procs: procs}); err != nil {
 		return err
 	}
+	a.where.setMapPath(a.plugins.MapPath)
+	defer a.where.setMapPath(nil)
+	for i := range r.state.Processes {
+		p := &r.state.Processes[i]
+		p.Cwd = a.plugins.MapPath(p.Cwd)
+	}
 	if err := r.fill(ctx); err != nil {
 		return err
 	}
@@ -213,6 +219,9 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 		return err
 	}
 	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Running, Generation: generation, Procs: procs}); err != nil {
+		return err
+	}
+	if err := a.plugins.Hold(ctx, plugin.Event{Kind: plugin.Running, Generation: generation, Procs: procs}); err != nil {
 		return err
 	}
 	if err := t.Finish(ctx); err != nil {

@@ -67,6 +67,30 @@ type FileFiller interface {
 	FillFiles(ctx context.Context, procs []Process, fds map[int]int) error
 }
 
+// FileTaker is a FileClaimer that is asked first, before the ClaimFile of any
+// plugin and whatever its own place: it decides, by the user's word, about
+// files that others would keep. What it takes it reopens.
+type FileTaker interface {
+	// TakeFile answers as ClaimFile does.
+	TakeFile(ctx context.Context, f OpenFile) error
+}
+
+// Holder is a plugin that may keep the program stopped.
+type Holder interface {
+	// Hold is called when all plugins have handled Resume or Running, with
+	// that event, and returns when the program may run. It has no deadline;
+	// ctx ends when the checkpoint is given up.
+	Hold(ctx context.Context, ev Event) error
+}
+
+// PathMapper is a plugin that knows where files are that were elsewhere at
+// the checkpoint.
+type PathMapper interface {
+	// MapPath returns the path of today, path itself where it is the same. It
+	// is called from Restart to Running only, by any number of goroutines.
+	MapPath(path string) string
+}
+
 // MapClaimer is a plugin that owns mappings of memory.
 type MapClaimer interface {
 	// ClaimMap returns ErrNotMine for a mapping that is not of this plugin.
@@ -100,6 +124,9 @@ type Host interface {
 	// it: a descriptor that was opened on another mount cannot be linked or
 	// renamed by the program (EXDEV).
 	Root() string
+	// MapPath returns where a path of the image is in this restart: path
+	// itself, but where a PathMapper says otherwise.
+	MapPath(path string) string
 	// Terminal returns a descriptor of the terminal of the command that
 	// launched or restarted the tree, and false where it has none. It stays
 	// the core's: duplicate it.

@@ -16,8 +16,10 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/hiatus-project/hiatus/internal/helper"
 	"github.com/hiatus-project/hiatus/plugin"
 	"github.com/hiatus-project/hiatus/plugin/wasm"
+	"github.com/hiatus-project/hiatus/sdk/abi"
 )
 
 // maxValueFile is the size of the largest file that a set=KEY=@FILE reads.
@@ -288,13 +290,30 @@ func (s extensionSpec) config(a *app) (wasm.Config, error) {
 	}, nil
 }
 
+// runner has the helper run a guest's commands.
+func runner(h *helper.Client) wasm.Runner {
+	return func(ctx context.Context, cmd abi.Command) (abi.CommandResult, error) {
+		r, err := h.Run(ctx, helper.Command{Args: cmd.Args, Stdin: cmd.Stdin, Env: cmd.Env, Dir: cmd.Dir})
+		return abi.CommandResult{Code: r.Code, Stdout: r.Stdout, Stderr: r.Stderr}, err
+	}
+}
+
 // loadExtensions loads the modules, in order.
 func (a *app) loadExtensions(ctx context.Context, specs []extensionSpec) ([]plugin.Definition, error) {
 	var defs []plugin.Definition
+	var programs *helper.Client
 	for _, s := range specs {
 		cfg, err := s.config(a)
 		if err != nil {
 			return nil, err
+		}
+		if slices.ContainsFunc(s.grants, func(g string) bool { return strings.HasPrefix(g, abi.Exec+":") }) {
+			if programs == nil {
+				if programs, err = helper.Start(helperCommand); err != nil {
+					return nil, err
+				}
+			}
+			cfg.Run = runner(programs)
 		}
 		m, err := wasm.Load(ctx, cfg)
 		if err != nil {

@@ -9,13 +9,16 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/hiatus-project/hiatus/core"
 	"github.com/hiatus-project/hiatus/core/coord"
+	"github.com/hiatus-project/hiatus/internal/helper"
 	"github.com/hiatus-project/hiatus/plugins"
 )
 
@@ -24,9 +27,23 @@ import (
 // only if that failed.
 const stubCommand = "__stub"
 
+// These are reserved as well: the server that runs programs for extensions,
+// see internal/helper.
+const (
+	helperCommand = "__helper"
+	helperServer  = helperCommand + "-server"
+)
+
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == stubCommand {
 		os.Exit(exitOwn)
+	}
+	if len(os.Args) == 2 && strings.HasPrefix(os.Args[1], helperCommand) {
+		if err := helper.Main([]string{helperServer}, os.Args[1] == helperServer); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(exitOwn)
+		}
+		os.Exit(exitOK)
 	}
 	os.Exit(run(engine{
 		Launch:  core.Launch,

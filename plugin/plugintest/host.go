@@ -125,6 +125,9 @@ func (h *Host) Root() string {
 	return h.root
 }
 
+// MapPath returns path.
+func (h *Host) MapPath(path string) string { return path }
+
 // Terminal returns what SetTerminal has set, none at first.
 func (h *Host) Terminal() (fd int, ok bool) {
 	h.mu.Lock()

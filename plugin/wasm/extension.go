@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -32,6 +33,14 @@ type extension struct {
 	saved     []byte // the state in the image of this sequence
 	hasSaved  bool
 
+	decided map[abi.FDRef]fileState // about open files, in PreCheckpoint
+	taken   []fileState             // in TakeFile
+	kept    int64                   // bytes of content in them
+	loaded  []fileState             // of the image
+	environ []envChanges
+	paths   [][2]string   // old and new
+	keep    time.Duration // that the guest wants the program to stay stopped
+
 	undo []written // what the guest wrote into processes since PreCheckpoint
 }
 
@@ -52,13 +61,21 @@ func (e *extension) Handle(ctx context.Context, ev plugin.Event) error {
 	if !e.failed && e.mod.subscribed(ev.Kind) {
 		err = e.deliver(ctx, ev)
 	}
-	if e.ends(ev.Kind) {
-		if !e.failed && (ev.Kind != plugin.Outcome || ev.Outcome.Committed) {
-			e.commit()
-		}
-		e.reset()
+	if e.keep == 0 {
+		e.finish(ev)
 	}
 	return err
+}
+
+// finish ends the sequence behind its last event.
+func (e *extension) finish(ev plugin.Event) {
+	if !e.ends(ev.Kind) {
+		return
+	}
+	if !e.failed && (ev.Kind != plugin.Outcome || ev.Outcome.Committed) {
+		e.commit()
+	}
+	e.reset()
 }
 
 // begins says whether kind is the first event of a sequence.
@@ -88,6 +105,8 @@ func (e *extension) reset() {
 	e.in.close()
 	e.in, e.failed, e.announced = nil, false, false
 	e.saved, e.hasSaved, e.undo = nil, false, nil
+	e.decided, e.taken, e.kept = map[abi.FDRef]fileState{}, nil, 0
+	e.environ, e.paths, e.keep = nil, nil, 0
 }
 
 // commit makes the state of this sequence the extension's.
@@ -110,6 +129,7 @@ func (e *extension) deliver(ctx context.Context, ev plugin.Event) error {
 	e.failed = true
 	e.in.close()
 	e.in = nil
+	e.decided, e.environ, e.paths, e.keep = map[abi.FDRef]fileState{}, nil, nil, 0
 	err = errors.Join(err, e.rollBack(ev.Procs))
 	if e.mod.cfg.Warn {
 		e.log.Warn().Err(err).Stringer("event", ev.Kind).Msg("goes on without the extension")
@@ -129,7 +149,8 @@ func (e *extension) call(ctx context.Context, ev plugin.Event) error {
 		}
 		e.in = in
 	}
-	_, err := e.in.handle(ctx, ev)
+	keep, err := e.in.handle(ctx, ev)
+	e.keep = keep
 	return err
 }
 

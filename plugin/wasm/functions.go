@@ -71,6 +71,11 @@ func hostFunctions() map[string][]hostFunction {
 		abi.Coord:    coordFunctions(),
 		abi.MemRead:  memReadFunctions(),
 		abi.MemWrite: memWriteFunctions(),
+		abi.Env:      envFunctions(),
+		abi.Files:    filesFunctions(),
+		abi.FD:       fdFunctions(),
+		abi.Hold:     holdFunctions(),
+		abi.Path:     pathFunctions(),
 		abi.Exec:     execFunctions(),
 		abi.HTTP:     httpFunctions(),
 	}

@@ -70,7 +70,7 @@ func statPath(path string, flags int, st *unix.Stat_t) error {
 // reopenPath opens a file by its name and moves to the saved offset. Nothing
 // is truncated, made or written.
 func (p *Plugin) reopenPath(s *file) (int, error) {
-	path := p.host.Root() + string(s.Path)
+	path := p.host.Root() + p.host.MapPath(string(s.Path))
 	var now unix.Stat_t
 	if err := statPath(path, s.Flags, &now); err != nil {
 		return -1, fmt.Errorf("%s: stat: %w", s.Path, err)

@@ -140,19 +140,16 @@ type Figures struct {
 	Threads   int    `json:"threads"`
 }
 
-// File is one open file description in the JSON of files.list.
+// File is one descriptor of a process in the JSON of files.list.
 type File struct {
-	PID   int     `json:"pid"` // of the first descriptor
-	FD    int     `json:"fd"`
-	Refs  []FDRef `json:"refs"` // all descriptors
-	Link  string  `json:"link"` // as /proc/PID/fd shows it
-	Type  string  `json:"type"` // file, dir, char, block, fifo, socket, link, other
-	Flags int     `json:"flags"`
-	Pos   int64   `json:"pos"`
-	Size  int64   `json:"size"`
-	Inode uint64  `json:"inode"`
-	// Inherited is true for what the launching command gave the program.
-	Inherited bool `json:"inherited,omitempty"`
+	PID   int    `json:"pid"`
+	FD    int    `json:"fd"`
+	Link  string `json:"link"` // as /proc/PID/fd shows it
+	Type  string `json:"type"` // file, dir, char, block, fifo, socket, other
+	Flags int    `json:"flags"`
+	Pos   int64  `json:"pos"`
+	Size  int64  `json:"size"`
+	Inode uint64 `json:"inode"`
 }
 
 // FDRef is a descriptor.
@@ -161,7 +158,8 @@ type FDRef struct {
 	FD  int `json:"fd"`
 }
 
-// Mark is the JSON that files.mark takes.
+// Mark is the JSON that files.mark takes. It goes for the open file description
+// and all its descriptors.
 type Mark struct {
 	PID int `json:"pid"`
 	FD  int `json:"fd"`
