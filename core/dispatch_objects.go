@@ -10,8 +10,7 @@ import (
 )
 
 // ClaimFile asks the plugins in order whose f is, those that take files first,
-// and returns the name of the
-// one that has saved it. An object that nobody claims is refused.
+// and returns the name of the one that has saved it. An object that nobody claims is refused.
 func (s *pluginSet) ClaimFile(ctx context.Context, f plugin.OpenFile) (owner string, err error) {
 	about := aboutFile(f)
 	for _, m := range s.members {
