@@ -126,9 +126,9 @@ func (p *Process) checkSharing() (errs []error) {
 			errs = append(errs, err)
 			continue
 		}
-		if s.Seccomp != 0 {
+		if s.Seccomp != 0 && p.tr.Do(func() error { return suspendSeccomp(th.HostTID, freezeOptions) }) != nil {
 			errs = append(errs, refuse(p, fmt.Sprintf("seccomp filter of thread %d", th.TID),
-				"a filter may forbid the system calls of a checkpoint and cannot be read without privileges (seccomp(2))"))
+				"it may forbid the system calls of a checkpoint, and cannot be suspended and read without privileges (seccomp(2))"))
 		}
 		if dispatchesCalls(th.HostTID) {
 			errs = append(errs, refuse(p, fmt.Sprintf("thread %d", th.TID),

@@ -290,6 +290,9 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 	if err != nil {
 		return ts, err
 	}
+	if ts.Seccomp, err = readSeccomp(th.HostTID, status.Seccomp); err != nil {
+		return ts, err
+	}
 	cred := credentialsOf(&status)
 	cred.Securebits = uint32(calls[4].ret)
 	ts.Cred = &cred

@@ -49,6 +49,8 @@ type Process struct {
 	inj      injection
 	dumpable int64  // the value to put back; -1: untouched
 	avoid    uint64 // signals that must not announce the end of a batch
+
+	suspended bool // seccomp(2) of its threads, as long as they are traced
 }
 
 var _ plugin.Process = (*Process)(nil)

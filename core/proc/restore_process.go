@@ -185,6 +185,9 @@ func (r *Restorer) finishProcess(ctx context.Context, p *Process, ps *ProcessSta
 	if err := writeAutogroup(p.host, ps.Autogroup); err != nil {
 		r.warn("pid %d: %v", p.pid, err)
 	}
+	if err := r.restrict(ctx, p, ps); err != nil {
+		return err
+	}
 	byTID := map[int]*ThreadState{}
 	for i := range ps.Threads {
 		byTID[ps.Threads[i].TID] = &ps.Threads[i]
@@ -346,7 +349,11 @@ func (r *Restorer) endLeader(ctx context.Context, p *Process, ps *ProcessState) 
 	if err := setRegs(leader.HostTID, regs); err != nil {
 		return err
 	}
-	if err := ptrace(ptraceSetOptions, leader.HostTID, 0, traceOptions|unix.PTRACE_O_TRACEEXIT); err != nil {
+	options := uintptr(traceOptions | unix.PTRACE_O_TRACEEXIT)
+	if p.suspended {
+		options |= ptraceOSuspendSeccomp
+	}
+	if err := ptrace(ptraceSetOptions, leader.HostTID, 0, options); err != nil {
 		return err
 	}
 	if err := cont(leader.HostTID, 0); err != nil {

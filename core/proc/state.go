@@ -121,6 +121,8 @@ type ThreadState struct {
 	TimerSlack uint64    `json:"timer_slack"`    // ns
 	IOPrio     int       `json:"io_priority,omitempty"`
 	Attr       AttrState `json:"attr"`
+	// Seccomp is nil where nothing is forbidden.
+	Seccomp *SeccompState `json:"seccomp,omitempty"`
 	// Cred is nil where it is that of the process.
 	Cred *CredState `json:"cred,omitempty"`
 }

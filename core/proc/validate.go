@@ -181,6 +181,9 @@ func validateThread(t *ThreadState) error {
 			return fmt.Errorf("register set %#x of %d bytes", x.Note, len(x.Data))
 		}
 	}
+	if err := t.Seccomp.validate(); err != nil {
+		return err
+	}
 	return validateSignals(t.Pending)
 }
 
