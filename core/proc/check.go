@@ -76,7 +76,7 @@ func (t *Tree) checkProcess(p *Process, ref map[string]string) (errs []error) {
 		return append(errs, err)
 	}
 	for _, k := range namespaceKinds {
-		if own[k] != ref[k] {
+		if own[k] != ref[k] && k != "uts" {
 			add(k+" namespace", "it is in a namespace of its own (%s, the tree's is %s)", own[k], ref[k])
 		}
 	}
@@ -90,8 +90,18 @@ func (t *Tree) checkProcess(p *Process, ref map[string]string) (errs []error) {
 		add("program file "+exe, "it is deleted, or was replaced since the program started")
 	}
 	errs = append(errs, p.checkCredentials()...)
-	errs = append(errs, p.checkSharing()...)
+	errs = append(errs, p.checkSharing(own)...)
 	return errs
+}
+
+// differing returns the first kind of namespace in which two threads differ.
+func differing(a, b map[string]string) string {
+	for _, k := range namespaceKinds {
+		if a[k] != b[k] {
+			return k
+		}
+	}
+	return ""
 }
 
 // checkCredentials refuses what an ordinary user could not give back: a
@@ -110,16 +120,19 @@ func (p *Process) checkCredentials() (errs []error) {
 	return nil
 }
 
-// checkSharing refuses threads that do not share what threads share
-// (clone(2) without CLONE_FILES or CLONE_FS, setuid by system call), or in
-// which nothing may be injected.
-func (p *Process) checkSharing() (errs []error) {
+// checkSharing refuses threads that do not share the descriptors (clone(2)
+// without CLONE_FILES) and namespaces of their process, or in which nothing may
+// be injected.
+func (p *Process) checkSharing(shared map[string]string) (errs []error) {
 	first := p.threads[0]
 	for _, th := range p.threads {
-		for typ, what := range map[int]string{linux.KCMP_FILES: "descriptor table", linux.KCMP_FS: "working directory"} {
-			if c, err := linux.Kcmp(first.HostTID, th.HostTID, typ, 0, 0); err == nil && c != 0 {
-				errs = append(errs, refuse(p, fmt.Sprintf("thread %d", th.TID), "it has a %s of its own", what))
-			}
+		if c, err := linux.Kcmp(first.HostTID, th.HostTID, linux.KCMP_FILES, 0, 0); err == nil && c != 0 {
+			errs = append(errs, refuse(p, fmt.Sprintf("thread %d", th.TID), "it has a descriptor table of its own"))
+		}
+		if own, err := namespacesOf(th.HostTID); err != nil {
+			errs = append(errs, err)
+		} else if k := differing(own, shared); k != "" {
+			errs = append(errs, refuse(p, fmt.Sprintf("%s namespace of thread %d", k, th.TID), "it is not that of its process"))
 		}
 		s, err := procfs.ReadTaskStatus(p.host, th.HostTID)
 		if err != nil {
@@ -130,7 +143,9 @@ func (p *Process) checkSharing() (errs []error) {
 			errs = append(errs, refuse(p, fmt.Sprintf("seccomp filter of thread %d", th.TID),
 				"it may forbid the system calls of a checkpoint, and cannot be suspended and read without privileges (seccomp(2))"))
 		}
-		if dispatchesCalls(th.HostTID) {
+		dispatches := false
+		_ = p.tr.Do(func() error { dispatches = dispatchesCalls(th.HostTID); return nil })
+		if dispatches {
 			errs = append(errs, refuse(p, fmt.Sprintf("thread %d", th.TID),
 				"it handles its own system calls (prctl(2), PR_SET_SYSCALL_USER_DISPATCH)"))
 		}

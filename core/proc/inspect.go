@@ -42,7 +42,7 @@ func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (*St
 	if err := t.readClocks(st, s); err != nil {
 		return nil, err
 	}
-	ms := newMapSaver(t, st, claim)
+	ms, uts := newMapSaver(t, st, claim), newUTSSaver(s.Reference)
 	var errs []error
 	for i, p := range t.procs {
 		ps, err := t.inspectProcess(ctx, p)
@@ -54,6 +54,9 @@ func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (*St
 			ps.Autogroup = readAutogroup(p.liveTID())
 		}
 		if !p.zombie {
+			if err := uts.save(ctx, st, p, &ps); err != nil {
+				return nil, fmt.Errorf("pid %d: %w", p.pid, err)
+			}
 			if ps.Maps, err = ms.maps(ctx, p, &ps); err != nil {
 				errs = append(errs, err)
 			}
@@ -142,6 +145,9 @@ func (t *Tree) inspectProcess(ctx context.Context, p *Process) (ProcessState, er
 			}
 			if ts.Cred.equal(&ps.Cred) {
 				ts.Cred = nil
+			}
+			if ts.FS, err = p.ownFS(th); err != nil {
+				return err
 			}
 			ps.Threads = append(ps.Threads, ts)
 		}

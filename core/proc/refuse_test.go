@@ -53,7 +53,7 @@ func TestWhatCannotBeKeptIsRefused(t *testing.T) {
 		{"CLONE_VM", "process sharing with pid", "memory (CLONE_VM)"},
 		{"CLONE_SIGHAND", "process sharing with pid", "signal handlers (CLONE_SIGHAND)"},
 		{"own files", "thread", "descriptor table of its own"},
-		{"own cwd", "thread", "working directory of its own"},
+
 		{"namespaces", "user namespace", "namespace of its own"},
 		{"chroot", "root directory", "chroot"},
 		{"deleted cwd", "working directory", "deleted"},

@@ -151,7 +151,7 @@ func (r *Restorer) makeReaper(ctx context.Context) error {
 
 // fork makes a child of parent with the given pid, 0 for any.
 func (r *Restorer) fork(ctx context.Context, parent *Process, pid int) (*Process, error) {
-	host, got, err := r.clone(ctx, parent, 0, uint64(unix.SIGCHLD), pid)
+	host, got, err := r.clone(ctx, parent, parent.threads[0], 0, uint64(unix.SIGCHLD), pid)
 	if err != nil {
 		return nil, err
 	}
@@ -165,9 +165,9 @@ func (r *Restorer) fork(ctx context.Context, parent *Process, pid int) (*Process
 	return p, p.openMem()
 }
 
-// clone injects clone3(2) with set_tid and returns the child's host id, in a
+// clone injects clone3(2) with set_tid into a thread and returns the child's host id, in a
 // PTRACE_EVENT_STOP, and its id in the tree.
-func (r *Restorer) clone(ctx context.Context, p *Process, flags, exitSignal uint64, id int) (host, got int, err error) {
+func (r *Restorer) clone(ctx context.Context, p *Process, by *Thread, flags, exitSignal uint64, id int) (host, got int, err error) {
 	const (
 		argsSize = 88 // CLONE_ARGS_SIZE_VER2
 		tidOff   = 96
@@ -186,7 +186,7 @@ func (r *Restorer) clone(ctx context.Context, p *Process, flags, exitSignal uint
 	p.inj.birth = func(child int) { host = child }
 	defer func() { p.inj.birth = nil }()
 	calls := []call{sys(unix.SYS_CLONE3, p.inj.scratch(), argsSize).as("clone3 for id %d", id)}
-	if err := p.run(ctx, p.threads[0], calls); err != nil {
+	if err := p.run(ctx, by, calls); err != nil {
 		if errors.Is(err, unix.EEXIST) {
 			err = fmt.Errorf("%w: %d: %w", ErrPidTaken, id, err)
 		}

@@ -27,6 +27,7 @@ type memoryRestorer struct {
 	objects  []*os.File // in the order of State.Objects
 	readonly []*os.File // the same, opened for reading only, where needed
 	claimed  map[mapKey]int
+	uts      map[int]*Process // the first process in each UTS namespace
 }
 
 type mapKey struct {
@@ -37,7 +38,7 @@ type mapKey struct {
 // Memory gives every process its mappings and their content. files are the
 // agent's descriptors of the open file descriptions, by FileState.ID.
 func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReopen, progress func(done, total int64)) error {
-	m := &memoryRestorer{Restorer: r, claimed: map[mapKey]int{}}
+	m := &memoryRestorer{Restorer: r, claimed: map[mapKey]int{}, uts: map[int]*Process{}}
 	defer m.close()
 	if err := r.remakeFiles(); err != nil {
 		return err
@@ -151,6 +152,9 @@ func (m *memoryRestorer) reopenClaimed(ctx context.Context, reopen MapReopen) er
 func (m *memoryRestorer) mapProcess(ctx context.Context, p *Process, ps *ProcessState) error {
 	if err := p.moveVdso(ctx, ps); err != nil {
 		return err
+	}
+	if err := m.enterUTS(ctx, p, ps); err != nil {
+		return fmt.Errorf("pid %d: UTS namespace: %w", p.pid, err)
 	}
 	if err := m.setMM(ctx, p, ps); err != nil {
 		return err

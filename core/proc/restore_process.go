@@ -113,11 +113,13 @@ func (r *Restorer) Threads(ctx context.Context) error {
 				continue
 			}
 			p := r.byPID[ps.PID]
-			for _, ts := range ps.Threads {
+			for i := range ps.Threads {
+				ts := &ps.Threads[i]
 				if ts.TID == p.pid {
 					continue
 				}
-				host, got, err := r.clone(ctx, p, threadFlags, 0, ts.TID)
+				parent, flags := parentOf(p, ts)
+				host, got, err := r.clone(ctx, p, parent, flags, 0, ts.TID)
 				if err != nil {
 					return fmt.Errorf("pid %d: thread %d: %w", p.pid, ts.TID, err)
 				}
@@ -278,6 +280,7 @@ func (r *Restorer) setThread(ctx context.Context, p *Process, th *Thread, ps *Pr
 		}
 		calls = append(calls, sys(unix.SYS_RT_TGSIGQUEUEINFO, uint64(p.pid), uint64(th.TID), uint64(le.Uint32(si)), b.put(si)).as("rt_tgsigqueueinfo"))
 	}
+	calls = append(calls, fsCalls(b, ts)...)
 	cred := ps.credOf(ts)
 	calls = append(calls, r.credCalls(b, cred)...)
 	calls = append(calls,

@@ -23,6 +23,7 @@ type State struct {
 	Objects   []ObjectState  `json:"objects,omitempty"`    // memory shared between processes
 	Files     []FileState    `json:"files"`                // open file descriptions
 	Refs      []MappedFile   `json:"mapped_files"`         // files that mappings refer to
+	UTS       []UTSState     `json:"uts,omitempty"`        // UTS namespaces of the tree's own
 }
 
 // Clocks are what the program's clocks showed when it was stopped.
@@ -49,6 +50,7 @@ type ProcessState struct {
 	Cwd        string           `json:"cwd,omitempty"`
 	Membarrier uint32           `json:"membarrier,omitempty"` // registrations, membarrier(2)
 	Umask      int              `json:"umask"`
+	UTS        int              `json:"uts,omitempty"` // its namespace: 1 is the first of State.UTS, 0 that of the agent
 	Auxv       []byte           `json:"auxv,omitempty"`
 	MM         MMState          `json:"mm"`
 	Prctl      PrctlState       `json:"prctl"`
@@ -121,6 +123,7 @@ type ThreadState struct {
 	TimerSlack uint64    `json:"timer_slack"`    // ns
 	IOPrio     int       `json:"io_priority,omitempty"`
 	Attr       AttrState `json:"attr"`
+	FS         *FSState  `json:"fs,omitempty"` // nil: shared with the process, CLONE_FS
 	// Seccomp is nil where nothing is forbidden.
 	Seccomp *SeccompState `json:"seccomp,omitempty"`
 	// Cred is nil where it is that of the process.
@@ -136,6 +139,19 @@ type AttrState struct {
 	Speculation [3]int64   `json:"speculation"`          // PR_GET_SPECULATION_CTRL, by the kind
 	IOFlusher   bool       `json:"io_flusher,omitempty"` // PR_SET_IO_FLUSHER
 	NUMA        *NUMAState `json:"numa,omitempty"`       // nil: the default policy
+}
+
+// FSState is what threads share by CLONE_FS, where it is not the process's.
+type FSState struct {
+	Of    int    `json:"of"` // the first of the threads that share it
+	Cwd   string `json:"cwd"`
+	Umask int    `json:"umask"`
+}
+
+// UTSState is a UTS namespace, uts_namespaces(7).
+type UTSState struct {
+	Host   string `json:"host"`
+	Domain string `json:"domain"`
 }
 
 // NUMAState is a memory policy, set_mempolicy(2).

@@ -152,6 +152,12 @@ func (st *State) validateProcess(p *ProcessState) error {
 			return fmt.Errorf("thread %d: %w", p.Threads[i].TID, err)
 		}
 	}
+	if p.UTS < 0 || p.UTS > len(st.UTS) {
+		return fmt.Errorf("UTS namespace %d", p.UTS)
+	}
+	if err := validateFS(p); err != nil {
+		return err
+	}
 	return st.validateMaps(p)
 }
 
