@@ -86,9 +86,6 @@ func (t *Tree) checkProcess(p *Process, ref map[string]string) (errs []error) {
 	if cwd, err := procfs.Cwd(p.liveTID()); err == nil && strings.HasSuffix(cwd, " (deleted)") {
 		add("working directory "+cwd, "it is deleted")
 	}
-	if exe, err := procfs.Exe(p.liveTID()); err == nil && strings.HasSuffix(exe, " (deleted)") {
-		add("program file "+exe, "it is deleted, or was replaced since the program started")
-	}
 	errs = append(errs, p.checkCredentials()...)
 	errs = append(errs, p.checkSharing(own)...)
 	return errs

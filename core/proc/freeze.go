@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -21,6 +22,7 @@ type Tree struct {
 	tr     *Tracer
 	procs  []*Process // parents first
 	byHost map[int]*Process
+	exes   exeSaver
 	sleeps *Sleeps
 	files  *fileCollector // nil until OpenFiles
 
@@ -283,7 +285,8 @@ func whyNotSeized(pid, tid int, err error) error {
 	}
 	reason := "may not be traced: it is not dumpable, or belongs to another user (ptrace(2), PTRACE_MODE_ATTACH)"
 	if s.TracerPid != 0 {
-		reason = fmt.Sprintf("is traced by pid %d", s.TracerPid)
+		name, _ := procfs.Comm(s.TracerPid, s.TracerPid)
+		reason = fmt.Sprintf("is traced by pid %d (%s), and a thread has one tracer", innerPID(s.TracerPid), name)
 	}
 	return fmt.Errorf("%w: %w", &plugin.RefusalError{PID: s.InnerTGID(), FD: -1,
 		Object: fmt.Sprintf("thread %d (%s)", s.InnerPID(), s.Name), Reason: reason}, err)
@@ -310,7 +313,7 @@ func (t *Tree) awaitStops(ctx context.Context, p *Process, fresh []*Thread) erro
 }
 
 func (t *Tree) awaitStop(ctx context.Context, p *Process, th *Thread) error {
-	sig, err := t.stopOf(ctx, th.HostTID)
+	sig, err := t.stopOf(ctx, p.host, th.HostTID)
 	if err != nil {
 		return err
 	}
@@ -340,9 +343,9 @@ func (t *Tree) awaitStop(ctx context.Context, p *Process, th *Thread) error {
 // stopOf waits until tid stands still. A thread that goes through execve(2)
 // meanwhile may take another's place, with or without the request to stop and
 // the stop itself: it is asked again.
-func (t *Tree) stopOf(ctx context.Context, tid int) (syscall.Signal, error) {
+func (t *Tree) stopOf(ctx context.Context, pid, tid int) (syscall.Signal, error) {
 	const patience = 100 * time.Millisecond
-	for {
+	for begin := time.Now(); ; {
 		short, cancel := context.WithTimeout(ctx, patience)
 		sig, err := t.tr.stopAt(short, tid)
 		cancel()
@@ -352,6 +355,9 @@ func (t *Tree) stopOf(ctx context.Context, tid int) (syscall.Signal, error) {
 		if _, err := getRegs(tid); err == nil || errors.Is(err, errCompat) {
 			return 0, nil // it has stopped before
 		}
+		if err := waitsForVfork(pid, tid); err != nil && time.Since(begin) > vforkPatience {
+			return 0, err
+		}
 		err = ptrace(ptraceInterrupt, tid, 0, 0)
 		if err == unix.ESRCH && !isTracee(tid) {
 			return 0, fmt.Errorf("tid %d: %w", tid, errRenamed)
@@ -360,6 +366,39 @@ func (t *Tree) stopOf(ctx context.Context, tid int) (syscall.Signal, error) {
 			return 0, fmt.Errorf("tid %d: interrupt: %w", tid, err)
 		}
 	}
+}
+
+// vforkPatience is how long a child of vfork(2) may take to call execve(2) while
+// its parent is to be stopped.
+const vforkPatience = 2 * time.Second
+
+// waitsForVfork refuses a thread that waits for its child of vfork(2), which has
+// its memory: no signal and no tracer ends that wait.
+func waitsForVfork(pid, tid int) error {
+	s, err := procfs.ReadTaskStatus(pid, tid)
+	if err != nil || s.State != 'D' {
+		return nil
+	}
+	children, err := procfs.Children(pid)
+	if err != nil {
+		return nil
+	}
+	for _, c := range children {
+		if r, err := linux.Kcmp(tid, c, linux.KCMP_VM, 0, 0); err == nil && r == 0 {
+			return &plugin.RefusalError{PID: s.InnerTGID(), FD: -1, Object: fmt.Sprintf("thread %d (%s)", s.InnerPID(), s.Name),
+				Reason: fmt.Sprintf("it waits for its child %d of vfork(2), which has not called execve(2) for %v", innerPID(c), vforkPatience)}
+		}
+	}
+	return nil
+}
+
+// innerPID returns the id of a process as it sees it.
+func innerPID(host int) int {
+	s, err := procfs.ReadStatus(host)
+	if err != nil {
+		return host
+	}
+	return s.InnerTGID()
 }
 
 // isTracee says whether the calling thread traces tid. The child that it
@@ -436,6 +475,7 @@ func (p *Process) hostTIDs() []int {
 
 // Release lets the whole tree run on.
 func (t *Tree) Release(ctx context.Context) error {
+	t.exes.close()
 	return t.tr.Do(func() error {
 		var errs []error
 		for _, p := range t.procs {
@@ -467,6 +507,7 @@ func (t *Tree) release() error {
 
 // Kill ends all processes of the tree while they are stopped.
 func (t *Tree) Kill() error {
+	t.exes.close()
 	return t.tr.Do(func() error {
 		var errs []error
 		for _, p := range t.procs {

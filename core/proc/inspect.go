@@ -54,7 +54,7 @@ func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (*St
 			ps.Autogroup = readAutogroup(p.liveTID())
 		}
 		if !p.zombie {
-			if err := uts.save(ctx, st, p, &ps); err != nil {
+			if err := errors.Join(uts.save(ctx, st, p, &ps), t.saveExe(st, p, &ps)); err != nil {
 				return nil, fmt.Errorf("pid %d: %w", p.pid, err)
 			}
 			if ps.Maps, err = ms.maps(ctx, p, &ps); err != nil {

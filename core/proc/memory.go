@@ -237,9 +237,12 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 	return m, nil
 }
 
-// finish numbers the spaces of the shared memory.
+// finish numbers the spaces of what is not of one process.
 func (s *mapSaver) finish() {
 	for i := range s.st.Objects {
 		s.st.Objects[i].Space = uint32(len(s.st.Processes) + i)
+	}
+	for i := range s.st.Exes {
+		s.st.Exes[i].Space = uint32(len(s.st.Processes) + len(s.st.Objects) + i)
 	}
 }

@@ -22,8 +22,9 @@ type pageRun struct {
 	len   uint64
 	space uint32
 	key   uint64
-	holes bool // pages that cannot be read are holes (beyond the end of a file)
-	dense bool // pages of zeros count: a file shows where they are left out
+	file  *os.File // has the bytes, in place of p
+	holes bool     // pages that cannot be read are holes (beyond the end of a file)
+	dense bool     // pages of zeros count: a file shows where they are left out
 }
 
 // WriteMemory writes all memory that the image must hold, with as many
@@ -75,8 +76,10 @@ const chunkSize = 1 << 20
 
 func (r *pageRun) write(s *image.StripeWriter, buf []byte) error {
 	b := buf[:r.len]
-	err := r.p.readMem(r.addr, b)
-	if err != nil && r.holes {
+	var err error
+	if r.file != nil {
+		err = readFile(r.file, b, int64(r.addr))
+	} else if err = r.p.readMem(r.addr, b); err != nil && r.holes {
 		err = r.readPages(b)
 	}
 	if err != nil {
@@ -101,7 +104,7 @@ func (r *pageRun) readPages(b []byte) error {
 
 // pageRuns lists the pages to save, in runs of at most chunkSize.
 func (t *Tree) pageRuns(ctx context.Context, st *State) ([]pageRun, error) {
-	var runs []pageRun
+	runs := t.exes.runs(st)
 	seen := make([]intervals, len(st.Objects))
 	procs := t.procs
 	for i := range st.Processes {

@@ -27,6 +27,7 @@ type memoryRestorer struct {
 	objects  []*os.File // in the order of State.Objects
 	readonly []*os.File // the same, opened for reading only, where needed
 	claimed  map[mapKey]int
+	exes     []*os.File       // in the order of State.Exes
 	uts      map[int]*Process // the first process in each UTS namespace
 }
 
@@ -41,6 +42,9 @@ func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReop
 	m := &memoryRestorer{Restorer: r, claimed: map[mapKey]int{}, uts: map[int]*Process{}}
 	defer m.close()
 	if err := r.remakeFiles(); err != nil {
+		return err
+	}
+	if err := m.makeExes(); err != nil {
 		return err
 	}
 	if err := m.makeObjects(files); err != nil {
@@ -65,7 +69,7 @@ func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReop
 }
 
 func (m *memoryRestorer) close() {
-	for _, f := range append(m.objects, m.readonly...) {
+	for _, f := range slices.Concat(m.objects, m.readonly, m.exes) {
 		if f != nil {
 			f.Close()
 		}
@@ -218,10 +222,17 @@ func (m *memoryRestorer) setMM(ctx context.Context, p *Process, ps *ProcessState
 		mm.ArgStart, mm.ArgEnd, mm.EnvStart, mm.EnvEnd, auxv, uint64(len(ps.Auxv)) | exeFD<<32} {
 		raw = le.AppendUint64(raw, v)
 	}
+	open := sys(unix.SYS_OPENAT, atFdcwd, b.str(ps.Exe), unix.O_RDONLY|unix.O_CLOEXEC, 0).as("open program file %s", ps.Exe)
+	if ps.ExeRef != 0 { // it arrives as descriptor 0
+		if err := m.pass(ctx, p, []int{int(m.exes[ps.ExeRef-1].Fd())}); err != nil {
+			return err
+		}
+		open = sys(unix.SYS_DUP, 0).as("dup")
+	}
 	calls := []call{
-		sys(unix.SYS_OPENAT, atFdcwd, b.str(ps.Exe), unix.O_RDONLY|unix.O_CLOEXEC, 0).keep().as("open program file %s", ps.Exe),
+		open.keep(),
 		sys(unix.SYS_DUP3, 0, exeFD, unix.O_CLOEXEC).fromKept(0).as("dup3"),
-		sys(unix.SYS_CLOSE, 0).fromKept(0),
+		sys(unix.SYS_CLOSE_RANGE, 0, uint64(m.sockFD)-1, 0),
 		sys(unix.SYS_PRCTL, unix.PR_SET_MM, unix.PR_SET_MM_MAP, b.put(raw), uint64(len(raw)), 0).as("PR_SET_MM_MAP"),
 		sys(unix.SYS_CLOSE, exeFD),
 	}
@@ -384,7 +395,11 @@ func (m *memoryRestorer) fill(ctx context.Context, progress func(done, total int
 	for i, o := range m.st.Objects {
 		targets[o.Space] = m.objects[i]
 	}
-	extents := m.img.Extents()
+	made := map[uint32]bool{} // before
+	for _, x := range m.st.Exes {
+		made[x.Space] = true
+	}
+	extents := slices.DeleteFunc(slices.Clone(m.img.Extents()), func(e image.Extent) bool { return made[e.Space] })
 	var total, done int64
 	for _, e := range extents {
 		if targets[e.Space] == nil {

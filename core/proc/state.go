@@ -23,6 +23,7 @@ type State struct {
 	Objects   []ObjectState  `json:"objects,omitempty"`    // memory shared between processes
 	Files     []FileState    `json:"files"`                // open file descriptions
 	Refs      []MappedFile   `json:"mapped_files"`         // files that mappings refer to
+	Exes      []ExeState     `json:"exes,omitempty"`       // files of programs that have no name any more
 	UTS       []UTSState     `json:"uts,omitempty"`        // UTS namespaces of the tree's own
 }
 
@@ -47,6 +48,7 @@ type ProcessState struct {
 	Comm       string `json:"comm"`
 
 	Exe        string           `json:"exe,omitempty"`
+	ExeRef     int              `json:"exe_ref,omitempty"` // 1 is the first of State.Exes; 0: the file of its name
 	Cwd        string           `json:"cwd,omitempty"`
 	Membarrier uint32           `json:"membarrier,omitempty"` // registrations, membarrier(2)
 	Umask      int              `json:"umask"`

@@ -70,6 +70,9 @@ func (st *State) validate() error {
 			return fmt.Errorf("process %d: %w", p.PID, err)
 		}
 	}
+	if err := st.validateExes(); err != nil {
+		return err
+	}
 	for _, inherit := range []bool{true, false} {
 		if _, err := st.plan(inherit); err != nil {
 			return err
