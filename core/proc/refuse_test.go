@@ -47,7 +47,6 @@ func (x *target) assertRefused(object, reason string) {
 
 func TestWhatCannotBeKeptIsRefused(t *testing.T) {
 	for _, tc := range []struct{ how, object, reason string }{
-		{"seccomp", "seccomp filter", "forbid"},
 		{"CLONE_FILES", "process sharing with pid", "descriptor table (CLONE_FILES)"},
 		{"CLONE_FS", "process sharing with pid", "working directory (CLONE_FS)"},
 		{"CLONE_VM", "process sharing with pid", "memory (CLONE_VM)"},
@@ -134,4 +133,18 @@ func TestA32BitProgramIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	x.expect("alive")
+}
+
+// TestSeccomp: a filter is refused to an ordinary user, and suspended by root.
+func TestSeccomp(t *testing.T) {
+	tr := newTracer(t)
+	x := spawn(t, tr, exec.Command(program(t, "refuse"), "seccomp", t.TempDir()))
+	x.expect("ready")
+	if os.Geteuid() != 0 {
+		x.assertRefused("seccomp filter", "forbid")
+		return
+	}
+	if got := x.refusalsOf(); len(got) != 0 {
+		t.Errorf("refusals %q", got)
+	}
 }
