@@ -10,19 +10,34 @@ needed="
 bash bash
 busybox busybox-static
 gcc gcc
+git git
+gpg gnupg
+gpg-agent gpg-agent
 gzip gzip
 java openjdk-17-jre-headless
 javac openjdk-17-jdk-headless
 make make
+mpicc.mpich libmpich-dev
+mpicc.openmpi libopenmpi-dev
+mpirun.mpich mpich
+mpirun.openmpi openmpi-bin
+nginx nginx-light
 node nodejs
+octave-cli octave
+parallel parallel
 perl perl
 python3 python3
+redis-server redis-server
+Rscript r-base-core
+screen screen
 setpriv util-linux
 sqlite3 sqlite3
+ssh-agent openssh-client
 tar tar
 tmux tmux
 wat2wasm wabt
 vim vim
+wrk wrk
 "
 
 missing() {
@@ -30,6 +45,7 @@ missing() {
 		[ -z "$command" ] || [ -x "$(PATH=$path command -v "$command")" ] || echo "$package"
 	done <<<"$needed"
 	[ -e /usr/include/stdio.h ] || echo libc6-dev
+	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql
 }
 
 # What stands in a home directory is closed to other users.

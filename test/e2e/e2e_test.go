@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -56,9 +57,12 @@ func TestEndToEnd(t *testing.T) {
 	s.buildFixtures(t)
 	table := &results{head: "PROGRAM\tAS\tMODE\tCHECKPOINTS\tRESULT"}
 	t.Cleanup(func() { table.publish(t) })
-	for _, p := range append(realPrograms(), ruleFixtures()...) {
+	for _, p := range slices.Concat(realPrograms(), servers(), ruleFixtures()) {
 		for _, m := range modes() {
 			for _, id := range s.identities {
+				if p.as != "" && p.as != id.name {
+					continue
+				}
 				t.Run(testName(p.name, id.name, m.name), func(t *testing.T) {
 					t.Parallel()
 					s.require(t, p.needs...)

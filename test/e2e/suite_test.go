@@ -180,6 +180,11 @@ func (s *suite) buildFixtures(t *testing.T) {
 		commands = append(commands, []string{"gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-fopenmp",
 			"-o", s.fixture(name), c, "-lrt"})
 	}
+	for _, kind := range []string{"mpich", "openmpi"} {
+		if _, err := lookPath("mpicc." + kind); err == nil {
+			commands = append(commands, []string{"mpicc." + kind, "-O1", "-Wall", "-o", s.fixture("ring." + kind), s.source("mpi/ring.c")})
+		}
+	}
 	errs := make([]error, len(commands))
 	slots := make(chan struct{}, 3)
 	var all sync.WaitGroup
