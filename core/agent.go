@@ -36,6 +36,7 @@ type agent struct {
 	// sharesGroup: the command has the agent's own process group, and gets a
 	// terminal's signals itself.
 	sharesGroup bool
+	userNS      string // the tree's user namespace, where Launch made one
 
 	computation string
 	command     []string
@@ -182,7 +183,7 @@ func (a *agent) roots() ([]int, error) {
 
 // surroundings tells the engine where the tree lives.
 func (a *agent) surroundings() proc.Surroundings {
-	s := proc.Surroundings{Reference: a.tree.parent, Reaper: a.tree.reaper, Session: a.tree.session}
+	s := proc.Surroundings{Reference: a.tree.parent, UserNamespace: a.userNS, Reaper: a.tree.reaper, Session: a.tree.session}
 	if a.term != nil {
 		s.Terminal = a.term.dev
 	}

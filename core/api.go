@@ -38,6 +38,9 @@ type LaunchOptions struct {
 	Options
 	Args []string // the command and its arguments
 	Env  []string // its environment, as in os.Environ
+	// UserNamespace runs the command in a user namespace of its own, where an
+	// ordinary user may trace programs that are not dumpable.
+	UserNamespace bool
 }
 
 // RestartOptions are the options of Restart.

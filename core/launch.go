@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hiatus-project/hiatus/core/proc"
 	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/plugin"
 )
@@ -80,10 +81,22 @@ func (a *agent) start(path string, o LaunchOptions) error {
 	if err != nil {
 		return fmt.Errorf("getsid: %w", err)
 	}
+	inside := o.UserNamespace && os.Geteuid() != 0
+	if inside {
+		proc.InUserNamespace(sysattr)
+	}
 	return a.tr.Do(func() error {
 		pid, err := syscall.ForkExec(path, o.Args, &syscall.ProcAttr{Env: o.Env, Files: []uintptr{0, 1, 2}, Sys: sysattr})
+		if inside && err != nil {
+			err = proc.ExplainNamespace(err)
+		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", path, err)
+		}
+		if inside {
+			if a.userNS, err = os.Readlink(fmt.Sprintf("/proc/%d/ns/user", pid)); err != nil {
+				return err
+			}
 		}
 		a.tree = treeRoots{parent: os.Getpid(), reaper: os.Getpid(), session: session, main: pid, mainPID: pid}
 		return nil

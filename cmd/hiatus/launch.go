@@ -12,6 +12,7 @@ import (
 func (a *app) launchCommand() *cobra.Command {
 	var f runFlags
 	var ckptdir string
+	var userns bool
 	cmd := &cobra.Command{
 		Use:   "launch [flags] [--] CMD [ARG...]",
 		Short: "Run a command so that it can be checkpointed",
@@ -28,6 +29,12 @@ With --detach, hiatus returns as soon as CMD runs. CMD then has no terminal:
 where stdout or stderr was one, it is DIR/NAME/output.log; where stdin was one,
 it is /dev/null. What is not a terminal stays as it is.
 
+The kernel lets an ordinary user trace no program that is not dumpable, prctl(2), as
+ssh-agent, or one whose file the user may not read: a checkpoint of it is refused.
+With --userns CMD runs in a user namespace, user_namespaces(7), in which it may be
+traced. There setuid programs as sudo gain nothing, and the files of others belong
+to nobody. Root needs no --userns: it has no effect then.
+
 ` + helpRun,
 		Example: `  hiatus launch ./simulate input.dat
   hiatus launch --name sim --ckptdir /scratch/ckpt --interval 1h -- ./simulate -v input.dat
@@ -39,11 +46,12 @@ it is /dev/null. What is not a terminal stays as it is.
 	cmd.Flags().SetInterspersed(false)
 	cmd.Flags().StringVar(&ckptdir, "ckptdir", ".", "keep images in `DIR`")
 	completeDir(cmd, "ckptdir")
-	cmd.RunE = a.start(func(ctx context.Context, args []string) error { return a.launch(ctx, &f, ckptdir, args) })
+	cmd.Flags().BoolVar(&userns, "userns", false, "run CMD in a user namespace, so that programs that are not dumpable can be checkpointed")
+	cmd.RunE = a.start(func(ctx context.Context, args []string) error { return a.launch(ctx, &f, ckptdir, userns, args) })
 	return cmd
 }
 
-func (a *app) launch(ctx context.Context, f *runFlags, ckptdir string, args []string) (err error) {
+func (a *app) launch(ctx context.Context, f *runFlags, ckptdir string, userns bool, args []string) (err error) {
 	opts, done, err := f.options(ctx, a)
 	if err != nil {
 		return err
@@ -62,7 +70,7 @@ func (a *app) launch(ctx context.Context, f *runFlags, ckptdir string, args []st
 		return a.detach(ctx, opts, f.json)
 	}
 	keepSIGPIPE()
-	code, err := a.engine.Launch(ctx, core.LaunchOptions{Options: opts, Args: args, Env: os.Environ()})
+	code, err := a.engine.Launch(ctx, core.LaunchOptions{Options: opts, Args: args, Env: os.Environ(), UserNamespace: userns})
 	return programEnd(code, err)
 }
 

@@ -15,10 +15,12 @@ import (
 
 // Surroundings is what the agent knows of the place where a tree lives.
 type Surroundings struct {
-	Reference int    // host pid of a process in the namespaces that the tree must share
-	Session   int    // in which the tree was launched, as the program sees it
-	Reaper    int    // pid that a process without a parent in the tree sees as its parent
-	Terminal  uint64 // device of the launching terminal, 0 for none
+	Reference int // host pid of a process in the namespaces that the tree must share
+	// UserNamespace is the tree's, as /proc/PID/ns/user reads, where it is not Reference's.
+	UserNamespace string
+	Session       int    // in which the tree was launched, as the program sees it
+	Reaper        int    // pid that a process without a parent in the tree sees as its parent
+	Terminal      uint64 // device of the launching terminal, 0 for none
 }
 
 func refuse(p *Process, object, format string, args ...any) error {
@@ -36,6 +38,9 @@ func (t *Tree) Check(s Surroundings) error {
 	// its children are in it.
 	if l, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/time_for_children", s.Reference)); err == nil {
 		ref["time"] = l
+	}
+	if s.UserNamespace != "" {
+		ref["user"] = s.UserNamespace
 	}
 	var errs []error
 	for _, p := range t.procs {

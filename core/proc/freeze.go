@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -284,6 +285,9 @@ func whyNotSeized(pid, tid int, err error) error {
 		return nil
 	}
 	reason := "may not be traced: it is not dumpable, or belongs to another user (ptrace(2), PTRACE_MODE_ATTACH)"
+	if os.Geteuid() != 0 && len(s.NSpid) == 1 {
+		reason += "; hiatus launch --userns lets it be"
+	}
 	if s.TracerPid != 0 {
 		name, _ := procfs.Comm(s.TracerPid, s.TracerPid)
 		reason = fmt.Sprintf("is traced by pid %d (%s), and a thread has one tracer", innerPID(s.TracerPid), name)

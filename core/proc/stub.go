@@ -19,10 +19,29 @@ import (
 const StubArg = "__stub"
 
 // ErrNoNamespaces says that the host gives an ordinary user no namespaces.
-var ErrNoNamespaces = errors.New("this host does not let an ordinary user make user namespaces, in which to restart with the same pids; " +
+var ErrNoNamespaces = errors.New("this host does not let an ordinary user make user namespaces; " +
 	"ask its administrator for sysctl kernel.unprivileged_userns_clone=1 (Debian), " +
 	"kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu) or user.max_user_namespaces>0, " +
-	"or restart as root")
+	"or do it as root")
+
+// InUserNamespace makes a process that is started with attr the first of a
+// user namespace in which its user and group have their own ids,
+// user_namespaces(7).
+func InUserNamespace(attr *syscall.SysProcAttr) {
+	uid, gid := os.Geteuid(), os.Getegid()
+	attr.Cloneflags |= unix.CLONE_NEWUSER
+	attr.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}}
+	attr.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}}
+}
+
+// ExplainNamespace adds ErrNoNamespaces to the error of starting a process in
+// a user namespace, where that is why.
+func ExplainNamespace(err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EUSERS) || errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("%w: %w", ErrNoNamespaces, err)
+	}
+	return err
+}
 
 // descriptors of the stub at execve(2), and where they are moved.
 const (
@@ -38,10 +57,8 @@ func stubAttr(newNamespaces bool, files []uintptr) *syscall.ProcAttr {
 	if newNamespaces {
 		sysattr.Cloneflags = unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWIPC
 	}
-	if uid, gid := os.Geteuid(), os.Getegid(); newNamespaces && uid != 0 {
-		sysattr.Cloneflags |= unix.CLONE_NEWUSER
-		sysattr.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}}
-		sysattr.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}}
+	if newNamespaces && os.Geteuid() != 0 {
+		InUserNamespace(sysattr)
 		sysattr.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_CHECKPOINT_RESTORE, unix.CAP_SYS_PTRACE,
 			unix.CAP_SYS_RESOURCE, unix.CAP_SYS_TIME, unix.CAP_SETPCAP}
 	}
@@ -53,8 +70,8 @@ func stubAttr(newNamespaces bool, files []uintptr) *syscall.ProcAttr {
 func (r *Restorer) startStub(ctx context.Context, files []uintptr) error {
 	pid, err := syscall.ForkExec("/proc/self/exe", []string{"hiatus", StubArg}, stubAttr(r.newNamespaces, files))
 	if err != nil {
-		if r.newNamespaces && os.Geteuid() != 0 && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EUSERS) || errors.Is(err, unix.EINVAL)) {
-			return fmt.Errorf("%w: %w", ErrNoNamespaces, err)
+		if r.newNamespaces && os.Geteuid() != 0 {
+			err = ExplainNamespace(err)
 		}
 		return fmt.Errorf("start the first process: %w", err)
 	}

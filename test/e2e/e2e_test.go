@@ -107,7 +107,7 @@ func (s *suite) runProgram(t *testing.T, p program, m mode, id identity, table *
 	checkpoints, result := 0, "failed"
 	defer func() { table.add(p.name, id.name, m.name, checkpoints, result) }()
 	tr := s.newTrial(t, id)
-	tr.launch(p.args(tr)...)
+	tr.launchWith(p.flags, p.args(tr)...)
 	for turn := range m.checkpoints {
 		p.next(tr, m, turn)
 		if m.kill {

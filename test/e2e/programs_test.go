@@ -9,7 +9,8 @@ type program struct {
 	// stride is the progress between two generations; 0: 5 steps. Of what is
 	// left running, checkpoints come ten times as often.
 	stride int64
-	as     string // the one identity that can run it; "": all
+	flags  []string // of hiatus launch
+	as     string   // the one identity that can run it; "": all
 	// Where a program does not keep to the protocol:
 	progress func(*trial) int64        // instead of $HT_DIR/progress
 	drive    func(tr *trial, turn int) // brings it to its next checkpoint, instead of waiting for progress

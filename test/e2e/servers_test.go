@@ -18,8 +18,9 @@ func servers() []program {
 		server("nginx, wrk", "nginx.sh", "nginx", "wrk").with(1),
 		script("GNU parallel", "parallel.sh", "bash").with(1).wants("parallel"),
 		script("git clone", "clone.sh", "bash").with(1).wants("git"),
-		job("ssh-agent", "agents.sh", "ssh").only("root").wants("ssh-agent"), // not dumpable
-		job("gpg-agent", "agents.sh", "gpg").wants("gpg", "gpg-agent"),
+		// Agents are not dumpable.
+		job("ssh-agent", "agents.sh", "ssh").wants("ssh-agent").launched("--userns"),
+		job("gpg-agent", "agents.sh", "gpg").wants("gpg", "gpg-agent").launched("--userns"),
 		gnuScreen(),
 		script("R", "numbers.R", "Rscript", "--vanilla"),
 		script("octave", "numbers.m", "octave-cli", "--no-history", "--no-init-file"),
@@ -37,6 +38,12 @@ func (p program) only(identity string) program {
 // wants adds commands that must be there.
 func (p program) wants(commands ...string) program {
 	p.needs = append(p.needs, commands...)
+	return p
+}
+
+// launched adds flags of hiatus launch.
+func (p program) launched(flags ...string) program {
+	p.flags = append(p.flags, flags...)
 	return p
 }
 

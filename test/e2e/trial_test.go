@@ -242,7 +242,14 @@ func (tr *trial) create(name string) *os.File {
 // launch starts a program under hiatus.
 func (tr *trial) launch(args ...string) {
 	tr.Helper()
-	tr.front = tr.start(append([]string{"launch", "--name", tr.name, "--ckptdir", tr.images(), "--"}, args...)...)
+	tr.launchWith(nil, args...)
+}
+
+// launchWith is launch with flags of hiatus.
+func (tr *trial) launchWith(flags []string, args ...string) {
+	tr.Helper()
+	command := append([]string{"launch", "--name", tr.name, "--ckptdir", tr.images()}, flags...)
+	tr.front = tr.start(append(append(command, "--"), args...)...)
 }
 
 // restart starts it again from its newest generation.
