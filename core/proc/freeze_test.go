@@ -55,7 +55,8 @@ func TestFreezeStopsAll(t *testing.T) {
 // for ever, so that this runs in a process that can be ended.
 func TestFreezeOfAProcessWithAThreadInExecve(t *testing.T) {
 	cmd := againAsTest("freeze-exec-by-thread", program(t, "freeze"))
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	// Longer than the limit of the test in the child, which tells where it hangs.
+	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
 	defer cancel()
 	limited := exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...)
 	limited.Env = cmd.Env

@@ -27,7 +27,7 @@ import (
 
 // patience bounds every wait for something that must happen: it is what a
 // test takes to fail, never what one takes to pass.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // childEnv names the function that the test binary runs when a test executes
 // it again: one that must be another process, or another user.
