@@ -81,10 +81,11 @@ func TestBatchRunsCallsAndLeavesNoTrace(t *testing.T) {
 			pid, lines := start(t, tr, "/usr/bin/python3", "-c", `
 import signal,sys
 signal.signal(signal.SIGTRAP, signal.`+disposition+`)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1]) # it may come before the wait
 before=open('/proc/self/maps').read()
 print('ready',flush=True)
-signal.signal(signal.SIGUSR1, lambda *a: None)
-signal.pause()
+signal.sigwait([signal.SIGUSR1])
+signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR1])
 print(signal.getsignal(signal.SIGTRAP)==signal.`+disposition+`,flush=True)
 print([l for l in open('/proc/self/status') if l.startswith('SigBlk')][0].split()[1],flush=True)
 print(before==open('/proc/self/maps').read(),flush=True)
