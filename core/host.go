@@ -28,7 +28,11 @@ type surroundings struct {
 	terminal int // -1: none
 	stdio    [3]int
 	mapPath  func(string) string // nil: no path has changed
+	ended    endedMaker          // nil but in a restart
 }
+
+// endedMaker makes a process that has ended, as plugin.Host's Ended.
+type endedMaker func(ctx context.Context, status int, use func(hostPID int) error) error
 
 // newSurroundings is the host's own root, no terminal, and the agent's own
 // standard descriptors.
@@ -49,6 +53,13 @@ func (s *surroundings) setMapPath(fn func(string) string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mapPath = fn
+}
+
+// setEnded sets who makes processes that have ended, nil for nobody.
+func (s *surroundings) setEnded(ended endedMaker) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = ended
 }
 
 // setTerminal sets the terminal of the command, -1 for none. The descriptor
@@ -125,6 +136,18 @@ func (h *pluginHost) Stdio(n int) (fd int) {
 	}
 	return h.where.stdio[n]
 }
+
+func (h *pluginHost) Ended(ctx context.Context, status int, use func(hostPID int) error) error {
+	h.where.mu.RLock()
+	ended := h.where.ended
+	h.where.mu.RUnlock()
+	if ended == nil {
+		return errNoRestart
+	}
+	return ended(ctx, status, use)
+}
+
+var errNoRestart = errors.New("processes are made in a restart only")
 
 // Barrier refuses a name that the definition does not declare: the
 // coordinator compares the declared ones across hosts, and an agent that

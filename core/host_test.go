@@ -54,6 +54,9 @@ func TestHostAlone(t *testing.T) {
 	h := newPluginHost(plugin.Definition{Name: "socket", Barriers: []string{"drained"}}, zerolog.Nop(), nil, newSurroundings(), nil)
 	ctx := t.Context()
 	_, lookup := h.Lookup(ctx, "k")
+	if err := h.Ended(ctx, 0, func(int) error { return nil }); !errors.Is(err, errNoRestart) {
+		t.Errorf("a process that has ended: error %v", err)
+	}
 	for _, err := range []error{h.Barrier(ctx, "drained"), h.Publish(ctx, "k", nil), lookup} {
 		if !errors.Is(err, errNoCoordinator) {
 			t.Errorf("error %v", err)

@@ -196,6 +196,8 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 		return err
 	}
 	a.where.setRoot(t.Root())
+	a.where.setEnded(t.MakeEnded)
+	defer a.where.setEnded(nil)
 	procs := t.PluginProcs()
 	generation := r.manifest.Generation
 	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Restart, Generation: generation, Procs: procs}); err != nil {

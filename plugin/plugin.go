@@ -134,6 +134,11 @@ type Host interface {
 	// Stdio returns descriptor 0, 1 or 2 of the launching or restarting
 	// command, which the core owns: duplicate it.
 	Stdio(n int) (fd int)
+	// Ended makes a process of the tree that ends with the wait status, which
+	// wait(2) describes, and is waited for. use is called while it lives, with
+	// its id as the supervisor's /proc shows it, and may keep what outlives
+	// it, as a pidfd. It is there in a restart only, until Running.
+	Ended(ctx context.Context, status int, use func(hostPID int) error) error
 	// Barrier waits until every agent of the computation has come to name.
 	Barrier(ctx context.Context, name string) error
 	// Publish makes val known under key, seen by Lookup after the next barrier.

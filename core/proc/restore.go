@@ -280,6 +280,29 @@ func (r *Restorer) exit(ctx context.Context, p *Process, status int) error {
 	}
 }
 
+// MakeEnded makes a process that ends with a wait status and is waited for.
+// use is called with its host id while it lives.
+func (r *Restorer) MakeEnded(ctx context.Context, status int, use func(hostPID int) error) error {
+	if !isEnd(status) {
+		return fmt.Errorf("no process ends with the wait status %#x", status)
+	}
+	return r.tr.Do(func() error {
+		p, err := r.fork(ctx, r.reaper, 0)
+		if err != nil {
+			return err
+		}
+		if err := use(p.host); err != nil {
+			return err
+		}
+		if err := r.exit(ctx, p, status); err != nil {
+			return fmt.Errorf("end pid %d: %w", p.pid, err)
+		}
+		wait := sys(unix.SYS_WAIT4, uint64(p.pid), 0, unix.WALL, 0).as("wait4(%d)", p.pid)
+		delete(r.byPID, p.pid)
+		return r.reaper.run(ctx, r.reaper.threads[0], []call{wait})
+	})
+}
+
 // Procs returns the processes of the tree that are no zombies, parents first.
 func (r *Restorer) Procs() []*Process {
 	var out []*Process

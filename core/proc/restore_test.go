@@ -210,6 +210,46 @@ func (x *target) clocks() (mono, boot time.Duration) {
 	return time.Duration(m * 1e9), time.Duration(b * 1e9)
 }
 
+// TestMakeEnded leaves of each process a pidfd, and of a wait status that is
+// none nothing.
+func TestMakeEnded(t *testing.T) {
+	becomeSubreaper(t)
+	tr := newTracer(t)
+	x := launchCmd(t, tr, exec.Command(program(t, "tree")))
+	x.wholeTree = true
+	c := x.checkpoint(t)
+	r := c.restorer(t, tr, true)
+	defer r.Abort()
+	if err := r.Tree(soon(t), false); errors.Is(err, ErrNoNamespaces) {
+		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	known := len(r.byPID)
+	for _, status := range []int{0, 9 << 8, int(unix.SIGKILL), int(unix.SIGSEGV)} {
+		fd := -1
+		err := r.MakeEnded(soon(t), status, func(host int) (err error) {
+			fd, err = unix.PidfdOpen(host, 0)
+			return err
+		})
+		if err != nil {
+			t.Fatalf("status %#x: %v", status, err)
+		}
+		if err := unix.PidfdSendSignal(fd, 0, nil, 0); err != unix.ESRCH {
+			t.Errorf("status %#x: pidfd_send_signal: %v, want ESRCH", status, err)
+		}
+		unix.Close(fd)
+	}
+	for _, status := range []int{-1, 1 << 16, int(unix.SIGCHLD), int(unix.SIGSTOP), 0x7f} {
+		if err := r.MakeEnded(soon(t), status, func(int) error { t.Error("a process"); return nil }); err == nil {
+			t.Errorf("status %#x: no error", status)
+		}
+	}
+	if len(r.byPID) != known {
+		t.Errorf("%d processes, want %d", len(r.byPID), known)
+	}
+}
+
 // TestRestoreTwiceAtOnce restarts one image twice while both live.
 func TestRestoreTwiceAtOnce(t *testing.T) {
 	becomeSubreaper(t)

@@ -169,12 +169,16 @@ const harmless = 1<<(unix.SIGCHLD-1) | 1<<(unix.SIGCONT-1) | 1<<(unix.SIGSTOP-1)
 	1<<(unix.SIGTTIN-1) | 1<<(unix.SIGTTOU-1) | 1<<(unix.SIGURG-1) | 1<<(unix.SIGWINCH-1)
 
 func validateZombie(p *ProcessState) error {
-	ws := unix.WaitStatus(p.ExitCode)
-	ended := ws.Exited() || ws.Signaled() && int(ws.Signal()) <= nsig && harmless&sigBit(ws.Signal()) == 0
-	if !ended || p.ExitCode>>16 != 0 || p.Stopped || len(p.Threads)+len(p.Maps) > 0 {
+	if !isEnd(p.ExitCode) || p.Stopped || len(p.Threads)+len(p.Maps) > 0 {
 		return fmt.Errorf("a zombie with the wait status %#x", p.ExitCode)
 	}
 	return nil
+}
+
+// isEnd says whether a process can end with the wait status.
+func isEnd(status int) bool {
+	ws := unix.WaitStatus(status)
+	return status>>16 == 0 && (ws.Exited() || ws.Signaled() && int(ws.Signal()) <= nsig && harmless&sigBit(ws.Signal()) == 0)
 }
 
 func validateThread(t *ThreadState) error {

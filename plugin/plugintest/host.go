@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -140,6 +141,29 @@ func (h *Host) Stdio(n int) (fd int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.stdio[n]
+}
+
+// Ended starts a shell, a child of the test process, and has it end.
+func (h *Host) Ended(ctx context.Context, status int, use func(hostPID int) error) error {
+	script := fmt.Sprintf("read line; exit %d", status>>8)
+	if sig := status & 0x7f; sig != 0 {
+		script = fmt.Sprintf("read line; kill -%d $$", sig)
+	}
+	cmd := exec.CommandContext(ctx, "sh", "-c", script)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	used := use(cmd.Process.Pid)
+	in.Close()
+	var end *exec.ExitError
+	if err := cmd.Wait(); err != nil && !errors.As(err, &end) {
+		return errors.Join(used, err)
+	}
+	return errors.Join(used, ctx.Err())
 }
 
 // Barrier records name and makes what was published known to Lookup. It

@@ -41,6 +41,7 @@ type Plugin struct {
 type made struct {
 	files   map[int]plugin.OpenFile // as they were reopened
 	inotify map[int]int             // the supervisor's duplicates
+	ended   map[int]int             // pidfds of ended processes, until they are reopened
 }
 
 // Handle notes the processes of the tree, begins an empty state with each
@@ -54,6 +55,7 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 	case plugin.Restart:
 		p.tree = newTree(ev.Procs)
 		p.forget()
+		return p.makeEnded(ctx)
 	case plugin.Running:
 		defer p.forget()
 		return p.complete(ctx, ev.Procs)
@@ -65,10 +67,12 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 
 // forget closes what a restart has left open.
 func (p *Plugin) forget() {
-	for _, fd := range p.made.inotify {
-		unix.Close(fd)
+	for _, fds := range []map[int]int{p.made.inotify, p.made.ended} {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
 	}
-	p.made = made{files: map[int]plugin.OpenFile{}, inotify: map[int]int{}}
+	p.made = made{files: map[int]plugin.OpenFile{}, inotify: map[int]int{}, ended: map[int]int{}}
 }
 
 // complete does what needs all threads and descriptors to exist. Watches are
@@ -191,6 +195,8 @@ func (p *Plugin) reopen(f plugin.OpenFile) (int, error) {
 		return saved.SignalFD.reopen()
 	case saved.Epoll != nil:
 		return saved.Epoll.reopen()
+	case saved.PIDFD != nil && saved.PIDFD.Ended != nil:
+		return p.takeEnded(f.ID)
 	case saved.PIDFD != nil:
 		return p.reopenPIDFD(saved.PIDFD, f.Flags)
 	case saved.Inotify != nil:

@@ -43,6 +43,8 @@ func TestContract(t *testing.T) {
 			"inotify two files": `{"files":{"1":{"inotify":{"watches":[{"wd":1,"mask":2,"path":"/tmp","from":{"pid":1,"fd":2}}],"queued":false}}}}`,
 			"inotify no file":   `{"files":{"1":{"inotify":{"watches":[{"wd":1,"mask":2}],"queued":false}}}}`,
 			"pidfd thread":      `{"files":{"1":{"pidfd":{"pid":1,"tid":-2}}}}`,
+			"pidfd status":      `{"files":{"1":{"pidfd":{"ended":{"process":"1","status":127,"thread":false}}}}}`,
+			"pidfd half ended":  `{"files":{"1":{"pidfd":{"pid":3,"ended":{"process":"1","status":0,"thread":false}}}}}`,
 			"pidfd pid":         `{"files":{"1":{"pidfd":{"pid":-1}}}}`,
 			"id":                `{"files":{"x":{"pidfd":{"pid":1}}}}`,
 		},
@@ -325,7 +327,58 @@ func TestPIDFDZombie(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	refused(t, fd, "its process has ended and was waited for")
+}
+
+// TestPIDFDEnded takes pidfds of two processes that nothing is left of.
+func TestPIDFDEnded(t *testing.T) {
+	end := func(script string) []int {
+		cmd := exec.Command("sh", "-c", script)
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		fds := []int{newPIDFD(t, cmd.Process.Pid), newPIDFD(t, cmd.Process.Pid)}
+		in.Close()
+		_ = cmd.Wait()
+		return fds
+	}
+	inode := func(fd int) uint64 {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			t.Fatal(err)
+		}
+		return st.Ino
+	}
+	var status []int
+	plugintest.RoundTrip(t, Definition(), func(t *testing.T) []int {
+		fds := append(end("read x; exit 9"), end("read x; kill -TERM $$")...)
+		for _, fd := range fds {
+			s, err := exitStatus(fd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			status = append(status, s)
+		}
+		return fds
+	}, func(t *testing.T, fds []int) {
+		for i, fd := range fds {
+			if got := fdinfo(t, fd).Field("Pid"); got != "-1" {
+				t.Errorf("Pid: %s", got)
+			}
+			if got, err := exitStatus(fd); got != status[i] || err != nil {
+				t.Errorf("status %#x, %v; want %#x", got, err, status[i])
+			}
+			if err := unix.PidfdSendSignal(fd, 0, nil, 0); err != unix.ESRCH {
+				t.Errorf("pidfd_send_signal: %v, want ESRCH", err)
+			}
+		}
+		if inode(fds[0]) != inode(fds[1]) || inode(fds[2]) != inode(fds[3]) {
+			t.Error("pidfds of one process are of two")
+		}
+	})
 }
 
 func TestRefusals(t *testing.T) {

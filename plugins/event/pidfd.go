@@ -21,7 +21,7 @@ func (p *Plugin) claimPIDFD(f plugin.OpenFile, info procparse.FDInfo) (file, err
 		return file{}, plugin.Refuse(f, "fdinfo Pid: %v", err)
 	}
 	if host == -1 {
-		return file{}, plugin.Refuse(f, "its process has ended and was waited for")
+		return claimEnded(f)
 	}
 	if pid, ok := p.tree.pids[host]; ok {
 		return file{PIDFD: &pidFD{PID: pid}}, nil

@@ -107,10 +107,32 @@ type watch struct {
 }
 
 // pidFD names the process as the program sees it, and the thread if it is of
-// one that is no leader.
+// one that is no leader; or it is of one that has ended and was waited for.
 type pidFD struct {
-	PID int `json:"pid"`
-	TID int `json:"tid,omitempty"`
+	PID   int    `json:"pid,omitempty"`
+	TID   int    `json:"tid,omitempty"`
+	Ended *ended `json:"ended,omitempty"`
+}
+
+// ended is a process, or thread, that nothing but its pidfds is left of.
+type ended struct {
+	Process uint64 `json:"process,string"` // the same for all pidfds of one
+	Status  int    `json:"status"`         // as wait(2) describes
+	Thread  bool   `json:"thread"`         // PIDFD_THREAD
+}
+
+func (s *pidFD) validate() error {
+	if s.Ended == nil {
+		if s.PID <= 0 || s.TID < 0 {
+			return fmt.Errorf("pid %d, thread %d", s.PID, s.TID)
+		}
+		return nil
+	}
+	ws := unix.WaitStatus(s.Ended.Status)
+	if s.PID != 0 || s.TID != 0 || s.Ended.Status>>16 != 0 || !ws.Exited() && !ws.Signaled() {
+		return fmt.Errorf("pid %d, thread %d, ended with the wait status %#x", s.PID, s.TID, s.Ended.Status)
+	}
+	return nil
 }
 
 func (s *state) add(id int, f file) {
@@ -170,8 +192,8 @@ func (f file) validate() error {
 	}
 	if f.PIDFD != nil {
 		kinds++
-		if f.PIDFD.PID <= 0 || f.PIDFD.TID < 0 {
-			return fmt.Errorf("pidfd: pid %d, thread %d", f.PIDFD.PID, f.PIDFD.TID)
+		if err := f.PIDFD.validate(); err != nil {
+			return fmt.Errorf("pidfd: %w", err)
 		}
 	}
 	if kinds != 1 {
