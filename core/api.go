@@ -20,6 +20,8 @@ type Options struct {
 	Keep     int           // committed generations kept; at least 1
 	Compress string        // "none" or "zstd"
 	Detached bool          // the command has let go of its terminal
+	// OpenFiles has every checkpoint save the content of open files.
+	OpenFiles bool
 	// UniqueName lets a suffix be added to Name where a running computation
 	// has it; else that is an error.
 	UniqueName bool

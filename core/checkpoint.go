@@ -70,7 +70,7 @@ func (a *agent) Checkpoint(ctx context.Context, order coord.Order) (coord.AgentR
 // run is the sequence from the order to the resumed program.
 func (c *checkpoint) run(ctx context.Context) error {
 	a, gen := c.a, c.order.Generation
-	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.PreSuspend, Generation: gen}); err != nil {
+	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.PreSuspend, Generation: gen, Request: c.request()}); err != nil {
 		return err
 	}
 	if err := c.freeze(ctx); err != nil {
@@ -93,6 +93,10 @@ func (c *checkpoint) run(ctx context.Context) error {
 		a.log.Error().Err(err).Msg("resume")
 	}
 	return a.member.Barrier(ctx, gen, "resumed")
+}
+
+func (c *checkpoint) request() plugin.Request {
+	return plugin.Request{Kill: c.order.Kill, OpenFiles: c.order.OpenFiles || c.a.opts.OpenFiles}
 }
 
 func (c *checkpoint) freeze(ctx context.Context) error {
@@ -126,7 +130,8 @@ func (c *checkpoint) save(ctx context.Context) error {
 	if err := tree.Open(ctx); err != nil {
 		return err
 	}
-	err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.PreCheckpoint, Generation: c.order.Generation, Procs: c.procs})
+	err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.PreCheckpoint, Generation: c.order.Generation,
+		Procs: c.procs, Request: c.request()})
 	if err != nil {
 		return err
 	}
@@ -227,6 +232,11 @@ func (c *checkpoint) write(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	contents, err := a.plugins.Contents(ctx)
+	if err != nil {
+		return err
+	}
+	c.state.SetContents(contents)
 	c.w, err = image.Create(c.order.Dir, image.Options{Compress: a.opts.Compress, Stripes: stripes})
 	if err != nil {
 		return err
@@ -246,7 +256,7 @@ func (c *checkpoint) write(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return c.tree.WriteMemory(ctx, c.state, c.w, stripes, a.member.Progress)
+	return c.tree.WriteMemory(ctx, c.state, contents, c.w, stripes, a.member.Progress)
 }
 
 // pluginPrefix begins the names of the plugins' sections.

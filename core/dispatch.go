@@ -51,6 +51,7 @@ type member struct {
 	taker    plugin.FileTaker
 	holder   plugin.Holder
 	paths    plugin.PathMapper
+	contents plugin.ContentKeeper
 
 	mu     sync.Mutex
 	broken string // the phase in which it outlived its deadline, "" while all is well
@@ -105,6 +106,7 @@ func (m *member) adopt(p plugin.Plugin) {
 	m.taker, _ = p.(plugin.FileTaker)
 	m.holder, _ = p.(plugin.Holder)
 	m.paths, _ = p.(plugin.PathMapper)
+	m.contents, _ = p.(plugin.ContentKeeper)
 }
 
 // checkDefinitions asserts what the list of plugins promises.

@@ -17,6 +17,7 @@ import (
 const (
 	phaseNew     = "new"
 	phaseSave    = "save"
+	phaseContent = "content"
 	phaseLoad    = "load"
 	phaseClaim   = "claim-file"
 	phaseReopen  = "reopen-file"

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 
+	"github.com/hiatus-project/hiatus/core/proc"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -134,6 +136,43 @@ func (s *pluginSet) ReopenMap(ctx context.Context, owner string, p plugin.Proces
 		return -1, err
 	}
 	return made, nil
+}
+
+// Contents lists what the plugins keep beside their states, by owner.
+func (s *pluginSet) Contents(ctx context.Context) ([]proc.Content, error) {
+	var all []proc.Content
+	for _, m := range s.members {
+		if m.contents == nil {
+			continue
+		}
+		err := s.call(ctx, m, phaseContent, subject{fd: -1}, func(ctx context.Context) error {
+			list, err := m.contents.Contents(ctx)
+			for _, c := range list {
+				all = append(all, proc.Content{Owner: m.def.Name, Content: c})
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// ContentTarget has owner say where the content of its object goes.
+func (s *pluginSet) ContentTarget(ctx context.Context, owner string, object int, size int64) (w io.WriterAt, err error) {
+	m, err := s.find(owner)
+	if err != nil {
+		return nil, fmt.Errorf("content %d: %w", object, err)
+	}
+	if m.contents == nil {
+		return nil, fmt.Errorf("content %d: plugin %s keeps none", object, owner)
+	}
+	err = s.call(ctx, m, phaseContent, subject{fd: -1}, func(ctx context.Context) (err error) {
+		w, err = m.contents.ContentTarget(ctx, object, size)
+		return err
+	})
+	return w, err
 }
 
 // SaveProcess has the plugins save what they keep of p, in order.

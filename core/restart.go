@@ -260,7 +260,7 @@ func (r *restart) fill(ctx context.Context) error {
 	if err := r.a.plugins.FillFiles(ctx, r.tree.PluginProcs(), fds); err != nil {
 		return err
 	}
-	if err := r.tree.Memory(ctx, fds, r.a.plugins.ReopenMap, r.progress("fill")); err != nil {
+	if err := r.tree.Memory(ctx, fds, r.a.plugins.ReopenMap, r.a.plugins.ContentTarget, r.progress("fill")); err != nil {
 		return err
 	}
 	return r.tree.Files(ctx, fds)

@@ -5,7 +5,7 @@
 // zerolog. A plugin is described by a [Definition], which is inert data, and
 // made by its New function. It must implement [Plugin]; what else it can do
 // is found by type assertion: [Stater], [FileClaimer], [FileFiller],
-// [MapClaimer], [MapReopener], [ProcessSaver].
+// [MapClaimer], [MapReopener], [ProcessSaver], [ContentKeeper].
 //
 // # Order
 //
@@ -21,6 +21,7 @@
 //	ClaimMap    for each mapping that no earlier plugin claimed
 //	SaveProcess for each process
 //	Save                            pure: no system calls
+//	Contents                        what is too large for the state
 //	Handle(Resume)                  the state is saved, or the checkpoint was given up
 //	Handle(Outcome)                 it is committed or not; threads run
 //
@@ -30,6 +31,7 @@
 //	Handle(Restart)                 the process tree exists, without memory and descriptors
 //	ReopenFile  for each description the plugin had claimed, in the order of its claims
 //	FillFiles   all descriptions exist
+//	ContentTarget for each of its Contents, which the engine fills
 //	(the engine installs the descriptors and the memory in every process)
 //	RestoreProcess for each process, whose descriptors and memory are there, with one thread
 //	Handle(Running)                 all is made; threads are about to run

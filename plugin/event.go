@@ -40,7 +40,14 @@ type Event struct {
 	Kind       Kind
 	Generation uint64    // of the checkpoint, or of the image restarted; 0 at Launch
 	Procs      []Process // all processes of this agent, parents first; empty at PreSuspend, Launch, Exit and Outcome
+	Request    Request   // at PreSuspend and PreCheckpoint
 	Outcome    *Figures  // at Outcome only
+}
+
+// Request is what the user asked of a checkpoint.
+type Request struct {
+	Kill      bool // the processes are ended when it is committed: they do not run on
+	OpenFiles bool // the content of open files is to be saved with the image
 }
 
 // Figures tells how a checkpoint ended, for this agent.

@@ -103,6 +103,18 @@ const (
 	MapSkip                        // leave it out
 )
 
+// Content is data of a plugin that is too large for its state, as that of a
+// file. The image keeps it beside the memory, under checksums.
+type Content struct {
+	Object int         // the plugin's own number of it, from 0
+	From   io.ReaderAt // read by several goroutines, until Resume; behind its end are zeros
+	Size   int64
+	Data   []Range // what is no hole, ascending
+}
+
+// Range is a part of a Content, from the byte Start to the one before End.
+type Range struct{ Start, End int64 }
+
 // RefusalError says that an object cannot be saved, and why. The program
 // runs on.
 type RefusalError struct {

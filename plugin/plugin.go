@@ -111,6 +111,16 @@ type ProcessSaver interface {
 	RestoreProcess(ctx context.Context, p Process) error
 }
 
+// ContentKeeper is a plugin with data that is too large for its state.
+type ContentKeeper interface {
+	// Contents lists them, after Save.
+	Contents(ctx context.Context) ([]Content, error)
+	// ContentTarget returns where the content of an object of the image goes
+	// in a restart. It is called behind the last ReopenFile, and written to
+	// by several goroutines until RestoreProcess. Holes are left out.
+	ContentTarget(ctx context.Context, object int, size int64) (io.WriterAt, error)
+}
+
 // Host is what a plugin may ask of the core. Its methods may be called from
 // any method of the plugin but Save and Load, which may use Log only.
 type Host interface {

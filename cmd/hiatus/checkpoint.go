@@ -14,9 +14,10 @@ import (
 
 // checkpointFlags are the flags of checkpoint.
 type checkpointFlags struct {
-	kill    bool
-	timeout time.Duration
-	json    bool
+	kill      bool
+	openFiles bool
+	timeout   time.Duration
+	json      bool
 }
 
 func (a *app) checkpointCommand() *cobra.Command {
@@ -38,6 +39,7 @@ reason, nothing is written, and the program runs on.
 		ValidArgsFunction: a.completeName,
 	}
 	cmd.Flags().BoolVar(&f.kill, "kill", false, "end the computation once the generation is committed")
+	cmd.Flags().BoolVar(&f.openFiles, "ckpt-open-files", false, "save the content of open files in the image")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "give up after `DUR`; 0: after the coordinator's own limit, 1h")
 	complete(cmd, "timeout", cobra.NoFileCompletions)
 	jsonFlag(cmd, &f.json)
@@ -57,7 +59,7 @@ func (a *app) checkpoint(ctx context.Context, name string, f checkpointFlags) er
 	}
 	defer c.Close()
 	bar := newProgress(a.stderr)
-	result, err := c.Checkpoint(ctx, coord.CheckpointRequest{Kill: f.kill, Timeout: f.timeout},
+	result, err := c.Checkpoint(ctx, coord.CheckpointRequest{Kill: f.kill, OpenFiles: f.openFiles, Timeout: f.timeout},
 		func(p coord.Progress) { bar.show("writing", p.Done, p.Total) })
 	bar.end()
 	if err != nil {

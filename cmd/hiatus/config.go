@@ -33,7 +33,7 @@ const (
 // HIATUS_* variable and in a configuration file.
 func settings() []string {
 	return []string{
-		"ckptdir", "compress", "debug-logs", "disable-plugin", "interval", "keep",
+		"ckpt-open-files", "ckptdir", "close-fds", "compress", "debug-logs", "disable-plugin", "interval", "keep",
 		"log-file", "log-level", "name", "namespaces", "timeout", "with-plugin",
 	}
 }
@@ -382,6 +382,19 @@ func (c *config) plugin(name string, dst any) error {
 		}
 	}
 	return nil
+}
+
+// with is plugin, with values of the command line over those of the plugin
+// name, where they are true.
+func (c *config) with(name string, values map[string]any) func(string, any) error {
+	return func(of string, dst any) error {
+		err := c.plugin(of, dst)
+		if err != nil || of != name {
+			return err
+		}
+		maps.DeleteFunc(values, func(_ string, v any) bool { return v == false })
+		return decodeStrictly(values, dst)
+	}
 }
 
 // decodeStrictly adds values to dst, which must have all their keys.

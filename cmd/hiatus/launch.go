@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"strconv"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core"
 )
@@ -13,6 +16,7 @@ func (a *app) launchCommand() *cobra.Command {
 	var f runFlags
 	var ckptdir string
 	var userns bool
+	var closeFDs bool
 	cmd := &cobra.Command{
 		Use:   "launch [flags] [--] CMD [ARG...]",
 		Short: "Run a command so that it can be checkpointed",
@@ -35,6 +39,10 @@ With --userns CMD runs in a user namespace, user_namespaces(7), in which it may 
 traced. There setuid programs as sudo gain nothing, and the files of others belong
 to nobody. Root needs no --userns: it has no effect then.
 
+CMD inherits the descriptors of this command. A pipe or socket above 2 whose other
+end is not in the tree, as batch systems and build tools leave behind, is refused
+by every checkpoint: --close-fds closes all above 2.
+
 ` + helpRun,
 		Example: `  hiatus launch ./simulate input.dat
   hiatus launch --name sim --ckptdir /scratch/ckpt --interval 1h -- ./simulate -v input.dat
@@ -46,12 +54,15 @@ to nobody. Root needs no --userns: it has no effect then.
 	cmd.Flags().SetInterspersed(false)
 	cmd.Flags().StringVar(&ckptdir, "ckptdir", ".", "keep images in `DIR`")
 	completeDir(cmd, "ckptdir")
+	cmd.Flags().BoolVar(&closeFDs, "close-fds", false, "close all descriptors above 2 that this command has inherited")
 	cmd.Flags().BoolVar(&userns, "userns", false, "run CMD in a user namespace, so that programs that are not dumpable can be checkpointed")
-	cmd.RunE = a.start(func(ctx context.Context, args []string) error { return a.launch(ctx, &f, ckptdir, userns, args) })
+	cmd.RunE = a.start(func(ctx context.Context, args []string) error {
+		return a.launch(ctx, &f, ckptdir, userns, closeFDs, args)
+	})
 	return cmd
 }
 
-func (a *app) launch(ctx context.Context, f *runFlags, ckptdir string, userns bool, args []string) (err error) {
+func (a *app) launch(ctx context.Context, f *runFlags, ckptdir string, userns, closeFDs bool, args []string) (err error) {
 	opts, done, err := f.options(ctx, a)
 	if err != nil {
 		return err
@@ -66,12 +77,37 @@ func (a *app) launch(ctx context.Context, f *runFlags, ckptdir string, userns bo
 	if opts.Dir, err = imageDir(ckptdir); err != nil {
 		return err
 	}
+	if closeFDs {
+		if err := closeInherited(); err != nil {
+			return err
+		}
+	}
 	if f.detach && a.ready == nil {
 		return a.detach(ctx, opts, f.json)
 	}
 	keepSIGPIPE()
 	code, err := a.engine.Launch(ctx, core.LaunchOptions{Options: opts, Args: args, Env: os.Environ(), UserNamespace: userns})
 	return programEnd(code, err)
+}
+
+// closeInherited closes the descriptors above 2 that are not this command's
+// own: those would be closed by execve(2), as the Go runtime opens them, and
+// inherited ones never are.
+func closeInherited() error {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("--close-fds: %w", err)
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= 2 {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
+	return nil
 }
 
 // computationName returns the name and whether a suffix may make it unique.

@@ -49,6 +49,7 @@ type runFlags struct {
 	withPlugins    []string
 	disablePlugins []string
 	compress       string
+	openFiles      bool
 	logLevel       string
 	debugLogs      []string
 	logFile        string
@@ -67,6 +68,7 @@ func (f *runFlags) register(a *app, cmd *cobra.Command, nameDefault string) {
 	fs.StringSliceVar(&f.withPlugins, "with-plugin", nil, "use plugin `P`, even where --disable-plugin names it, or the extension P (FILE.wasm[,grant=CAPABILITY+...][,OPTION=VALUE...]); may be repeated")
 	fs.StringSliceVar(&f.disablePlugins, "disable-plugin", nil, "do not use plugin `P`; may be repeated")
 	fs.Var(choice{&f.compress, []string{"none", "zstd"}}, "compress", "compress images")
+	fs.BoolVar(&f.openFiles, "ckpt-open-files", false, "save the content of open files in each image; restart makes those again that are gone")
 	fs.Var(choice{&f.logLevel, logLevels()}, "log-level", "log messages of this level and above")
 	fs.StringSliceVar(&f.debugLogs, "debug-logs", nil, "a level for single plugins: `PLUGIN[=LEVEL],...` (LEVEL is debug where not given; \"core\" is the engine)")
 	fs.StringVar(&f.logFile, "log-file", "", "log to `FILE` in JSON; only warnings and errors go to stderr as well")
@@ -104,6 +106,7 @@ func (f *runFlags) options(ctx context.Context, a *app) (opts core.Options, done
 		Interval:     f.interval,
 		Keep:         f.keep,
 		Compress:     f.compress,
+		OpenFiles:    f.openFiles,
 		Detached:     a.ready != nil,
 		Plugins:      active,
 		PluginConfig: a.config.plugin,

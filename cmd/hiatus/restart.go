@@ -17,6 +17,9 @@ type restartFlags struct {
 	generation uint64
 	namespaces string
 	ignore     []string
+	// Of files that are not as they were.
+	allowChanged   bool
+	allowOverwrite bool
 }
 
 func (a *app) restartCommand() *cobra.Command {
@@ -32,6 +35,12 @@ All images are verified before anything starts. From then on it is as with
 launch: hiatus stays in front, and further checkpoints go to the same directory.
 The terminal of this command takes the place of the one that was. --interval,
 --keep and --compress are those of the image, unless they are given here.
+
+An open file whose size or time of change is not as in the image is refused. One
+that the program itself had open for writing may have grown where it ran on after
+the checkpoint. --allow-changed-files goes on with files as they are now. Of an
+image with the content of open files (--ckpt-open-files), files that are gone are
+made again; --allow-file-overwrite replaces changed ones too.
 
 Programs find their old process ids, paths and clocks in new namespaces, which
 an ordinary user may make. "never" takes the current ones, which wants privileges
@@ -50,6 +59,8 @@ and free process ids; "auto" does so where it can.
 	completeChoice(cmd, "namespaces", "auto", "always", "never")
 	cmd.Flags().StringSliceVar(&r.ignore, "ignore-plugin", nil, "leave out what the image holds of plugin `P`; may be repeated")
 	complete(cmd, "ignore-plugin", cobra.NoFileCompletions)
+	cmd.Flags().BoolVar(&r.allowChanged, "allow-changed-files", false, "go on with open files as they are now, where they have changed since the checkpoint")
+	cmd.Flags().BoolVar(&r.allowOverwrite, "allow-file-overwrite", false, "put the content that --ckpt-open-files has saved in the place of files that have changed since")
 	cmd.RunE = a.start(func(ctx context.Context, args []string) error {
 		return a.restart(ctx, &f, r, optional(args, "."), cmd.Flags().Changed)
 	})
@@ -80,6 +91,8 @@ func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path str
 	if f.detach && a.ready == nil {
 		return a.detach(ctx, opts, f.json)
 	}
+	opts.PluginConfig = a.config.with("file", map[string]any{
+		"allow_changed_files": r.allowChanged, "allow_file_overwrite": r.allowOverwrite})
 	keepSIGPIPE()
 	code, err := a.engine.Restart(ctx, core.RestartOptions{Options: opts, Generation: gen, Namespaces: r.namespaces, Ignore: r.ignore})
 	return programEnd(code, err)

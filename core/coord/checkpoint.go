@@ -177,7 +177,7 @@ func (a *attempt) run() (path string, err error) {
 			return "", fmt.Errorf("agent %s: %w", m.hello.ID, err)
 		}
 		a.orders = append(a.orders, orderBody{
-			Generation: a.session.generation, Dir: dir, Kill: a.req.Kill, Left: time.Until(a.deadline),
+			Generation: a.session.generation, Dir: dir, Kill: a.req.Kill, OpenFiles: a.req.OpenFiles, Left: time.Until(a.deadline),
 		})
 	}
 	if err := a.ask(); err != nil {

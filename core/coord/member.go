@@ -200,7 +200,7 @@ func (m *Member) accept(body json.RawMessage) (task, error) {
 		return nil, fmt.Errorf("%w: order: %w", errProtocol, err)
 	}
 	r := &localRun{
-		order:    Order{Generation: in.Generation, Dir: in.Dir, Kill: in.Kill, Deadline: time.Now().Add(in.Left)},
+		order:    Order{Generation: in.Generation, Dir: in.Dir, Kill: in.Kill, OpenFiles: in.OpenFiles, Deadline: time.Now().Add(in.Left)},
 		returned: make(chan struct{}),
 	}
 	m.mu.Lock()

@@ -59,6 +59,7 @@ type orderBody struct {
 	Generation uint64        `json:"generation"`
 	Dir        string        `json:"dir"`
 	Kill       bool          `json:"kill,omitempty"`
+	OpenFiles  bool          `json:"open_files,omitempty"`
 	Left       time.Duration `json:"left"`
 }
 

@@ -9,8 +9,10 @@ import (
 
 // CheckpointRequest asks for a checkpoint.
 type CheckpointRequest struct {
-	Kill    bool          `json:"kill,omitempty"`    // end the processes once the generation is committed
-	Timeout time.Duration `json:"timeout,omitempty"` // until it is given up; 0: the coordinator's own, Config.Timeout
+	Kill bool `json:"kill,omitempty"` // end the processes once the generation is committed
+	// OpenFiles asks for the content of open files in the image.
+	OpenFiles bool          `json:"open_files,omitempty"`
+	Timeout   time.Duration `json:"timeout,omitempty"` // until it is given up; 0: the coordinator's own, Config.Timeout
 }
 
 // CheckpointResult describes a committed generation. Numbers are sums over
@@ -63,6 +65,7 @@ type Order struct {
 	Generation uint64
 	Dir        string    // the agent's folder for this generation; it exists
 	Kill       bool      // end the processes in Finish, if committed
+	OpenFiles  bool      // save the content of open files
 	Deadline   time.Time // when the coordinator gives up, on this host's clock
 }
 

@@ -6,7 +6,6 @@ import (
 	"os"
 	"slices"
 	"sort"
-	"strings"
 
 	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/internal/linux"
@@ -85,12 +84,7 @@ func (t *Tree) checkProcess(p *Process, ref map[string]string) (errs []error) {
 			add(k+" namespace", "it is in a namespace of its own (%s, the tree's is %s)", own[k], ref[k])
 		}
 	}
-	if root, err := procfs.RootDir(p.liveTID()); err == nil && root != "/" {
-		add("root directory "+root, "chroot(2) is not kept yet")
-	}
-	if cwd, err := procfs.Cwd(p.liveTID()); err == nil && strings.HasSuffix(cwd, " (deleted)") {
-		add("working directory "+cwd, "it is deleted")
-	}
+	errs = append(errs, p.checkPlace()...)
 	errs = append(errs, p.checkCredentials()...)
 	errs = append(errs, p.checkSharing(own)...)
 	return errs

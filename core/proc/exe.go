@@ -2,7 +2,6 @@ package proc
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"strings"
@@ -70,7 +69,7 @@ func (e *exeSaver) runs(st *State) (runs []pageRun) {
 		x := &st.Exes[i]
 		for at := int64(0); at < x.Size; at += chunkSize {
 			n := pages(min(x.Size-at, chunkSize))
-			runs = append(runs, pageRun{file: f, addr: uint64(at), len: n, space: x.Space, key: uint64(at)})
+			runs = append(runs, pageRun{from: f, addr: uint64(at), len: n, space: x.Space, key: uint64(at)})
 		}
 	}
 	return runs
@@ -80,16 +79,6 @@ func (e *exeSaver) runs(st *State) (runs []pageRun) {
 func pages(n int64) uint64 {
 	page := int64(os.Getpagesize())
 	return uint64((n + page - 1) / page * page)
-}
-
-// readFile fills b from a file, and with zeros behind its end.
-func readFile(f *os.File, b []byte, at int64) error {
-	n, err := f.ReadAt(b, at)
-	clear(b[n:])
-	if err == io.EOF {
-		return nil
-	}
-	return err
 }
 
 // makeExes makes the files again, each without a name: where it was, so that

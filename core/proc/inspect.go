@@ -42,7 +42,7 @@ func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (*St
 	if err := t.readClocks(st, s); err != nil {
 		return nil, err
 	}
-	ms, uts := newMapSaver(t, st, claim), newUTSSaver(s.Reference)
+	ms, uts := newMapSaver(t, st, claim, s.Reference), newUTSSaver(s.Reference)
 	var errs []error
 	for i, p := range t.procs {
 		ps, err := t.inspectProcess(ctx, p)
@@ -164,7 +164,7 @@ func (p *Process) readProc(ps *ProcessState) (err error) {
 	if ps.Exe, err = procfs.Exe(live); err != nil {
 		return err
 	}
-	if ps.Cwd, err = procfs.Cwd(live); err != nil {
+	if err := p.readPlace(ps); err != nil {
 		return err
 	}
 	if ps.Auxv, err = procfs.Auxv(live); err != nil {

@@ -22,12 +22,13 @@ type mapSaver struct {
 	t       *Tree
 	st      *State
 	claim   MapClaim
+	root    int               // a process whose root directory is the tree's
 	refs    map[string]int    // by path and whether it is written to
 	objects map[[2]uint64]int // by device and inode
 }
 
-func newMapSaver(t *Tree, st *State, claim MapClaim) *mapSaver {
-	return &mapSaver{t: t, st: st, claim: claim, refs: map[string]int{}, objects: map[[2]uint64]int{}}
+func newMapSaver(t *Tree, st *State, claim MapClaim, root int) *mapSaver {
+	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[string]int{}, objects: map[[2]uint64]int{}}
 }
 
 // maps describes all mappings of p. All refusals are joined.
@@ -203,7 +204,7 @@ const smallFile = 64 << 10
 // file enters the mapping's file in the list of files that must be there.
 func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error) {
 	var st unix.Stat_t
-	path := filepath.Join("/proc", fmt.Sprint(p.liveTID()), "root", v.Path)
+	path := filepath.Join("/proc", fmt.Sprint(s.root), "root", v.Path) // not p's: it may be in a chroot(2)
 	if err := unix.Stat(path, &st); err != nil {
 		return m, refuse(p, describeVMA(v), "its file cannot be found any more: %v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"sync"
@@ -22,18 +23,19 @@ type pageRun struct {
 	len   uint64
 	space uint32
 	key   uint64
-	file  *os.File // has the bytes, in place of p
-	holes bool     // pages that cannot be read are holes (beyond the end of a file)
-	dense bool     // pages of zeros count: a file shows where they are left out
+	from  io.ReaderAt // has the bytes, in place of p
+	holes bool        // pages that cannot be read are holes (beyond the end of a file)
+	dense bool        // pages of zeros count: a file shows where they are left out
 }
 
 // WriteMemory writes all memory that the image must hold, with as many
 // writers as w has stripes.
-func (t *Tree) WriteMemory(ctx context.Context, st *State, w *image.Writer, stripes int, progress func(done, total int64)) error {
+func (t *Tree) WriteMemory(ctx context.Context, st *State, contents []Content, w *image.Writer, stripes int, progress func(done, total int64)) error {
 	runs, err := t.pageRuns(ctx, st)
 	if err != nil {
 		return err
 	}
+	runs = append(runs, contentRuns(st, contents)...)
 	var total, done int64
 	for _, r := range runs {
 		total += int64(r.len)
@@ -77,8 +79,8 @@ const chunkSize = 1 << 20
 func (r *pageRun) write(s *image.StripeWriter, buf []byte) error {
 	b := buf[:r.len]
 	var err error
-	if r.file != nil {
-		err = readFile(r.file, b, int64(r.addr))
+	if r.from != nil {
+		err = readContent(r.from, b, r.addr)
 	} else if err = r.p.readMem(r.addr, b); err != nil && r.holes {
 		err = r.readPages(b)
 	}

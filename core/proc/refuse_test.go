@@ -54,8 +54,7 @@ func TestWhatCannotBeKeptIsRefused(t *testing.T) {
 		{"own files", "thread", "descriptor table of its own"},
 
 		{"namespaces", "user namespace", "namespace of its own"},
-		{"chroot", "root directory", "chroot"},
-		{"deleted cwd", "working directory", "deleted"},
+		{"deleted root", "root directory", "deleted"},
 		{"device", "mapping", "memory of a device"},
 		{"hugetlb", "mapping", "huge pages"},
 		{"userfaultfd", "mapping", "userfaultfd"},

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -27,8 +28,9 @@ type memoryRestorer struct {
 	objects  []*os.File // in the order of State.Objects
 	readonly []*os.File // the same, opened for reading only, where needed
 	claimed  map[mapKey]int
-	exes     []*os.File       // in the order of State.Exes
-	uts      map[int]*Process // the first process in each UTS namespace
+	exes     []*os.File             // in the order of State.Exes
+	uts      map[int]*Process       // the first process in each UTS namespace
+	contents map[uint32]io.WriterAt // by space
 }
 
 type mapKey struct {
@@ -38,7 +40,7 @@ type mapKey struct {
 
 // Memory gives every process its mappings and their content. files are the
 // agent's descriptors of the open file descriptions, by FileState.ID.
-func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReopen, progress func(done, total int64)) error {
+func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReopen, target ContentTarget, progress func(done, total int64)) error {
 	m := &memoryRestorer{Restorer: r, claimed: map[mapKey]int{}, uts: map[int]*Process{}}
 	defer m.close()
 	if err := r.remakeFiles(); err != nil {
@@ -48,6 +50,9 @@ func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReop
 		return err
 	}
 	if err := m.makeObjects(files); err != nil {
+		return err
+	}
+	if err := m.openContents(ctx, target); err != nil {
 		return err
 	}
 	if err := m.reopenClaimed(ctx, reopen); err != nil {
@@ -395,6 +400,7 @@ func (m *memoryRestorer) fill(ctx context.Context, progress func(done, total int
 	for i, o := range m.st.Objects {
 		targets[o.Space] = m.objects[i]
 	}
+	maps.Copy(targets, m.contents)
 	made := map[uint32]bool{} // before
 	for _, x := range m.st.Exes {
 		made[x.Space] = true

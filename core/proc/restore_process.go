@@ -75,11 +75,11 @@ func (r *Restorer) install(ctx context.Context, p *Process, list []installed) er
 
 // setProcess sets what all threads of a process share.
 func (r *Restorer) setProcess(ctx context.Context, p *Process, ps *ProcessState) error {
-	b := newArgs(p)
-	calls := []call{
-		sys(unix.SYS_CHDIR, b.str(ps.Cwd)).as("chdir %s", ps.Cwd),
-		sys(unix.SYS_UMASK, uint64(ps.Umask)),
+	if err := r.setPlace(ctx, p, ps); err != nil {
+		return err
 	}
+	b := newArgs(p)
+	calls := []call{sys(unix.SYS_UMASK, uint64(ps.Umask))}
 	for i, a := range ps.Actions {
 		if sig := i + 1; sig != int(unix.SIGKILL) && sig != int(unix.SIGSTOP) {
 			calls = append(calls, sys(unix.SYS_RT_SIGACTION, uint64(sig), b.put(a), 0, 8).as("rt_sigaction %d", sig))
@@ -174,6 +174,9 @@ func (r *Restorer) endZombies(ctx context.Context) error {
 func (r *Restorer) finishProcess(ctx context.Context, p *Process, ps *ProcessState) error {
 	p.avoid = ps.pendingSignals()
 	if err := r.queueShared(ctx, p, ps); err != nil {
+		return err
+	}
+	if err := r.setRoot(ctx, p, ps); err != nil {
 		return err
 	}
 	// Before credentials go: only a privileged agent may set those of others.

@@ -21,6 +21,7 @@ type State struct {
 	Vdso      []byte         `json:"vdso_sum"`             // sha256 of the vdso's bytes
 	Processes []ProcessState `json:"processes"`            // parents first
 	Objects   []ObjectState  `json:"objects,omitempty"`    // memory shared between processes
+	Contents  []ContentState `json:"contents,omitempty"`   // data of plugins
 	Files     []FileState    `json:"files"`                // open file descriptions
 	Refs      []MappedFile   `json:"mapped_files"`         // files that mappings refer to
 	Exes      []ExeState     `json:"exes,omitempty"`       // files of programs that have no name any more
@@ -50,6 +51,8 @@ type ProcessState struct {
 	Exe        string           `json:"exe,omitempty"`
 	ExeRef     int              `json:"exe_ref,omitempty"` // 1 is the first of State.Exes; 0: the file of its name
 	Cwd        string           `json:"cwd,omitempty"`
+	CwdGone    *uint32          `json:"cwd_gone,omitempty"`   // it is deleted, and had this mode
+	Root       string           `json:"root,omitempty"`       // chroot(2); "": none
 	Membarrier uint32           `json:"membarrier,omitempty"` // registrations, membarrier(2)
 	Umask      int              `json:"umask"`
 	UTS        int              `json:"uts,omitempty"` // its namespace: 1 is the first of State.UTS, 0 that of the agent

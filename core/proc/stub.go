@@ -60,7 +60,7 @@ func stubAttr(newNamespaces bool, files []uintptr) *syscall.ProcAttr {
 	if newNamespaces && os.Geteuid() != 0 {
 		InUserNamespace(sysattr)
 		sysattr.AmbientCaps = []uintptr{unix.CAP_SYS_ADMIN, unix.CAP_CHECKPOINT_RESTORE, unix.CAP_SYS_PTRACE,
-			unix.CAP_SYS_RESOURCE, unix.CAP_SYS_TIME, unix.CAP_SETPCAP}
+			unix.CAP_SYS_RESOURCE, unix.CAP_SYS_TIME, unix.CAP_SETPCAP, unix.CAP_SYS_CHROOT}
 	}
 	return &syscall.ProcAttr{Dir: "/", Env: []string{}, Files: files, Sys: sysattr}
 }

@@ -132,8 +132,8 @@ func (st *State) validateProcess(p *ProcessState) error {
 	if len(p.Threads) == 0 || p.LeaderGone == (p.Threads[0].TID == p.PID) {
 		return errors.New("threads without a leader")
 	}
-	if !cleanPath(p.Exe) || !cleanPath(p.Cwd) {
-		return fmt.Errorf("paths %q, %q", p.Exe, p.Cwd)
+	if !cleanPath(p.Exe) || !cleanPath(p.Cwd) || p.Root != "" && !cleanPath(p.Root) || p.CwdGone != nil && *p.CwdGone&^0o7777 != 0 {
+		return fmt.Errorf("paths %q, %q, %q", p.Exe, p.Cwd, p.Root)
 	}
 	if len(p.Actions) != nsig || len(p.Limits) != rlimNlimits {
 		return fmt.Errorf("%d signal actions, %d limits", len(p.Actions), len(p.Limits))
@@ -271,6 +271,9 @@ func (st *State) validateFiles(pids map[int]bool) error {
 			return fmt.Errorf("object %d: space %d, size %#x, file %d", i, o.Space, o.Size, o.File)
 		}
 	}
+	if err := st.validateContents(); err != nil {
+		return err
+	}
 	for _, f := range st.Refs {
 		if !cleanPath(f.Path) || f.Size < 0 || len(f.Content) > smallFile {
 			return fmt.Errorf("mapped file of path %.100q", f.Path)
@@ -308,9 +311,7 @@ func (st *State) CheckHost() error {
 		if p.Zombie {
 			continue
 		}
-		if fi, err := os.Stat(p.Cwd); err != nil || !fi.IsDir() {
-			errs = append(errs, fmt.Errorf("pid %d: its working directory %s is not there", p.PID, p.Cwd))
-		}
+		errs = append(errs, p.checkDirectories())
 	}
 	return errors.Join(errs...)
 }

@@ -2,6 +2,7 @@ package plugintest
 
 import (
 	"bytes"
+	"io"
 	"slices"
 	"testing"
 
@@ -17,8 +18,9 @@ import (
 // close-on-exec as before. Then check looks at them.
 //
 // The calls are those of the contract, in its order: PreSuspend,
-// PreCheckpoint, ClaimFile, SaveProcess, Save and Resume; then Load, Restart,
-// ReopenFile, FillFiles, RestoreProcess and Running, with [Self] as the one process. No
+// PreCheckpoint, ClaimFile, SaveProcess, Save, Contents and Resume; then Load,
+// Restart, ReopenFile, FillFiles, ContentTarget, RestoreProcess and Running,
+// with [Self] as the one process. No
 // plugin may leave a descriptor open behind.
 //
 // Use plain descriptors: an os.File that waits in the runtime's poller does
@@ -37,9 +39,9 @@ func RoundTripOn(t *testing.T, def plugin.Definition, h *Host, setup func(t *tes
 	files := OpenFiles(t, fds...)
 
 	before := openDescriptors(t)
-	files, state := trip.checkpoint(t, files)
+	files, state, contents := trip.checkpoint(t, files)
 	requireSame(t, before, "checkpoint and Resume")
-	trip.restart(t, files, state)
+	trip.restart(t, files, state, contents)
 	requireSameNumbers(t, before, "restart")
 	if !t.Failed() {
 		check(t, fds)
@@ -66,9 +68,9 @@ func (r trip) start(t *testing.T) (plugin.Plugin, plugin.FileClaimer) {
 	return p, claimer
 }
 
-// checkpoint claims files, and what they hold, and returns all of them and the
-// state.
-func (r trip) checkpoint(t *testing.T, files []plugin.OpenFile) ([]plugin.OpenFile, []byte) {
+// checkpoint claims files, and what they hold, and returns all of them, the
+// state and the contents.
+func (r trip) checkpoint(t *testing.T, files []plugin.OpenFile) ([]plugin.OpenFile, []byte, []content) {
 	t.Helper()
 	p, claimer := r.start(t)
 	r.handle(t, p, plugin.PreSuspend)
@@ -93,8 +95,9 @@ func (r trip) checkpoint(t *testing.T, files []plugin.OpenFile) ([]plugin.OpenFi
 			t.Fatalf("Save: %v", err)
 		}
 	}
+	contents := readContents(t, p)
 	r.handle(t, p, plugin.Resume)
-	return held.all, state.Bytes()
+	return held.all, state.Bytes(), contents
 }
 
 // heldFiles is all open files of a round trip, those among them that only
@@ -136,8 +139,60 @@ func (h *heldFiles) close() {
 	}
 }
 
+// content is a plugin.Content with its data.
+type content struct {
+	plugin.Content
+	data [][]byte // of each range
+}
+
+// readContents reads what the plugin keeps beside its state.
+func readContents(t *testing.T, p plugin.Plugin) (contents []content) {
+	t.Helper()
+	keeper, ok := p.(plugin.ContentKeeper)
+	if !ok {
+		return nil
+	}
+	list, err := keeper.Contents(t.Context())
+	if err != nil {
+		t.Fatalf("Contents: %v", err)
+	}
+	for _, c := range list {
+		k := content{Content: c}
+		end := int64(0)
+		for _, r := range c.Data {
+			if r.Start < end || r.End <= r.Start || r.End > c.Size {
+				t.Fatalf("Contents: range %+v in %d bytes, behind %d", r, c.Size, end)
+			}
+			end = r.End
+			data := make([]byte, r.End-r.Start)
+			if _, err := c.From.ReadAt(data, r.Start); err != nil && err != io.EOF {
+				t.Fatalf("Contents: read at %d: %v", r.Start, err)
+			}
+			k.data = append(k.data, data)
+		}
+		contents = append(contents, k)
+	}
+	return contents
+}
+
+// writeContents fills what the plugin has made.
+func writeContents(t *testing.T, p plugin.Plugin, contents []content) {
+	t.Helper()
+	for _, c := range contents {
+		w, err := p.(plugin.ContentKeeper).ContentTarget(t.Context(), c.Object, c.Size)
+		if err != nil {
+			t.Fatalf("ContentTarget of %d: %v", c.Object, err)
+		}
+		for i, r := range c.Data {
+			if _, err := w.WriteAt(c.data[i], r.Start); err != nil {
+				t.Fatalf("content %d: write at %d: %v", c.Object, r.Start, err)
+			}
+		}
+	}
+}
+
 // restart loads state in a plugin of its own, which makes files again.
-func (r trip) restart(t *testing.T, files []plugin.OpenFile, state []byte) {
+func (r trip) restart(t *testing.T, files []plugin.OpenFile, state []byte, contents []content) {
 	t.Helper()
 	p, claimer := r.start(t)
 	if stater, ok := p.(plugin.Stater); ok {
@@ -160,6 +215,7 @@ func (r trip) restart(t *testing.T, files []plugin.OpenFile, state []byte) {
 			t.Fatalf("FillFiles: %v", err)
 		}
 	}
+	writeContents(t, p, contents)
 	// All are made before the first is put in place, as in a restart. dup3
 	// closes the old one.
 	for i, f := range files {

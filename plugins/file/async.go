@@ -53,11 +53,15 @@ func (p *Plugin) claimAsync(f plugin.OpenFile, s *file, fd int) error {
 	if err != nil {
 		return plugin.Refuse(f, "fcntl F_GETSIG: %v", err)
 	}
-	if owner.PID == 0 && signal == 0 && s.Flags&unix.O_ASYNC == 0 {
+	if owner.PID == 0 && signal == 0 && s.Flags&unix.O_ASYNC == 0 && s.lease() == unix.F_UNLCK {
 		return nil
 	}
 	if len(f.Refs) == 0 {
 		return plugin.Refuse(f, "its signals were set up, and no process has it open")
+	}
+	if owner.PID != 0 && s.Kind == kindDirectory {
+		// Nothing else makes use of it: a directory has no O_ASYNC.
+		return plugin.Refuse(f, "it has an owner for signals, as F_NOTIFY of fcntl(2) sets it, of which the kernel tells nothing more")
 	}
 	s.Async = &async{Type: owner.Type, Signal: signal}
 	if owner.PID == 0 {
@@ -65,6 +69,7 @@ func (p *Plugin) claimAsync(f plugin.OpenFile, s *file, fd int) error {
 	}
 	p.saving.resolve(reference{
 		group:   owner.Type == ownerPGRP,
+		thread:  owner.Type == ownerTID,
 		host:    int(owner.PID),
 		dst:     &s.Async.Owner,
 		missing: plugin.Refuse(f, "its signals go to pid %d of the host, which is no process of the computation", owner.PID),
@@ -73,30 +78,54 @@ func (p *Plugin) claimAsync(f plugin.OpenFile, s *file, fd int) error {
 }
 
 // restoreAsync makes the calls in the first process that has the description,
-// for siginfo carries the descriptor (si_fd) of the one who set O_ASYNC.
-func (p *Plugin) restoreAsync(ctx context.Context, proc plugin.Process) error {
-	addr, _ := proc.Scratch()
+// for siginfo carries the descriptor (si_fd) of the one who set O_ASYNC. Those
+// whose owner is a thread come late, when the threads are there.
+func (p *Plugin) restoreAsync(ctx context.Context, proc plugin.Process, late bool) error {
 	for _, s := range p.making.async[proc.PID()] {
-		a := s.file.Async
-		var owner bytes.Buffer
-		if err := binary.Write(&owner, binary.NativeEndian, ownerEx{a.Type, int32(a.Owner)}); err != nil {
-			return err
+		if s.file.Async.late() != late {
+			continue
 		}
-		if _, err := proc.WriteAt(owner.Bytes(), int64(addr)); err != nil {
-			return fmt.Errorf("pid %d: owner of fd %d: %w", proc.PID(), s.fd, err)
-		}
-		fd := uintptr(s.fd)
-		calls := []plugin.Call{
-			{Nr: unix.SYS_FCNTL, Args: [6]uintptr{fd, unix.F_SETSIG, uintptr(a.Signal)}},
-			{Nr: unix.SYS_FCNTL, Args: [6]uintptr{fd, unix.F_SETOWN_EX, uintptr(addr)}},
-		}
-		if s.file.Flags&unix.O_ASYNC != 0 {
-			flags := uintptr(s.file.Flags & (statusFlags | unix.O_ASYNC))
-			calls = append(calls, plugin.Call{Nr: unix.SYS_FCNTL, Args: [6]uintptr{fd, unix.F_SETFL, flags}})
-		}
-		if err := proc.Batch(ctx, calls); err != nil {
-			return fmt.Errorf("pid %d fd %d: owner, signal and O_ASYNC: %w", proc.PID(), s.fd, err)
+		if err := s.restore(ctx, proc); err != nil {
+			return fmt.Errorf("pid %d fd %d: owner, signal, lease and O_ASYNC: %w", proc.PID(), s.fd, err)
 		}
 	}
 	return nil
+}
+
+func (a *async) late() bool { return a.Type == ownerTID && a.Owner != 0 }
+
+// restoreLate is restoreAsync for all processes.
+func (p *Plugin) restoreLate(ctx context.Context, procs []plugin.Process) error {
+	for _, proc := range procs {
+		if err := p.restoreAsync(ctx, proc, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s asyncFile) restore(ctx context.Context, proc plugin.Process) error {
+	a := s.file.Async
+	addr, _ := proc.Scratch()
+	var owner bytes.Buffer
+	if err := binary.Write(&owner, binary.NativeEndian, ownerEx{a.Type, int32(a.Owner)}); err != nil {
+		return err
+	}
+	if _, err := proc.WriteAt(owner.Bytes(), int64(addr)); err != nil {
+		return err
+	}
+	fd := uintptr(s.fd)
+	var calls []plugin.Call
+	add := func(cmd int, arg uintptr) {
+		calls = append(calls, plugin.Call{Nr: unix.SYS_FCNTL, Args: [6]uintptr{fd, uintptr(cmd), arg}})
+	}
+	if lease := s.file.lease(); lease != unix.F_UNLCK {
+		add(unix.F_SETLEASE, uintptr(lease)) // first: it sets an owner
+	}
+	add(unix.F_SETSIG, uintptr(a.Signal))
+	add(unix.F_SETOWN_EX, uintptr(addr))
+	if s.file.Flags&unix.O_ASYNC != 0 {
+		add(unix.F_SETFL, uintptr(s.file.Flags&(statusFlags|unix.O_ASYNC)))
+	}
+	return proc.Batch(ctx, calls)
 }

@@ -32,7 +32,7 @@ func (p *Plugin) deviceKind(f plugin.OpenFile) (kind, error) {
 	case rdev == devTTY:
 		return ptsBehindTTY(f)
 	case major == majorPts:
-		return kindPts, nil
+		return slaveKind(f)
 	}
 	return "", plugin.Refuse(f, "character device %s is not kept", deviceName(uint64(f.Stat.Rdev)))
 }

@@ -12,9 +12,6 @@ import (
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
-// defaultDeletedMax is how much of a deleted file is kept, in bytes.
-const defaultDeletedMax = 64 << 20
-
 // Definition describes the plugin.
 func Definition() plugin.Definition {
 	return plugin.Definition{
@@ -28,12 +25,17 @@ func Definition() plugin.Definition {
 }
 
 type config struct {
-	// DeletedMax is the most that is saved of one deleted file, in bytes.
+	// DeletedMax is the most that is saved of one deleted file, in bytes; 0
+	// is no limit.
 	DeletedMax int64 `json:"deleted_max"`
+	// AllowChangedFiles takes files as they are in a restart.
+	AllowChangedFiles bool `json:"allow_changed_files"`
+	// AllowFileOverwrite replaces changed files whose content was saved.
+	AllowFileOverwrite bool `json:"allow_file_overwrite"`
 }
 
 func newPlugin(h plugin.Host) (plugin.Plugin, error) {
-	c := config{DeletedMax: defaultDeletedMax}
+	var c config
 	if err := h.Config(&c); err != nil {
 		return nil, err
 	}
@@ -56,17 +58,22 @@ type Plugin struct {
 }
 
 // Handle begins and ends checkpoints and restarts.
-func (p *Plugin) Handle(_ context.Context, ev plugin.Event) error {
+func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 	switch ev.Kind {
 	case plugin.PreCheckpoint:
 		p.saving.reset()
-		p.state = state{}
+		p.saving.openFiles = ev.Request.OpenFiles
+		for _, proc := range ev.Procs {
+			p.saving.procs[proc.PID()] = true
+		}
+		p.state = state{Ended: ev.Request.Kill}
 	case plugin.Resume:
 		p.saving.reset()
 	case plugin.Restart:
 		p.making.reset()
+		return p.checkFiles()
 	case plugin.Running:
-		err := p.finishPtys()
+		err := errors.Join(p.finishPtys(), p.finishInodes(), p.restoreLate(ctx, ev.Procs))
 		p.making.reset()
 		return err
 	case plugin.Exit:
@@ -90,11 +97,7 @@ func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
 	if err := s.takeLocks(f, info.Locks); err != nil {
 		return err
 	}
-	if k != kindPath {
-		if err := p.claimOpen(f, s); err != nil {
-			return err
-		}
-	} else if err := p.checkPath(f, s); err != nil {
+	if err := p.claimKind(f, s); err != nil {
 		return err
 	}
 	p.state.add(f.ID, s)
@@ -102,11 +105,49 @@ func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
 	return nil
 }
 
-// claimOpen saves what a duplicate of the description shows.
-func (p *Plugin) claimOpen(f plugin.OpenFile, s *file) error {
+func (p *Plugin) claimKind(f plugin.OpenFile, s *file) error {
+	if s.Kind != kindPath {
+		return p.claimOpen(f, s)
+	}
+	fd, err := duplicate(f)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	magic, err := fileSystem(fd)
+	if err != nil {
+		return plugin.Refuse(f, "%v", err)
+	}
+	switch {
+	case isVirtual(magic):
+		s.Virtual = true
+		return p.checkVirtual(f, s)
+	case deletedInode(f):
+		return p.claimDeleted(f, s, fd)
+	}
+	return p.checkPath(f, s)
+}
+
+// deletedInode says whether f is a file or a directory without any name.
+func deletedInode(f plugin.OpenFile) bool {
+	t := f.Stat.Mode & unix.S_IFMT
+	return f.Stat.Nlink == 0 && strings.HasSuffix(f.Link, deletedSuffix) && (t == unix.S_IFREG || t == unix.S_IFDIR)
+}
+
+// duplicate is f.Dup with an error that tells of what.
+func duplicate(f plugin.OpenFile) (int, error) {
 	fd, err := f.Dup()
 	if err != nil {
-		return fmt.Errorf("pid %d fd %d: %s: duplicate: %w", f.Refs[0].PID, f.Refs[0].FD, f.Link, err)
+		return -1, plugin.Refuse(f, "duplicate: %v", err)
+	}
+	return fd, nil
+}
+
+// claimOpen saves what a duplicate of the description shows.
+func (p *Plugin) claimOpen(f plugin.OpenFile, s *file) error {
+	fd, err := duplicate(f)
+	if err != nil {
+		return err
 	}
 	defer unix.Close(fd)
 	if err := p.claimAsync(f, s, fd); err != nil {
@@ -115,7 +156,9 @@ func (p *Plugin) claimOpen(f plugin.OpenFile, s *file) error {
 	switch s.Kind {
 	case kindRegular:
 		return p.claimRegular(f, s, fd)
-	case kindDirectory, kindDevice:
+	case kindDirectory:
+		return p.claimDirectory(f, s, fd)
+	case kindDevice:
 		return p.checkPath(f, s)
 	case kindStdio, kindTerminal:
 		p.claimTerminal(f, s, fd)
@@ -126,6 +169,8 @@ func (p *Plugin) claimOpen(f plugin.OpenFile, s *file) error {
 		return p.claimMaster(f, s, fd)
 	case kindPts:
 		return p.claimSlave(f, s, fd)
+	case kindHungUp:
+		return nil
 	}
 	return fmt.Errorf("no claim for kind %q", s.Kind)
 }
@@ -154,8 +199,8 @@ func (p *Plugin) reopen(ctx context.Context, f plugin.OpenFile, s *file) (int, e
 	switch s.Kind {
 	case kindPath, kindRegular, kindDirectory, kindDevice:
 		return p.reopenPath(s)
-	case kindDeleted:
-		return p.reopenDeleted(s)
+	case kindDeleted, kindNamed:
+		return p.reopenInode(s)
 	case kindStdio:
 		return p.reopenStdio(f, s)
 	case kindTerminal:
@@ -166,6 +211,8 @@ func (p *Plugin) reopen(ctx context.Context, f plugin.OpenFile, s *file) (int, e
 		return p.reopenMaster(ctx, s)
 	case kindPts:
 		return p.reopenSlave(ctx, s)
+	case kindHungUp:
+		return p.reopenHungUp(s)
 	}
 	return -1, fmt.Errorf("unknown kind %q", s.Kind)
 }
@@ -225,10 +272,13 @@ func procSelf(fd int) string { return fmt.Sprintf("/proc/self/fd/%d", fd) }
 // saved flags. Some flags are refused by open(2) but not by F_SETFL: O_DIRECT
 // of a pipe.
 func reopenAnchor(anchor int, s *file) (int, error) {
-	open := s.Flags&(unix.O_ACCMODE|unix.O_SYNC) | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK
+	open := s.Flags&(unix.O_ACCMODE|unix.O_SYNC|unix.O_PATH|unix.O_DIRECTORY) | unix.O_CLOEXEC | unix.O_NOCTTY | unix.O_NONBLOCK
 	fd, err := unix.Open(procSelf(anchor), open, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open of a new description: %w", err)
+	}
+	if open&unix.O_PATH != 0 {
+		return fd, nil
 	}
 	return withStatus(fd, s)
 }
@@ -267,8 +317,11 @@ func (c *closers) close() {
 var errReplaced = errors.New("replaced by a file of another type")
 
 var (
-	_ plugin.Plugin       = (*Plugin)(nil)
-	_ plugin.Stater       = (*Plugin)(nil)
-	_ plugin.FileClaimer  = (*Plugin)(nil)
-	_ plugin.ProcessSaver = (*Plugin)(nil)
+	_ plugin.Plugin        = (*Plugin)(nil)
+	_ plugin.Stater        = (*Plugin)(nil)
+	_ plugin.FileClaimer   = (*Plugin)(nil)
+	_ plugin.MapClaimer    = (*Plugin)(nil)
+	_ plugin.MapReopener   = (*Plugin)(nil)
+	_ plugin.ProcessSaver  = (*Plugin)(nil)
+	_ plugin.ContentKeeper = (*Plugin)(nil)
 )

@@ -35,15 +35,20 @@ func TestContract(t *testing.T) {
 			"negative offset":    `{"files":{"1":{"kind":"regular","path":"/x","flags":0,"pos":-1,"was":` + was + `}}}`,
 			"no such pipe":       `{"files":{"1":{"kind":"pipe","path":"","flags":0,"index":0,"was":` + was + `}}}`,
 			"stdio 3":            `{"files":{"1":{"kind":"stdio","path":"","flags":0,"stdio":3,"was":` + was + `}}}`,
-			"lease":              `{"files":{"1":{"kind":"regular","path":"/x","flags":0,"locks":[{"kind":"LEASE","start":0,"end":-1}],"was":` + was + `}}}`,
+			"mandatory lock":     `{"files":{"1":{"kind":"regular","path":"/x","flags":0,"locks":[{"kind":"MAND","start":0,"end":-1}],"was":` + was + `}}}`,
 			"lock backwards":     `{"locks":[{"pid":1,"fd":3,"kind":"POSIX","start":5,"end":4}]}`,
 			"owner":              `{"files":{"1":{"kind":"regular","path":"/x","flags":0,"async":{"type":9,"owner":1,"signal":0},"was":` + was + `}}}`,
-			"extent outside":     `{"deleted":[{"path":"/x","mode":0,"uid":0,"gid":0,"size":2,"atime":"0","mtime":"0","extents":[{"off":1,"data":"AAAA"}]}]}`,
-			"extent before 0":    `{"deleted":[{"path":"/x","mode":0,"uid":0,"gid":0,"size":9,"atime":"0","mtime":"0","extents":[{"off":-1,"data":"AAAA"}]}]}`,
+			"no such inode":      `{"files":{"1":{"kind":"deleted","path":"/x","flags":0,"index":0,"was":` + was + `}}}`,
+			"unknown origin":     `{"inodes":[{"origin":"soul",` + inodeRest + `}]}`,
+			"negative size":      `{"inodes":[{"origin":"deleted","path":"/x","size":-1,"mode":0,"uid":0,"gid":0,"dev":"0","ino":"0","atime":"0","mtime":"0"}]}`,
+			"sealed file":        `{"inodes":[{"origin":"deleted","seals":1,` + inodeRest + `}]}`,
+			"memfd elsewhere":    `{"inodes":[{"origin":"memfd",` + inodeRest + `}]}`,
+			"relative inode":     `{"inodes":[{"origin":"named","path":"x","size":0,"mode":0,"uid":0,"gid":0,"dev":"0","ino":"0","atime":"0","mtime":"0"}]}`,
 			"pipe of no size":    `{"pipes":[{"mode":0,"capacity":0}]}`,
 			"overfull pipe":      `{"pipes":[{"mode":0,"capacity":1,"chunks":["AAAA"]}]}`,
 			"stream in pieces":   `{"pipes":[{"mode":0,"capacity":4096,"chunks":["AAAA","AAAA"]}]}`,
 			"fresh pipe":         `{"pipes":[{"mode":0,"capacity":4096,"fresh":true}]}`,
+			"hung up with index": `{"files":{"1":{"kind":"hungup","path":"","flags":0,"index":1,"was":` + was + `}}}`,
 			"pty beyond the end": `{"ptys":[{"number":1048576,"opened":true,"termios":` + noTermios + `,"rows":1,"cols":1,"input":{}}]}`,
 		},
 	})
@@ -51,6 +56,7 @@ func TestContract(t *testing.T) {
 
 const (
 	was       = `{"dev":"0","ino":"0","rdev":"0","mode":0,"size":0,"mtime":"0"}`
+	inodeRest = `"path":"/x","size":0,"mode":0,"uid":0,"gid":0,"dev":"0","ino":"0","atime":"0","mtime":"0"`
 	noTermios = `{"iflag":0,"oflag":0,"cflag":0,"lflag":0,"line":0,"cc":[0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0,0],"ispeed":0,"ospeed":0}`
 )
 
@@ -124,8 +130,15 @@ func saveProcess(t testing.TB, p plugin.Plugin) {
 // checkpoint takes files through a checkpoint and returns the state.
 func checkpoint(t testing.TB, h *plugintest.Host, files ...plugin.OpenFile) []byte {
 	t.Helper()
+	return checkpointWith(t, h, plugin.Request{}, files...)
+}
+
+func checkpointWith(t testing.TB, h *plugintest.Host, r plugin.Request, files ...plugin.OpenFile) []byte {
+	t.Helper()
 	p := newTestPlugin(t, h)
-	handle(t, p, plugin.PreCheckpoint)
+	if err := p.Handle(t.Context(), plugin.Event{Kind: plugin.PreCheckpoint, Generation: 1, Request: r}); err != nil {
+		t.Fatal(err)
+	}
 	claim(t, p, files...)
 	saveProcess(t, p)
 	var state bytes.Buffer

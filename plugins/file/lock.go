@@ -20,6 +20,7 @@ const (
 	lockFLOCK = "FLOCK"  // flock(2), of the description
 	lockOFD   = "OFDLCK" // fcntl(2) F_OFD_SETLK, of the description
 	lockPOSIX = "POSIX"  // fcntl(2) F_SETLK, of the process
+	lockLease = "LEASE"  // fcntl(2) F_SETLEASE, of the description
 )
 
 // lock is a lock that is held. Start and End are the first and the last byte;
@@ -72,6 +73,11 @@ func (s *file) takeLocks(f plugin.OpenFile, locks []procparse.Lock) error {
 	for _, l := range locks {
 		switch l.Kind {
 		case lockPOSIX:
+		case lockLease:
+			if l.Breaking {
+				return plugin.Refuse(f, "another process waits for the end of its lease")
+			}
+			s.Locks = append(s.Locks, newLock(l))
 		case lockFLOCK, lockOFD:
 			s.Locks = append(s.Locks, newLock(l))
 		default:
@@ -87,6 +93,9 @@ func (s *file) takeLocks(f plugin.OpenFile, locks []procparse.Lock) error {
 // lock takes the locks of the description again.
 func (s *file) lock(fd int) error {
 	for _, l := range s.Locks {
+		if l.Kind == lockLease {
+			continue // restoreAsync takes it
+		}
 		if err := l.take(fd); err != nil {
 			if errors.Is(err, unix.EAGAIN) {
 				err = fmt.Errorf("another process holds it: %w", err)
@@ -95,6 +104,21 @@ func (s *file) lock(fd int) error {
 		}
 	}
 	return nil
+}
+
+// lease returns the lease of the description, F_RDLCK or F_WRLCK, or F_UNLCK
+// where it has none.
+func (s *file) lease() int {
+	for _, l := range s.Locks {
+		switch {
+		case l.Kind != lockLease:
+		case l.Write:
+			return unix.F_WRLCK
+		default:
+			return unix.F_RDLCK
+		}
+	}
+	return unix.F_UNLCK
 }
 
 func (l lock) take(fd int) error {

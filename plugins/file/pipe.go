@@ -64,7 +64,7 @@ type pipeClaim struct {
 
 // claimPipe notes an end. finishPipes does the rest, when all are known.
 func (p *Plugin) claimPipe(f plugin.OpenFile, s *file, fd int) error {
-	key := inode{uint64(f.Stat.Dev), f.Stat.Ino}
+	key := inodeKey{uint64(f.Stat.Dev), f.Stat.Ino}
 	c := p.saving.pipes[key]
 	if c == nil {
 		q, err := p.newPipe(f, s, fd)

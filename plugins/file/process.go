@@ -12,13 +12,16 @@ import (
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
-// inode names a file while the host is up.
-type inode struct{ dev, ino uint64 }
+// inodeKey names a file while the host is up.
+type inodeKey struct{ dev, ino uint64 }
 
 // saving is what a checkpoint needs between its calls.
 type saving struct {
-	deleted   map[inode]int // index in state.Deleted
-	pipes     map[inode]*pipeClaim
+	inodes    map[inodeKey]*inodeClaim
+	sources   closers // of contents, until Resume
+	openFiles bool    // the content of files with a name is saved too
+	procs     map[int]bool
+	pipes     map[inodeKey]*pipeClaim
 	pipeOrder []*pipeClaim // in the order of claims
 	ptys      map[uint32]*ptyClaim
 	ptyOrder  []*ptyClaim
@@ -32,11 +35,13 @@ type saving struct {
 
 func (s *saving) reset() {
 	s.held.close()
+	s.sources.close()
 	*s = saving{
-		deleted: map[inode]int{},
-		pipes:   map[inode]*pipeClaim{},
-		ptys:    map[uint32]*ptyClaim{},
-		fds:     map[int][]int{},
+		inodes: map[inodeKey]*inodeClaim{},
+		procs:  map[int]bool{},
+		pipes:  map[inodeKey]*pipeClaim{},
+		ptys:   map[uint32]*ptyClaim{},
+		fds:    map[int][]int{},
 	}
 }
 
@@ -54,7 +59,8 @@ func (s *saving) note(f plugin.OpenFile) {
 // reference is an id of the host's in the state of an object. It becomes what
 // the program sees when the process, or a member of the group, is saved.
 type reference struct {
-	group   bool // a process group; else a process
+	group   bool // a process group; else a process or
+	thread  bool // a thread
 	host    int
 	dst     *int
 	missing error // where no process of the tree has it; nil: then *dst stays 0
@@ -77,7 +83,13 @@ func (s *saving) unresolved() error {
 func (s *saving) identify(proc plugin.Process) error {
 	var hostGroup, group int
 	for _, r := range s.references {
-		if !r.group && r.host == proc.HostPID() {
+		if r.thread {
+			for _, t := range proc.Threads() {
+				if r.host == t.HostTID {
+					*r.dst, r.found = t.TID, true
+				}
+			}
+		} else if !r.group && r.host == proc.HostPID() {
 			*r.dst, r.found = proc.PID(), true
 		}
 		if !r.group || r.found {
@@ -156,7 +168,7 @@ func (p *Plugin) RestoreProcess(ctx context.Context, proc plugin.Process) error 
 	if err := p.restoreTTY(ctx, proc); err != nil {
 		return err
 	}
-	if err := p.restoreAsync(ctx, proc); err != nil {
+	if err := p.restoreAsync(ctx, proc, false); err != nil {
 		return err
 	}
 	return p.restoreLocks(ctx, proc)
@@ -165,11 +177,17 @@ func (p *Plugin) RestoreProcess(ctx context.Context, proc plugin.Process) error 
 // making is what a restart has made so far.
 type making struct {
 	anchors  closers
-	deleted  map[int]int
+	inodes   map[int]int // anchors by index
+	huge     []*hugeFile
 	pipes    map[int]pipeAnchors
 	ptys     map[int]*ptyAnchors
 	async    map[int][]asyncFile // by pid
 	terminal bool                // its settings are in force
+
+	// Of files with a name and saved content, by index.
+	asIs      map[int]bool   // the file that is there is used
+	replace   map[int]bool   // the file that is there goes
+	temporary map[int]string // path until it has its name
 }
 
 // asyncFile is a description to set, and its number in the process.
@@ -180,11 +198,20 @@ type asyncFile struct {
 
 func (m *making) reset() {
 	m.anchors.close()
+	for _, name := range m.temporary {
+		_ = os.Remove(name)
+	}
+	for _, h := range m.huge {
+		h.close()
+	}
 	*m = making{
-		deleted: map[int]int{},
-		pipes:   map[int]pipeAnchors{},
-		ptys:    map[int]*ptyAnchors{},
-		async:   map[int][]asyncFile{},
+		inodes:    map[int]int{},
+		asIs:      map[int]bool{},
+		replace:   map[int]bool{},
+		temporary: map[int]string{},
+		pipes:     map[int]pipeAnchors{},
+		ptys:      map[int]*ptyAnchors{},
+		async:     map[int][]asyncFile{},
 	}
 }
 

@@ -161,6 +161,49 @@ func (p *Plugin) claimSlave(f plugin.OpenFile, s *file, fd int) error {
 	return nil
 }
 
+// slaveKind tells a slave whose master has been closed, of which the kernel
+// lets nothing be asked any more, tty_ioctl(4).
+func slaveKind(f plugin.OpenFile) (kind, error) {
+	fd, err := duplicate(f)
+	if err != nil {
+		return "", err
+	}
+	defer unix.Close(fd)
+	if _, err := unix.IoctlGetInt(fd, unix.TIOCGDEV); errors.Is(err, unix.EIO) {
+		return kindHungUp, nil
+	}
+	return kindPts, nil
+}
+
+// reopenHungUp makes a slave and closes its master.
+func (p *Plugin) reopenHungUp(s *file) (int, error) {
+	const flags = unix.O_RDWR | unix.O_NOCTTY | unix.O_CLOEXEC
+	master, err := unix.Open(p.ptmx(), flags, 0)
+	if errors.Is(err, unix.EACCES) { // the host's instance, where the tree has no master
+		master, err = unix.Open(p.host.Root()+"/dev/ptmx", flags, 0)
+	}
+	if err != nil {
+		return -1, fmt.Errorf("open of a master: %w", err)
+	}
+	defer unix.Close(master)
+	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
+		return -1, fmt.Errorf("ioctl TIOCSPTLCK: %w", err)
+	}
+	fd, err := openPeer(master, s.access()|unix.O_NOCTTY|unix.O_NONBLOCK|unix.O_CLOEXEC)
+	if err != nil {
+		return -1, fmt.Errorf("ioctl TIOCGPTPEER: %w", err)
+	}
+	return withStatus(fd, s)
+}
+
+// ptmx is where masters are opened.
+func (p *Plugin) ptmx() string {
+	if root := p.host.Root(); root != "" {
+		return root + "/dev/pts/ptmx" // of the instance that the namespace has mounted
+	}
+	return "/dev/ptmx"
+}
+
 // peekPtys refuses slaves without a master, and saves what is unread.
 func (p *Plugin) peekPtys(ctx context.Context) error {
 	for _, c := range p.saving.ptyOrder {
@@ -236,10 +279,7 @@ func (p *Plugin) ptyAt(ctx context.Context, index int) (*ptyAnchors, error) {
 // openNumber opens masters until the kernel, which gives the lowest free
 // number, gives the wanted one.
 func (p *Plugin) openNumber(want uint32) (int, error) {
-	path := "/dev/ptmx"
-	if root := p.host.Root(); root != "" {
-		path = root + "/dev/pts/ptmx" // of the instance that the namespace has mounted
-	}
+	path := p.ptmx()
 	var others closers
 	defer others.close()
 	for {

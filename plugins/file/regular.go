@@ -17,8 +17,11 @@ const deletedSuffix = " (deleted)"
 // magicMqueue is MQUEUE_MAGIC of the kernel's ipc/mqueue.c.
 const magicMqueue = 0x19800202
 
+// magicSecret is SECRETMEM_MAGIC of the kernel's linux/magic.h.
+const magicSecret = 0x5345434d
+
 // claimRegular saves a regular file: by its name, or with its content where
-// it has none.
+// it has none or the user wants it.
 func (p *Plugin) claimRegular(f plugin.OpenFile, s *file, fd int) error {
 	magic, err := fileSystem(fd)
 	if err != nil {
@@ -27,10 +30,36 @@ func (p *Plugin) claimRegular(f plugin.OpenFile, s *file, fd int) error {
 	switch magic {
 	case magicMqueue:
 		return plugin.ErrNotMine
-	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC:
-		s.Virtual = true
+	case magicSecret:
+		return plugin.Refuse(f, "the kernel shows secret memory to nobody (memfd_secret(2))")
 	}
-	if f.Stat.Nlink == 0 && !s.Virtual {
+	if isVirtual(magic) {
+		s.Virtual = true
+		return p.checkVirtual(f, s)
+	}
+	if deletedInode(f) {
+		return p.claimDeleted(f, s, fd)
+	}
+	if err := p.checkPath(f, s); err != nil || s.Kind != kindRegular {
+		return err
+	}
+	if p.saving.openFiles {
+		return p.claimNamed(f, s, fd)
+	}
+	return nil
+}
+
+// claimDirectory saves a directory: by its name, or as one that has none.
+func (p *Plugin) claimDirectory(f plugin.OpenFile, s *file, fd int) error {
+	magic, err := fileSystem(fd)
+	if err != nil {
+		return plugin.Refuse(f, "%v", err)
+	}
+	if isVirtual(magic) {
+		s.Virtual = true
+		return p.checkVirtual(f, s)
+	}
+	if deletedInode(f) {
 		return p.claimDeleted(f, s, fd)
 	}
 	return p.checkPath(f, s)
@@ -46,9 +75,11 @@ func (p *Plugin) checkPath(f plugin.OpenFile, s *file) error {
 	err := statPath(p.host.Root()+f.Link, s.Flags, &now)
 	switch {
 	case errors.Is(err, unix.ENOENT) && f.Stat.Nlink > 0 && strings.HasSuffix(f.Link, deletedSuffix):
-		return plugin.Refuse(f, "the name was removed or replaced, but the file has %d other links", f.Stat.Nlink)
+		return p.claimOtherLink(f, s)
 	case errors.Is(err, unix.ENOENT) && strings.HasSuffix(f.Link, deletedSuffix):
 		return plugin.Refuse(f, "the name was removed")
+	case errors.Is(err, unix.EACCES):
+		return p.unreachable(f, s, "stat", err)
 	case err != nil:
 		return plugin.Refuse(f, "stat: %v", err)
 	case s.Virtual:
@@ -56,6 +87,35 @@ func (p *Plugin) checkPath(f plugin.OpenFile, s *file) error {
 	case uint64(now.Dev) != s.Was.Dev || now.Ino != s.Was.Ino:
 		return plugin.Refuse(f, "the path now names another file (inode %d, was %d)", now.Ino, s.Was.Ino)
 	}
+	return p.checkAccess(f, s)
+}
+
+// checkAccess makes sure that the user may open the file by its path: a batch
+// system may have opened it for him.
+func (p *Plugin) checkAccess(f plugin.OpenFile, s *file) error {
+	if s.Kind == kindPath {
+		return nil
+	}
+	var mode uint32
+	if s.readable() {
+		mode |= unix.R_OK
+	}
+	if s.writable() {
+		mode |= unix.W_OK
+	}
+	if err := unix.Faccessat(unix.AT_FDCWD, p.host.Root()+f.Link, mode, unix.AT_EACCESS); err != nil {
+		return p.unreachable(f, s, "access", err)
+	}
+	return nil
+}
+
+// unreachable makes a standard descriptor of the launching command one of the
+// restarting command, and refuses others.
+func (p *Plugin) unreachable(f plugin.OpenFile, s *file, call string, err error) error {
+	if f.Inherited == 0 || len(s.Locks) > 0 {
+		return plugin.Refuse(f, "it was opened by somebody else, and this user may not open it again: %s: %v", call, err)
+	}
+	s.Kind, s.Stdio = kindStdio, f.Inherited-1
 	return nil
 }
 
@@ -78,7 +138,6 @@ func (p *Plugin) reopenPath(s *file) (int, error) {
 	if err := s.compare(&now); err != nil {
 		return -1, fmt.Errorf("%s: %w", s.Path, err)
 	}
-	p.warnChanged(s, &now)
 	fd, err := p.openPath(path, s)
 	if err != nil {
 		return -1, fmt.Errorf("%s: open with flags %#o: %w", s.Path, s.Flags, err)
@@ -113,22 +172,6 @@ func (s *file) compare(now *unix.Stat_t) error {
 		return errReplaced
 	case s.Kind == kindDevice && uint64(now.Rdev) != was.Rdev:
 		return fmt.Errorf("device %s, was %s", deviceName(uint64(now.Rdev)), deviceName(was.Rdev))
-	case s.Kind == kindRegular && !s.Virtual && now.Size < was.Size && now.Size < s.Pos:
-		return fmt.Errorf("the file has %d bytes, fewer than the offset %d (%d bytes at the checkpoint)",
-			now.Size, s.Pos, was.Size)
 	}
 	return nil
-}
-
-// warnChanged tells of a file that the program will find different: often its
-// own log, to which it wrote after the checkpoint.
-func (p *Plugin) warnChanged(s *file, now *unix.Stat_t) {
-	if s.Kind != kindRegular || s.Virtual || now.Size == s.Was.Size && now.Mtim.Nano() == s.Was.Mtime {
-		return
-	}
-	p.host.Log().Warn().Str("path", string(s.Path)).
-		Int64("size", now.Size).Int64("size_was", s.Was.Size).
-		Uint64("ino", now.Ino).Uint64("ino_was", s.Was.Ino).
-		Int64("offset", s.Pos).
-		Msg("the file has changed since the checkpoint")
 }

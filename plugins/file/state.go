@@ -28,11 +28,14 @@ const (
 // state is what the image holds.
 type state struct {
 	Files    map[int]*file `json:"files,omitempty"` // by plugin.OpenFile's ID
-	Deleted  []*deleted    `json:"deleted,omitempty"`
+	Inodes   []*inode      `json:"inodes,omitempty"`
 	Pipes    []*pipe       `json:"pipes,omitempty"`
 	Ptys     []*pty        `json:"ptys,omitempty"`
 	Locks    []processLock `json:"locks,omitempty"`
 	Terminal *termios      `json:"terminal,omitempty"` // of the launching terminal
+	// Ended says that the program did not run on after the checkpoint, so
+	// that it was not the program that changed a file since.
+	Ended bool `json:"ended,omitempty"`
 }
 
 func (s *state) add(id int, f *file) {
@@ -50,12 +53,14 @@ const (
 	kindRegular   kind = "regular"
 	kindDirectory kind = "directory"
 	kindDevice    kind = "device"
-	kindDeleted   kind = "deleted"  // Index is in state.Deleted
+	kindDeleted   kind = "deleted"  // Index is in state.Inodes
+	kindNamed     kind = "named"    // its content is saved; Index is in state.Inodes
 	kindStdio     kind = "stdio"    // of the launching command
 	kindTerminal  kind = "terminal" // of the launching command, opened by the program
 	kindPipe      kind = "pipe"     // or a FIFO; Index is in state.Pipes
 	kindPtmx      kind = "ptmx"     // Index is in state.Ptys
 	kindPts       kind = "pts"      // Index is in state.Ptys
+	kindHungUp    kind = "hungup"   // a slave whose master is closed
 )
 
 // file is one open file description.
@@ -69,8 +74,10 @@ type file struct {
 	Index    int      `json:"index,omitempty"`    // of the object, see kind
 	Stdio    int      `json:"stdio,omitempty"`    // 0, 1 or 2 of the launching command
 	Reopened bool     `json:"reopened,omitempty"` // stdio: a description of its own
-	Locks    []lock   `json:"locks,omitempty"`
-	Async    *async   `json:"async,omitempty"`
+	// Inherited says that whoever launched the computation has the file, too.
+	Inherited bool   `json:"inherited,omitempty"`
+	Locks     []lock `json:"locks,omitempty"`
+	Async     *async `json:"async,omitempty"`
 }
 
 // identity is what stat(2) said at the checkpoint, for diagnosis.
@@ -93,10 +100,11 @@ const (
 
 func newFile(k kind, f plugin.OpenFile) *file {
 	return &file{
-		Kind:  k,
-		Path:  pathname(f.Link),
-		Flags: f.Flags & keptFlags,
-		Pos:   f.Pos,
+		Kind:      k,
+		Path:      pathname(f.Link),
+		Flags:     keptOf(f),
+		Pos:       f.Pos,
+		Inherited: f.Inherited > 0,
 		Was: identity{
 			Dev:   uint64(f.Stat.Dev),
 			Ino:   f.Stat.Ino,
@@ -106,6 +114,16 @@ func newFile(k kind, f plugin.OpenFile) *file {
 			Mtime: f.Stat.Mtim.Nano(),
 		},
 	}
+}
+
+// keptOf returns the flags to open f with. O_TMPFILE leaves O_DIRECTORY behind,
+// with which open(2) takes nothing but directories.
+func keptOf(f plugin.OpenFile) int {
+	flags := f.Flags & keptFlags
+	if f.Stat.Mode&unix.S_IFMT == unix.S_IFREG {
+		flags &^= unix.O_DIRECTORY
+	}
+	return flags
 }
 
 // access is O_RDONLY, O_WRONLY or O_RDWR.
@@ -170,9 +188,9 @@ func (s *state) validate() error {
 			return fmt.Errorf("open file %d: %w", id, err)
 		}
 	}
-	for i, d := range s.Deleted {
+	for i, d := range s.Inodes {
 		if err := d.validate(); err != nil {
-			return fmt.Errorf("deleted file %d: %w", i, err)
+			return fmt.Errorf("inode %d: %w", i, err)
 		}
 	}
 	for i, q := range s.Pipes {
@@ -210,13 +228,14 @@ func (s *state) validateFile(f *file) error {
 	switch f.Kind {
 	case kindPath, kindRegular, kindDirectory, kindDevice:
 		wantPath = true
-	case kindDeleted:
-		objects = len(s.Deleted)
+	case kindDeleted, kindNamed:
+		objects = len(s.Inodes)
+		wantPath = f.Kind == kindNamed
 	case kindPipe:
 		objects = len(s.Pipes)
 	case kindPtmx, kindPts:
 		objects = len(s.Ptys)
-	case kindStdio, kindTerminal:
+	case kindStdio, kindTerminal, kindHungUp:
 	default:
 		return fmt.Errorf("unknown kind %q", f.Kind)
 	}
@@ -236,7 +255,7 @@ func (s *state) validateFile(f *file) error {
 		return fmt.Errorf("standard descriptor %d", f.Stdio)
 	}
 	for _, l := range f.Locks {
-		if err := l.validate(lockFLOCK, lockOFD); err != nil {
+		if err := l.validate(lockFLOCK, lockOFD, lockLease); err != nil {
 			return err
 		}
 	}

@@ -84,9 +84,9 @@ func isOwnTTY(f plugin.OpenFile) bool {
 // ptsBehindTTY makes sure that an open /dev/tty is a pty: it stands for what
 // was the controlling terminal when it was opened, which TIOCGDEV tells.
 func ptsBehindTTY(f plugin.OpenFile) (kind, error) {
-	fd, err := f.Dup()
+	fd, err := duplicate(f)
 	if err != nil {
-		return "", fmt.Errorf("pid %d fd %d: %s: duplicate: %w", f.Refs[0].PID, f.Refs[0].FD, f.Link, err)
+		return "", err
 	}
 	defer unix.Close(fd)
 	rdev, err := unix.IoctlGetInt(fd, unix.TIOCGDEV)
@@ -166,7 +166,7 @@ func (p *Plugin) reopenTerminal(f plugin.OpenFile, s *file) (int, error) {
 	from, ok := p.host.Terminal()
 	if !ok {
 		from = p.chooseStdio(f, s)
-		p.host.Log().Info().Str("link", string(s.Path)).Int("pid", f.Refs[0].PID).Int("fd", f.Refs[0].FD).
+		p.host.Log().Info().Str("link", string(s.Path)).Interface("descriptors", f.Refs).
 			Msg("no terminal here: a standard descriptor takes its place")
 	}
 	if err := p.applyTerminal(from); err != nil {

@@ -159,7 +159,9 @@ func (tr *trial) isRefused(o object) {
 // next.
 func (tr *trial) pass(n int) {
 	tr.Helper()
-	tr.write("go.new", strconv.Itoa(n))
+	if err := os.Symlink(strconv.Itoa(n), tr.path("go.new")); err != nil {
+		tr.Fatal(err)
+	}
 	if err := os.Rename(tr.path("go.new"), tr.path("go")); err != nil {
 		tr.Fatal(err)
 	}

@@ -25,12 +25,10 @@ static inline int point(void)
 	ht_step();
 	for (;; ht_nap(2)) {
 		char text[24] = "";
-		int fd = open(ht_path("go"), O_RDONLY | O_CLOEXEC);
 
-		if (fd >= 0) {
-			CHECK(read(fd, text, sizeof text - 1) >= 0);
-			close(fd);
-		}
+		/* A link, not a file: the fixture has none open that the tests change. */
+		if (readlink(ht_path("go"), text, sizeof text - 1) < 0)
+			CHECK(errno == ENOENT);
 		if (atol(text) >= ht_steps)
 			return 1;
 		if (ht_stop())

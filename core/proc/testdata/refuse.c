@@ -57,16 +57,12 @@ static void namespaces(void)
 		cannot();
 }
 
-static void changed_root(char *dir)
+static void deleted_root(char *dir)
 {
-	if (chroot(dir) != 0)
+	CHECK(chdir(dir) == 0 && mkdir("gone", 0700) == 0);
+	if (chroot("gone") != 0)
 		cannot();
-	CHECK(chdir("/") == 0);
-}
-
-static void deleted_cwd(char *dir)
-{
-	CHECK(chdir(dir) == 0 && mkdir("gone", 0700) == 0 && chdir("gone") == 0 && rmdir("../gone") == 0);
+	CHECK(rmdir("gone") == 0);
 }
 
 static void device(void)
@@ -112,10 +108,8 @@ int main(int argc, char **argv)
 		thread_with_own(CLONE_FS);
 	if (!strcmp(how, "namespaces"))
 		namespaces();
-	if (!strcmp(how, "chroot"))
-		changed_root(argv[2]);
-	if (!strcmp(how, "deleted cwd"))
-		deleted_cwd(argv[2]);
+	if (!strcmp(how, "deleted root"))
+		deleted_root(argv[2]);
 	if (!strcmp(how, "device"))
 		device();
 	if (!strcmp(how, "hugetlb"))

@@ -95,9 +95,9 @@ func TestTmpfile(t *testing.T) {
 }
 
 func TestDeletedWithDirectory(t *testing.T) {
-	h := plugintest.NewHost(t)
 	dir := filepath.Join(t.TempDir(), "d")
-	plugintest.RoundTripOn(t, Definition(), h,
+	var link string
+	plugintest.RoundTrip(t, Definition(),
 		func(t *testing.T) []int {
 			if err := os.Mkdir(dir, 0o700); err != nil {
 				t.Fatal(err)
@@ -107,6 +107,7 @@ func TestDeletedWithDirectory(t *testing.T) {
 			if err := os.RemoveAll(dir); err != nil {
 				t.Fatal(err)
 			}
+			link = plugintest.OpenFile(t, 1, fd).Link
 			return []int{fd}
 		},
 		func(t *testing.T, fds []int) {
@@ -114,8 +115,13 @@ func TestDeletedWithDirectory(t *testing.T) {
 			if n, err := unix.Pread(fds[0], b, 0); err != nil || string(b[:n]) != "content" {
 				t.Errorf("read %q, %v", b[:n], err)
 			}
+			if got := plugintest.OpenFile(t, 1, fds[0]).Link; got != link {
+				t.Errorf("link %s, want %s", got, link)
+			}
 		})
-	requireLogged(t, h, "made elsewhere", dir)
+	if _, err := os.Stat(dir); !os.IsNotExist(err) {
+		t.Errorf("the deleted directory is back: %v", err)
+	}
 }
 
 func TestDeletedTooLarge(t *testing.T) {
@@ -133,4 +139,60 @@ func TestClaimMovesNothing(t *testing.T) {
 	if got := offset(t, fd); got != 4 {
 		t.Errorf("offset %d, want 4", got)
 	}
+}
+
+// A deleted directory, by which nothing but itself is reached.
+func TestDeletedDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "d")
+	plugintest.RoundTrip(t, Definition(),
+		func(t *testing.T) []int {
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			a, b := open(t, dir, unix.O_RDONLY|unix.O_DIRECTORY), open(t, dir, unix.O_PATH)
+			if err := os.Remove(dir); err != nil {
+				t.Fatal(err)
+			}
+			return []int{a, b}
+		},
+		func(t *testing.T, fds []int) {
+			if a, b := stat(t, fds[0]), stat(t, fds[1]); a.Ino != b.Ino || a.Mode != unix.S_IFDIR|0o700 || status(t, fds[1])&unix.O_PATH == 0 {
+				t.Errorf("stat %+v and %+v", a, b)
+			}
+			if err := unix.Fchdir(fds[0]); err != nil {
+				t.Error(err)
+			}
+			if err := os.Chdir("/"); err != nil {
+				t.Error(err)
+			}
+		})
+}
+
+func TestMemfd(t *testing.T) {
+	const seals = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE | unix.F_SEAL_SEAL
+	plugintest.RoundTrip(t, Definition(),
+		func(t *testing.T) []int {
+			fd, err := unix.MemfdCreate("name", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { unix.Close(fd) })
+			write(t, fd, "content")
+			if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+				t.Fatal(err)
+			}
+			return []int{fd}
+		},
+		func(t *testing.T, fds []int) {
+			b := make([]byte, 9)
+			if n, err := unix.Pread(fds[0], b, 0); err != nil || string(b[:n]) != "content" {
+				t.Errorf("read %q, %v", b[:n], err)
+			}
+			if got, err := unix.FcntlInt(uintptr(fds[0]), unix.F_GET_SEALS, 0); err != nil || got != seals {
+				t.Errorf("seals %#x, %v, want %#x", got, err, seals)
+			}
+			if got := plugintest.OpenFile(t, 1, fds[0]).Link; got != "/memfd:name (deleted)" {
+				t.Errorf("link %s", got)
+			}
+		})
 }

@@ -1,0 +1,135 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
+)
+
+// checkPlace refuses directories that could not be entered again.
+func (p *Process) checkPlace() (errs []error) {
+	live := p.liveTID()
+	if cwd, err := procfs.Cwd(live); err == nil && !strings.HasPrefix(cwd, "/") {
+		errs = append(errs, refuse(p, "working directory "+cwd, "it is not visible from here"))
+	}
+	root, err := procfs.RootDir(live)
+	if err != nil || root == "/" {
+		return errs
+	}
+	if _, gone := goneMode(live, "root"); gone || !strings.HasPrefix(root, "/") {
+		errs = append(errs, refuse(p, "root directory "+root, "it is deleted, or not visible from here"))
+	}
+	return errs
+}
+
+// goneMode returns the mode of a directory of a process, and whether it is
+// deleted: one with that suffix in its name is not.
+func goneMode(pid int, link string) (mode uint32, gone bool) {
+	var st unix.Stat_t
+	if unix.Stat(fmt.Sprintf("/proc/%d/%s", pid, link), &st) != nil {
+		return 0, false
+	}
+	return st.Mode & 0o7777, st.Nlink == 0
+}
+
+// readPlace reads the working and the root directory.
+func (p *Process) readPlace(ps *ProcessState) (err error) {
+	live := p.liveTID()
+	if ps.Cwd, err = procfs.Cwd(live); err != nil {
+		return err
+	}
+	if mode, gone := goneMode(live, "cwd"); gone {
+		ps.Cwd, ps.CwdGone = strings.TrimSuffix(ps.Cwd, deletedSuffix), &mode
+	}
+	root, err := procfs.RootDir(live)
+	if err == nil && root != "/" {
+		ps.Root = root
+	}
+	return err
+}
+
+// checkDirectories makes sure that the directories are there.
+func (ps *ProcessState) checkDirectories() error {
+	var errs []error
+	need := func(what, name string) {
+		if fi, err := os.Stat(name); err != nil || !fi.IsDir() {
+			errs = append(errs, fmt.Errorf("pid %d: its %s directory %s is not there", ps.PID, what, name))
+		}
+	}
+	if ps.CwdGone == nil {
+		need("working", ps.Cwd)
+	}
+	if ps.Root != "" {
+		need("root", ps.Root)
+	}
+	return errors.Join(errs...)
+}
+
+// setPlace enters the working directory.
+func (r *Restorer) setPlace(ctx context.Context, p *Process, ps *ProcessState) error {
+	cwd := ps.Cwd
+	if ps.CwdGone != nil {
+		made, dir, err := r.makeGone(ps)
+		defer func() {
+			for _, d := range made {
+				_ = os.Remove(d) // fails where another uses it by now
+			}
+		}()
+		if err != nil {
+			return fmt.Errorf("pid %d: working directory %s, which was deleted: %w", ps.PID, ps.Cwd, err)
+		}
+		cwd = dir
+	}
+	b := newArgs(p)
+	return b.flush(ctx, p.threads[0], []call{sys(unix.SYS_CHDIR, b.str(cwd)).as("chdir %s", cwd)})
+}
+
+// setRoot enters the root directory. That comes when nothing is opened by its
+// path in the process any more, and before its credentials go.
+func (r *Restorer) setRoot(ctx context.Context, p *Process, ps *ProcessState) error {
+	if ps.Root == "" {
+		return nil
+	}
+	b := newArgs(p)
+	return b.flush(ctx, p.threads[0], []call{sys(unix.SYS_CHROOT, b.str(ps.Root)).as("chroot %s", ps.Root)})
+}
+
+// makeGone makes a working directory again that was deleted, in its old place
+// if possible. The caller removes all that was made, in that order.
+func (r *Restorer) makeGone(ps *ProcessState) (made []string, cwd string, err error) {
+	root := r.Root()
+	for _, cwd := range []string{ps.Cwd, path.Join("/tmp", path.Base(ps.Cwd))} {
+		if made, err = makeDirectory(root+cwd, nil); err == nil {
+			if cwd != ps.Cwd {
+				r.warn("pid %d: its working directory %s, which was deleted, is made in %s", ps.PID, ps.Cwd, cwd)
+			}
+			return made, cwd, unix.Chmod(root+cwd, *ps.CwdGone)
+		}
+		for _, d := range made {
+			_ = os.Remove(d)
+		}
+	}
+	return nil, "", err
+}
+
+// makeDirectory makes dir, with what is missing on the way to it, and lists
+// what it has made, the innermost first.
+func makeDirectory(dir string, made []string) ([]string, error) {
+	err := os.Mkdir(dir, 0o700)
+	if errors.Is(err, os.ErrNotExist) {
+		if made, err = makeDirectory(path.Dir(dir), made); err == nil {
+			err = os.Mkdir(dir, 0o700)
+		}
+	}
+	if err == nil {
+		made = append([]string{dir}, made...)
+	}
+	return made, err
+}

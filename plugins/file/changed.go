@@ -1,0 +1,71 @@
+package file
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// checkFiles compares the files of an image with those that are there, before
+// anything is made. All findings are joined.
+func (p *Plugin) checkFiles() error {
+	var errs []error
+	for index, d := range p.state.Inodes {
+		if d.Origin == originNamed {
+			errs = append(errs, p.decideNamed(index, d))
+		}
+	}
+	written := map[pathname]bool{} // by the program, since
+	for _, s := range p.state.Files {
+		if s.Kind == kindRegular && s.writable() && (s.Inherited || !p.state.Ended) {
+			written[s.Path] = true
+		}
+	}
+	seen := map[pathname]bool{}
+	for _, id := range slices.Sorted(maps.Keys(p.state.Files)) {
+		s := p.state.Files[id]
+		if s.Kind != kindRegular || s.Virtual || seen[s.Path] {
+			continue
+		}
+		seen[s.Path] = true
+		errs = append(errs, p.checkFile(s, written[s.Path]))
+	}
+	return errors.Join(errs...)
+}
+
+// checkFile refuses a file that has changed. The program itself may have
+// written to one, if it ran on after the checkpoint, as it has before a crash:
+// then it writes the same again. So may whoever has launched it, where it is
+// the output of both.
+func (p *Plugin) checkFile(s *file, written bool) error {
+	var now unix.Stat_t
+	if err := statPath(p.host.Root()+string(s.Path), s.Flags, &now); err != nil {
+		return fmt.Errorf("%s: stat: %w; it was open, and its content is kept by --ckpt-open-files only", s.Path, err)
+	}
+	if now.Mode&unix.S_IFMT != s.Was.Mode&unix.S_IFMT {
+		return fmt.Errorf("%s: %w", s.Path, errReplaced)
+	}
+	if now.Size == s.Was.Size && now.Mtim.Nano() == s.Was.Mtime {
+		return nil
+	}
+	if !p.config.AllowChangedFiles && (!written || now.Size < s.Was.Size) {
+		return fmt.Errorf("%s: %s; --allow-changed-files goes on with it as it is now", s.Path, differs(s.Was.Size, s.Was.Mtime, &now))
+	}
+	p.host.Log().Warn().Str("path", string(s.Path)).
+		Int64("size", now.Size).Int64("size_was", s.Was.Size).
+		Uint64("ino", now.Ino).Uint64("ino_was", s.Was.Ino).
+		Int64("offset", s.Pos).
+		Msg("the file has changed since the checkpoint")
+	return nil
+}
+
+// differs tells how a file differs from the one that was.
+func differs(size, mtime int64, now *unix.Stat_t) string {
+	const form = time.DateTime + ".000000000"
+	return fmt.Sprintf("the file has changed since the checkpoint: %d bytes, modified %s; it had %d bytes, modified %s",
+		now.Size, time.Unix(now.Mtim.Unix()).Format(form), size, time.Unix(0, mtime).Format(form))
+}

@@ -1,0 +1,62 @@
+package file
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// ClaimMap claims the mappings of inodes whose content is saved, so that they
+// and the open descriptions stay one.
+func (p *Plugin) ClaimMap(_ context.Context, proc plugin.Process, m plugin.Mapping) (plugin.MapPolicy, error) {
+	if strings.TrimSuffix(m.Path, deletedSuffix) == secretLink {
+		return 0, plugin.RefuseProcess(proc, fmt.Sprintf("mapping %x-%x %s", m.Start, m.End, m.Path),
+			"the kernel shows secret memory to nobody (memfd_secret(2))")
+	}
+	if m.Ino == 0 {
+		return 0, plugin.ErrNotMine
+	}
+	c := p.saving.inodes[inodeKey{m.Dev, m.Ino}]
+	if c == nil {
+		return 0, plugin.ErrNotMine
+	}
+	if p.state.Inodes[c.index].Huge > 0 && !m.Shared {
+		return 0, plugin.RefuseProcess(proc, fmt.Sprintf("mapping %x-%x %s", m.Start, m.End, m.Path),
+			"a private mapping of huge pages is not kept")
+	}
+	return plugin.MapReopen, nil
+}
+
+// ReopenMap returns a descriptor with the access that the mapping may use:
+// one that could be written, where the old could not, would hinder seals.
+func (p *Plugin) ReopenMap(_ context.Context, _ plugin.Process, m plugin.Mapping) (int, error) {
+	index := slices.IndexFunc(p.state.Inodes, func(d *inode) bool { return d.Dev == m.Dev && d.Ino == m.Ino })
+	if index < 0 {
+		return -1, fmt.Errorf("mapping %x-%x %s: not in the image", m.Start, m.End, m.Path)
+	}
+	access := unix.O_RDONLY
+	if m.Shared && slices.Contains(m.Flags, "mw") {
+		access = unix.O_RDWR
+	}
+	name := p.host.Root() + string(p.state.Inodes[index].Path)
+	if !p.making.asIs[index] {
+		anchor, err := p.anchor(index)
+		if err != nil {
+			return -1, err
+		}
+		if access == unix.O_RDWR {
+			return dup(anchor)
+		}
+		name = procSelf(anchor)
+	}
+	fd, err := unix.Open(name, access|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, fmt.Errorf("mapping %x-%x %s: open: %w", m.Start, m.End, m.Path, err)
+	}
+	return fd, nil
+}

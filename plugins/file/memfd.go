@@ -1,0 +1,121 @@
+package file
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/bits"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// memfdPrefix begins the link of a memfd, memfd_create(2).
+const memfdPrefix = "/memfd:"
+
+// secretLink is the link of a memfd_secret(2), and the path of its mappings.
+const secretLink = "/secretmem"
+
+// memfdSeals are the seals that F_ADD_SEALS of fcntl(2) takes; F_SEAL_EXEC is
+// of Linux 6.3.
+const memfdSeals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE |
+	unix.F_SEAL_FUTURE_WRITE | sealExec
+
+const sealExec = 0x20 // F_SEAL_EXEC
+
+const (
+	maxMemfdName = 249 // MFD_NAME_MAX_LEN of the kernel
+	maxHugePage  = 1 << 40
+)
+
+func (d *inode) validateMemfd() error {
+	name, ok := strings.CutPrefix(string(d.Path), memfdPrefix)
+	if !ok || len(name) > maxMemfdName {
+		return fmt.Errorf("memfd of path %.300q", string(d.Path))
+	}
+	if d.Seals&^memfdSeals != 0 {
+		return fmt.Errorf("seals %#x", d.Seals)
+	}
+	if d.Huge < 0 || d.Huge > maxHugePage || bits.OnesCount64(uint64(d.Huge)) > 1 || d.Huge > 0 && d.Size%d.Huge != 0 {
+		return fmt.Errorf("%d bytes in huge pages of %d", d.Size, d.Huge)
+	}
+	return nil
+}
+
+// readMemfd asks for the seals, and for the size of pages.
+func (d *inode) readMemfd(fd int) (err error) {
+	if d.Seals, err = unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0); err != nil {
+		return fmt.Errorf("fcntl F_GET_SEALS: %w", err)
+	}
+	if unknown := d.Seals &^ memfdSeals; unknown != 0 {
+		return fmt.Errorf("seals %#x are not known", unknown)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return fmt.Errorf("fstatfs: %w", err)
+	}
+	if fs.Type == unix.HUGETLBFS_MAGIC {
+		d.Huge = fs.Bsize
+	}
+	return nil
+}
+
+// makeMemfd makes it open to seals and sets F_SEAL_SEAL in the end, which is
+// how one without MFD_ALLOW_SEALING looks.
+func (d *inode) makeMemfd() (int, error) {
+	flags := unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	if d.Huge > 0 {
+		flags |= unix.MFD_HUGETLB | bits.TrailingZeros64(uint64(d.Huge))<<unix.MFD_HUGE_SHIFT
+	}
+	fd, err := unix.MemfdCreate(strings.TrimPrefix(string(d.Path), memfdPrefix), flags)
+	if err != nil {
+		return -1, fmt.Errorf("memfd_create: %w", err)
+	}
+	return fd, nil
+}
+
+// seal sets the seals. Mappings that they would forbid cannot be there:
+// ReopenMap maps as the program did.
+func (d *inode) seal(fd int) error {
+	if d.Origin != originMemfd {
+		return nil
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, d.Seals); err != nil {
+		return fmt.Errorf("fcntl F_ADD_SEALS %#x: %w", d.Seals, err)
+	}
+	return nil
+}
+
+// hugeFile writes to a file of hugetlbfs, which has no write(2), through a
+// mapping. Zeros are left out: they would take pages, of which there are few.
+type hugeFile struct {
+	fd   int
+	size int64
+	once sync.Once
+	mem  []byte
+	err  error
+}
+
+// WriteAt maps the file when there is something to write.
+func (h *hugeFile) WriteAt(b []byte, off int64) (int, error) {
+	if off < 0 || off > h.size || int64(len(b)) > h.size-off {
+		return 0, io.ErrShortWrite
+	}
+	if bytes.Count(b, []byte{0}) == len(b) {
+		return len(b), nil
+	}
+	h.once.Do(func() {
+		h.mem, h.err = unix.Mmap(h.fd, 0, int(h.size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	})
+	if h.err != nil {
+		return 0, fmt.Errorf("mmap of huge pages, of which there must be enough free ones (/proc/sys/vm/nr_hugepages): %w", h.err)
+	}
+	return copy(h.mem[off:], b), nil
+}
+
+func (h *hugeFile) close() {
+	if h.mem != nil {
+		_ = unix.Munmap(h.mem)
+	}
+}

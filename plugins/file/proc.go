@@ -1,0 +1,35 @@
+package file
+
+import (
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// checkVirtual makes sure that a file of /proc or /sys will be there in a
+// restart, when the processes are, but not yet their threads and descriptors.
+func (p *Plugin) checkVirtual(f plugin.OpenFile, s *file) error {
+	w := strings.Split(f.Link, "/") // "", "proc", "PID", ...
+	if len(w) < 3 || w[1] != "proc" {
+		return p.checkPath(f, s)
+	}
+	pid, err := strconv.Atoi(w[2])
+	if err != nil {
+		return p.checkPath(f, s)
+	}
+	switch {
+	case strings.HasSuffix(f.Link, deletedSuffix) || !p.saving.procs[pid]:
+		return plugin.Refuse(f, "it belongs to process %d, which is not a living one of the computation", pid)
+	case len(w) > 4 && w[3] == "task" && w[4] != w[2]:
+		return plugin.Refuse(f, "files of the threads of a process are not kept")
+	case len(w) > 4 && (w[3] == "fdinfo" || w[3] == "map_files"):
+		return plugin.Refuse(f, "files of the descriptors and mappings of a process are not kept")
+	}
+	return p.checkPath(f, s)
+}
+
+// isVirtual says whether a file system is made of what the kernel knows.
+func isVirtual(magic int64) bool { return magic == unix.PROC_SUPER_MAGIC || magic == unix.SYSFS_MAGIC }

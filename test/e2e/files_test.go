@@ -1,0 +1,100 @@
+package e2e
+
+import (
+	"os"
+	"strings"
+)
+
+// changedFiles changes a file between checkpoint and restart: the user hears
+// of it, and decides.
+func changedFiles(tr *trial) {
+	tr.write("input", "0123456789\n")
+	tr.launch("sh", "-c", "exec 3<input; echo 1 >progress; while [ ! -e stop ]; do sleep 0.02; done; cat <&3")
+	tr.advance(1)
+	tr.suspend()
+	tr.write("input", "changed and longer\n")
+	o := tr.hiatus("restart", tr.images())
+	for _, want := range []string{tr.path("input"), "has changed since the checkpoint", "--allow-changed-files"} {
+		if o.code != 99 || !strings.Contains(o.stderr, want) {
+			tr.Fatalf("restart: %s: want exit code 99 and %q", o, want)
+		}
+	}
+	tr.gone()
+	tr.restart("--allow-changed-files")
+	tr.running()
+	tr.write("stop", "")
+	tr.ends(tr.front, 0)
+	if got := tr.front.stdout.String(); got != "changed and longer\n" {
+		tr.Errorf("read %q", got)
+	}
+}
+
+// grownFiles lets the program run on after the checkpoint, until it crashes:
+// its own output has grown, which is no reason to refuse.
+func grownFiles(tr *trial) {
+	tr.launch("sh", "-c", "exec >out; echo first; echo 1 >progress; while [ ! -e stop ]; do sleep 0.02; done; echo last; echo 2 >progress; sleep 1000")
+	tr.advance(1)
+	tr.checkpoint()
+	tr.write("stop", "")
+	tr.await("more output", func() bool { return tr.progress() == 2 })
+	tr.killAll()
+	if got := tr.read("out"); got != "first\nlast\n" {
+		tr.Fatalf("wrote %q", got)
+	}
+	tr.write("progress", "1")
+	tr.restart()
+	tr.await("the same again", func() bool { return tr.progress() == 2 })
+	if got := tr.read("out"); got != "first\nlast\n" {
+		tr.Errorf("wrote %q", got)
+	}
+}
+
+// savedFiles removes and changes a file whose content is in the image.
+func savedFiles(tr *trial) {
+	const content = "0123456789\n"
+	is := func(want string) {
+		tr.Helper()
+		if got := tr.read("sub/data"); got != want {
+			tr.Fatalf("the file has %q, want %q", got, want)
+		}
+	}
+	const program = "mkdir sub; exec 3<>sub/data; echo 0123456789 >&3; echo 1 >progress; while [ ! -e stop ]; do sleep 0.02; done; echo more >&3"
+	tr.front = tr.start("launch", "--name", tr.name, "--ckptdir", tr.images(), "--ckpt-open-files", "--", "sh", "-c", program)
+	tr.advance(1)
+	tr.suspend()
+	if err := os.RemoveAll(tr.path("sub")); err != nil {
+		tr.Fatal(err)
+	}
+	tr.restart()
+	tr.running()
+	is(content)
+	tr.must("checkpoint", tr.name, "--kill", "--ckpt-open-files")
+	tr.wait(tr.front)
+	tr.gone()
+	tr.write("sub/data", "somebody's own\n")
+	o := tr.hiatus("restart", tr.images())
+	if o.code != 99 || !strings.Contains(o.stderr, tr.path("sub/data")) || !strings.Contains(o.stderr, "--allow-file-overwrite") {
+		tr.Fatalf("restart: %s: want exit code 99, the file and the flag", o)
+	}
+	is("somebody's own\n")
+	tr.gone()
+	tr.restart("--allow-file-overwrite")
+	tr.running()
+	is(content)
+	tr.write("stop", "")
+	tr.ends(tr.front, 0)
+	is(content + "more\n")
+	if left, err := os.ReadDir(tr.path("sub")); err != nil || len(left) != 1 {
+		tr.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// closedDescriptors starts with a descriptor that nobody has asked for.
+func closedDescriptors(tr *trial) {
+	for flag, want := range map[string]int{"": 0, " --close-fds": 1} {
+		o := tr.exec("sh", "-c", "exec 7</dev/null; exec "+tr.suite.hiatus()+" launch --ckptdir "+tr.images()+flag+" -- test -e /proc/self/fd/7")
+		if o.code != want {
+			tr.Errorf("launch%s: %s: want exit code %d", flag, o, want)
+		}
+	}
+}
