@@ -194,7 +194,7 @@ func search(same []*description, tid, fd int) (position, error) {
 // NewFileState returns what the image holds of a description that the plugin
 // owner has claimed.
 func NewFileState(owner string, f plugin.OpenFile) FileState {
-	s := FileState{ID: f.ID, Owner: owner, Link: f.Link, Flags: f.Flags, Pos: f.Pos, Stat: f.Stat}
+	s := FileState{ID: f.ID, Owner: owner, Link: f.Link, Flags: f.Flags, Pos: f.Pos, Stat: f.Stat, Held: len(f.Refs) == 0}
 	for _, r := range f.Refs {
 		s.Refs = append(s.Refs, FileRef(r))
 	}

@@ -246,6 +246,7 @@ type FileState struct {
 	Pos   int64          `json:"pos"`
 	Stat  syscall.Stat_t `json:"stat"`
 	Refs  []FileRef      `json:"refs"`
+	Held  bool           `json:"held,omitempty"` // no descriptor, but another open file leads to it
 }
 
 // FileRef is a descriptor.

@@ -254,8 +254,8 @@ func (st *State) validateFiles(pids map[int]bool) error {
 	seen := map[key]bool{}
 	ids := map[int]bool{}
 	for _, f := range st.Files {
-		if ids[f.ID] || f.Owner == "" {
-			return fmt.Errorf("open file %d: stands twice, or has no owner", f.ID)
+		if ids[f.ID] || f.Owner == "" || f.Held != (len(f.Refs) == 0) {
+			return fmt.Errorf("open file %d: stands twice, or has no owner or descriptor", f.ID)
 		}
 		ids[f.ID] = true
 		for _, r := range f.Refs {
