@@ -47,6 +47,8 @@ type member struct {
 	filler   plugin.FileFiller
 	maps     plugin.MapClaimer
 	reopener plugin.MapReopener
+	attacher plugin.MapAttacher
+	placer   plugin.Placer
 	saver    plugin.ProcessSaver
 	taker    plugin.FileTaker
 	holder   plugin.Holder
@@ -102,6 +104,8 @@ func (m *member) adopt(p plugin.Plugin) {
 	m.filler, _ = p.(plugin.FileFiller)
 	m.maps, _ = p.(plugin.MapClaimer)
 	m.reopener, _ = p.(plugin.MapReopener)
+	m.attacher, _ = p.(plugin.MapAttacher)
+	m.placer, _ = p.(plugin.Placer)
 	m.saver, _ = p.(plugin.ProcessSaver)
 	m.taker, _ = p.(plugin.FileTaker)
 	m.holder, _ = p.(plugin.Holder)

@@ -24,6 +24,8 @@ const (
 	phaseFill    = "fill-files"
 	phaseMap     = "claim-map"
 	phaseMapAt   = "reopen-map"
+	phaseAttach  = "attach-map"
+	phasePlace   = "free-here"
 	phaseProcess = "save-process"
 	phaseRestore = "restore-process"
 	phaseTake    = "take-file"

@@ -109,10 +109,12 @@ func (s *pluginSet) ClaimMap(ctx context.Context, p plugin.Process, mapping plug
 // checkPolicy rejects an answer that a restart could not follow.
 func (m *member) checkPolicy(policy plugin.MapPolicy) error {
 	switch {
-	case policy < plugin.MapSave || policy > plugin.MapSkip:
+	case policy < plugin.MapSave || policy > plugin.MapAttach:
 		return fmt.Errorf("claimed a mapping with the unknown policy %d", policy)
 	case policy == plugin.MapReopen && m.reopener == nil:
 		return errors.New("claimed a mapping to reopen it, but has no ReopenMap")
+	case policy == plugin.MapAttach && m.attacher == nil:
+		return errors.New("claimed a mapping to attach it, but has no AttachMap")
 	}
 	return nil
 }
@@ -173,6 +175,32 @@ func (s *pluginSet) ContentTarget(ctx context.Context, owner string, object int,
 		return err
 	})
 	return w, err
+}
+
+// AttachMap has owner make a mapping again.
+func (s *pluginSet) AttachMap(ctx context.Context, owner string, p plugin.Process, mapping plugin.Mapping, filling bool) error {
+	m, err := s.find(owner)
+	if err != nil {
+		return fmt.Errorf("pid %d: mapping %#x-%#x: %w", p.PID(), mapping.Start, mapping.End, err)
+	}
+	if m.attacher == nil {
+		return fmt.Errorf("pid %d: mapping %#x-%#x: plugin %s has no AttachMap", p.PID(), mapping.Start, mapping.End, owner)
+	}
+	return s.call(ctx, m, phaseAttach, aboutMapping(p, mapping), func(ctx context.Context) error {
+		return m.attacher.AttachMap(ctx, leaseOf(ctx, p), mapping, filling)
+	})
+}
+
+// FreeHere returns what keeps the saved objects from being made in the current
+// namespaces.
+func (s *pluginSet) FreeHere(ctx context.Context) error {
+	var errs []error
+	for _, m := range s.members {
+		if m.placer != nil {
+			errs = append(errs, s.call(ctx, m, phasePlace, subject{}, m.placer.FreeHere))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // SaveProcess has the plugins save what they keep of p, in order.

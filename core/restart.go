@@ -148,7 +148,7 @@ func (r *restart) checkOwners() error {
 // rebuild makes the tree: in the current namespaces if that is possible and
 // wanted, else in new ones.
 func (r *restart) rebuild(ctx context.Context) error {
-	fresh, err := r.newNamespaces()
+	fresh, err := r.newNamespaces(ctx)
 	if err != nil {
 		return err
 	}
@@ -164,7 +164,7 @@ func (r *restart) rebuild(ctx context.Context) error {
 }
 
 // newNamespaces decides where to restart.
-func (r *restart) newNamespaces() (bool, error) {
+func (r *restart) newNamespaces(ctx context.Context) (bool, error) {
 	switch r.o.Namespaces {
 	case "always":
 		return true, nil
@@ -172,9 +172,14 @@ func (r *restart) newNamespaces() (bool, error) {
 		if os.Geteuid() != 0 {
 			return false, errors.New("--namespaces never needs root: only a privileged user may choose process ids in the current namespaces (clone3(2), set_tid)")
 		}
-		return false, nil
+		return false, r.a.plugins.FreeHere(ctx)
 	case "auto", "":
-		return os.Geteuid() != 0 || r.state.OwnPtys || !r.state.IDsFree(), nil
+		if os.Geteuid() != 0 || r.state.OwnPtys || !r.state.IDsFree() {
+			return true, nil
+		}
+		err := r.a.plugins.FreeHere(ctx)
+		r.a.log.Debug().Err(err).Msg("restart in new namespaces?")
+		return err != nil, nil
 	}
 	return false, fmt.Errorf("namespaces %q: want auto, always or never", r.o.Namespaces)
 }
@@ -260,7 +265,7 @@ func (r *restart) fill(ctx context.Context) error {
 	if err := r.a.plugins.FillFiles(ctx, r.tree.PluginProcs(), fds); err != nil {
 		return err
 	}
-	if err := r.tree.Memory(ctx, fds, r.a.plugins.ReopenMap, r.a.plugins.ContentTarget, r.progress("fill")); err != nil {
+	if err := r.tree.Memory(ctx, fds, r.a.plugins.ReopenMap, r.a.plugins.AttachMap, r.a.plugins.ContentTarget, r.progress("fill")); err != nil {
 		return err
 	}
 	return r.tree.Files(ctx, fds)

@@ -5,7 +5,8 @@
 // zerolog. A plugin is described by a [Definition], which is inert data, and
 // made by its New function. It must implement [Plugin]; what else it can do
 // is found by type assertion: [Stater], [FileClaimer], [FileFiller],
-// [MapClaimer], [MapReopener], [ProcessSaver], [ContentKeeper].
+// [MapClaimer], [MapReopener], [MapAttacher], [Placer], [ProcessSaver],
+// [ContentKeeper].
 //
 // # Order
 //

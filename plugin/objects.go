@@ -41,9 +41,20 @@ type Call struct {
 	Nr      uintptr
 	Args    [6]uintptr
 	MayFail bool
+	// Sources are arguments that are known only when the call's turn has
+	// come. A batch that has them is run in one stop: whatever becomes of the
+	// supervisor meanwhile, it is carried out to its end.
+	Sources []Source
 
 	Ret uintptr       // set by Batch
 	Err syscall.Errno // set by Batch; 0 where the call succeeded or was not reached
+}
+
+// Source says where an argument of a Call comes from.
+type Source struct {
+	Arg    int    // index in Args
+	Addr   uint64 // of the 8 bytes that hold it in the process's memory; 0: Result
+	Result int    // index of an earlier call of the batch, whose result it is
 }
 
 // FileRef is one descriptor that refers to an open file description.
@@ -101,6 +112,7 @@ const (
 	MapShare                       // save the bytes of the object (Dev, Ino) once; it comes back as shared memory
 	MapReopen                      // the plugin's ReopenMap gives the file; only changed private pages are saved
 	MapSkip                        // leave it out
+	MapAttach                      // save the bytes of the object (Dev, Ino) once; the plugin's AttachMap makes the mapping
 )
 
 // Content is data of a plugin that is too large for its state, as that of a

@@ -104,6 +104,23 @@ type MapReopener interface {
 	ReopenMap(ctx context.Context, p Process, m Mapping) (fd int, err error)
 }
 
+// MapAttacher is a MapClaimer that answers MapAttach: its objects are mapped by
+// system calls of their own, as shmat(2), and have no descriptor.
+type MapAttacher interface {
+	// AttachMap makes the mapping m in the process, and is called twice for
+	// each. With filling it must be writable whatever m.Prot is, for the
+	// engine fills the object through it; then it gets its protection.
+	AttachMap(ctx context.Context, p Process, m Mapping, filling bool) error
+}
+
+// Placer is a plugin whose objects have ids or names that may be taken.
+type Placer interface {
+	// FreeHere is called after Load. It returns nil where everything that
+	// was saved can be made in the namespaces of the supervisor, else an
+	// error that tells what stands in the way; new namespaces are made then.
+	FreeHere(ctx context.Context) error
+}
+
 // ProcessSaver is a plugin with kernel state of each process that only an
 // injected system call can read, as POSIX timers.
 type ProcessSaver interface {

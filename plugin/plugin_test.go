@@ -34,7 +34,7 @@ func TestKinds(t *testing.T) {
 
 // TestMapPolicies pins the numbers, which stand in images.
 func TestMapPolicies(t *testing.T) {
-	for policy, number := range map[MapPolicy]uint8{MapSave: 1, MapShare: 2, MapReopen: 3, MapSkip: 4} {
+	for policy, number := range map[MapPolicy]uint8{MapSave: 1, MapShare: 2, MapReopen: 3, MapSkip: 4, MapAttach: 5} {
 		if uint8(policy) != number {
 			t.Errorf("policy %d, want %d", policy, number)
 		}

@@ -5,6 +5,7 @@ import (
 	"github.com/hiatus-project/hiatus/plugin"
 	"github.com/hiatus-project/hiatus/plugins/event"
 	"github.com/hiatus-project/hiatus/plugins/file"
+	"github.com/hiatus-project/hiatus/plugins/shm"
 	"github.com/hiatus-project/hiatus/plugins/socket"
 	"github.com/hiatus-project/hiatus/plugins/timer"
 )
@@ -17,6 +18,7 @@ func Standard() []plugin.Definition {
 		file.Definition(),
 		event.Definition(),
 		socket.Definition(),
+		shm.Definition(),
 		timer.Definition(),
 	}
 }

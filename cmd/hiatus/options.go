@@ -55,6 +55,8 @@ type runFlags struct {
 	logFile        string
 	detach         bool
 	json           bool
+
+	allowOutsideShm bool
 }
 
 // register adds the flags to cmd. nameDefault says where a name comes from
@@ -72,6 +74,7 @@ func (f *runFlags) register(a *app, cmd *cobra.Command, nameDefault string) {
 	fs.Var(choice{&f.logLevel, logLevels()}, "log-level", "log messages of this level and above")
 	fs.StringSliceVar(&f.debugLogs, "debug-logs", nil, "a level for single plugins: `PLUGIN[=LEVEL],...` (LEVEL is debug where not given; \"core\" is the engine)")
 	fs.StringVar(&f.logFile, "log-file", "", "log to `FILE` in JSON; only warnings and errors go to stderr as well")
+	fs.BoolVar(&f.allowOutsideShm, "allow-outside-shm", false, "keep a copy of shared memory, semaphores and message queues that processes outside use too")
 	fs.BoolVar(&f.detach, "detach", false, "return as soon as it runs; output that would go to the terminal goes to a file")
 	fs.BoolVar(&f.json, "json", false, "with --detach: print JSON")
 	a.completeRunFlags(cmd)
@@ -109,7 +112,7 @@ func (f *runFlags) options(ctx context.Context, a *app) (opts core.Options, done
 		OpenFiles:    f.openFiles,
 		Detached:     a.ready != nil,
 		Plugins:      active,
-		PluginConfig: a.config.plugin,
+		PluginConfig: f.pluginConfig(a.config),
 		Log:          log,
 	}
 	if a.ready != nil {
@@ -134,6 +137,20 @@ func (f *runFlags) plugins(a *app) ([]plugin.Definition, []extensionSpec, error)
 	}
 	active, err := selectPlugins(a.engine.Plugins, slices.DeleteFunc(with, isExtension), slices.DeleteFunc(slices.Clone(f.disablePlugins), isExtension))
 	return active, specs, err
+}
+
+// pluginConfig is the configuration of plugins, under the flags that stand for
+// a key of theirs.
+func (f *runFlags) pluginConfig(c *config) func(name string, dst any) error {
+	return func(name string, dst any) error {
+		if err := c.plugin(name, dst); err != nil {
+			return err
+		}
+		if name == "shm" && f.allowOutsideShm {
+			return decodeStrictly(map[string]any{"allow_outside": true}, dst)
+		}
+		return nil
+	}
 }
 
 func (f *runFlags) logging(a *app, active []plugin.Definition) (func(string) zerolog.Logger, func() error, error) {

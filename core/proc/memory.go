@@ -22,13 +22,20 @@ type mapSaver struct {
 	t       *Tree
 	st      *State
 	claim   MapClaim
-	root    int               // a process whose root directory is the tree's
-	refs    map[string]int    // by path and whether it is written to
-	objects map[[2]uint64]int // by device and inode
+	root    int            // a process whose root directory is the tree's
+	refs    map[string]int // by path and whether it is written to
+	objects map[objectKey]int
+}
+
+// objectKey names shared memory. Segments of System V have their id for an
+// inode number, on the same device as anonymous memory (ipc/shm.c, newseg).
+type objectKey struct {
+	dev, ino uint64
+	attached bool
 }
 
 func newMapSaver(t *Tree, st *State, claim MapClaim, root int) *mapSaver {
-	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[string]int{}, objects: map[[2]uint64]int{}}
+	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[string]int{}, objects: map[objectKey]int{}}
 }
 
 // maps describes all mappings of p. All refusals are joined.
@@ -125,7 +132,9 @@ func (s *mapSaver) claimed(m MapState, v *procfs.VMA, owner string, policy plugi
 	case plugin.MapSave:
 		m.Kind, m.Shared, m.content = MapAnon, false, contentRead
 	case plugin.MapShare:
-		s.object(&m, v)
+		s.object(&m, v, false)
+	case plugin.MapAttach:
+		s.object(&m, v, true)
 	case plugin.MapReopen:
 		m.Kind = MapPlugin
 		if !v.Shared {
@@ -167,7 +176,7 @@ func (s *mapSaver) unclaimed(p *Process, m MapState, v *procfs.VMA) (MapState, e
 		return m, refuse(p, describeVMA(v), "no plugin keeps this kind of memory")
 	case v.Shared && (v.Deleted || v.Ino == 0 || strings.HasPrefix(v.Path, "[anon_shmem:")):
 		m.Name = anonName(v.Path)
-		s.object(&m, v)
+		s.object(&m, v, false)
 	case v.Deleted:
 		m.Kind, m.Offset, m.content = MapAnon, 0, contentRead
 	case strings.HasPrefix(v.Path, "/"):
@@ -183,17 +192,20 @@ func describeVMA(v *procfs.VMA) string {
 }
 
 // object enters the mapping in the list of shared memory.
-func (s *mapSaver) object(m *MapState, v *procfs.VMA) {
-	key := [2]uint64{v.Dev(), v.Ino}
+func (s *mapSaver) object(m *MapState, v *procfs.VMA, attached bool) {
+	key := objectKey{v.Dev(), v.Ino, attached}
 	i, ok := s.objects[key]
 	if !ok {
 		i = len(s.st.Objects)
 		s.objects[key] = i
-		s.st.Objects = append(s.st.Objects, ObjectState{Name: v.Path})
+		s.st.Objects = append(s.st.Objects, ObjectState{Name: v.Path, Attached: attached})
 	}
 	o := &s.st.Objects[i]
 	o.Size = max(o.Size, v.Offset+v.Len())
 	m.Kind, m.Ref, m.content = MapObject, i, contentAll
+	if attached {
+		m.Kind = MapAttach
+	}
 }
 
 // smallFile is the largest size of a file mapped shared and writable whose

@@ -133,18 +133,16 @@ func (p *Process) Batch(ctx context.Context, calls []plugin.Call) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	run := make([]call, len(calls))
-	for i, c := range calls {
-		run[i] = call{nr: c.Nr, ret: recordPending}
-		for j, a := range c.Args {
-			run[i].args[j] = uint64(a)
-		}
-		if !c.MayFail {
-			run[i].flags = callStop
-		}
+	b, err := p.newBatch(calls)
+	if err != nil {
+		return err
 	}
-	err := p.tr.Do(func() error { return p.run(ctx, p.threads[0], run) })
-	for i, c := range run {
+	if err := p.writeMem(p.inj.base+blobRecordsOff+uint64(len(b.run)*recordSize), b.iovecs); err != nil {
+		return err
+	}
+	err = p.tr.Do(func() error { return p.run(ctx, p.threads[0], b.run) })
+	for i, at := range b.place {
+		c := b.run[at]
 		calls[i].Ret, calls[i].Err = uintptr(c.ret), 0
 		if c.ret == recordPending {
 			calls[i].Ret = 0

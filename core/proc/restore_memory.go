@@ -40,7 +40,7 @@ type mapKey struct {
 
 // Memory gives every process its mappings and their content. files are the
 // agent's descriptors of the open file descriptions, by FileState.ID.
-func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReopen, target ContentTarget, progress func(done, total int64)) error {
+func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReopen, attach MapAttaching, target ContentTarget, progress func(done, total int64)) error {
 	m := &memoryRestorer{Restorer: r, claimed: map[mapKey]int{}, uts: map[int]*Process{}}
 	defer m.close()
 	if err := r.remakeFiles(); err != nil {
@@ -67,7 +67,13 @@ func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReop
 			return fmt.Errorf("memory: %w", err)
 		}
 	}
+	if err := m.attach(ctx, attach, true); err != nil {
+		return err
+	}
 	if err := m.fill(ctx, progress); err != nil {
+		return err
+	}
+	if err := m.attach(ctx, attach, false); err != nil {
 		return err
 	}
 	return r.tr.Do(func() error { return m.lockMemory(ctx) })
@@ -111,6 +117,10 @@ func (r *Restorer) remakeFiles() error {
 func (m *memoryRestorer) makeObjects(files map[int]int) error {
 	m.readonly = make([]*os.File, len(m.st.Objects))
 	for _, o := range m.st.Objects {
+		if o.Attached {
+			m.objects = append(m.objects, nil)
+			continue
+		}
 		if o.File != 0 {
 			f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", files[o.File]), os.O_RDWR, 0)
 			if err != nil {
@@ -146,8 +156,7 @@ func (m *memoryRestorer) reopenClaimed(ctx context.Context, reopen MapReopen) er
 			if ms.Kind != MapPlugin {
 				continue
 			}
-			fd, err := reopen(ctx, ms.Owner, m.byPID[ps.PID], plugin.Mapping{Start: ms.Start, End: ms.End, Prot: ms.Prot,
-				Shared: ms.Shared, Offset: ms.Offset, Dev: ms.Dev, Ino: ms.Ino, Path: ms.Path, Flags: ms.Flags})
+			fd, err := reopen(ctx, ms.Owner, m.byPID[ps.PID], ms.pluginMapping())
 			if err != nil {
 				return err
 			}
@@ -257,7 +266,7 @@ var madvice = map[string]uint64{"rr": unix.MADV_RANDOM, "sr": unix.MADV_SEQUENTI
 // others yet.
 func (m *memoryRestorer) mapSome(ctx context.Context, p *Process, ps *ProcessState, maps []MapState) (n int, err error) {
 	const callsEach = 12
-	maxPassed := min(200, m.sockFD)
+	maxPassed := min(200, m.sockFD) // they take the numbers below ours
 	passed := map[int]uint64{}
 	b := newArgs(p)
 	var calls []call
@@ -270,7 +279,7 @@ func (m *memoryRestorer) mapSome(ctx context.Context, p *Process, ps *ProcessSta
 		}
 		n++
 		switch ms.Kind {
-		case MapVdso:
+		case MapVdso, MapAttach:
 			continue
 		case MapAnon:
 			calls = append(calls, mmapCall(ms, unix.MAP_ANONYMOUS, ^uint64(0)))
@@ -300,11 +309,7 @@ func (m *memoryRestorer) mapSome(ctx context.Context, p *Process, ps *ProcessSta
 			}
 			calls = append(calls, mmapCall(ms, 0, at))
 		}
-		for _, f := range ms.Flags {
-			if a := madvice[f]; a != 0 {
-				calls = append(calls, sys(unix.SYS_MADVISE, ms.Start, ms.End-ms.Start, a).as("madvise %s %#x", f, ms.Start))
-			}
-		}
+		calls = append(calls, ms.advice()...)
 	}
 	if len(pass) > 0 {
 		if err := m.pass(ctx, p, pass); err != nil {
@@ -398,7 +403,11 @@ func (m *memoryRestorer) fill(ctx context.Context, progress func(done, total int
 		}
 	}
 	for i, o := range m.st.Objects {
-		targets[o.Space] = m.objects[i]
+		if o.Attached {
+			targets[o.Space] = m.attachedTo(i)
+		} else {
+			targets[o.Space] = m.objects[i]
+		}
 	}
 	maps.Copy(targets, m.contents)
 	made := map[uint32]bool{} // before

@@ -83,7 +83,7 @@ var restoreSteps = []struct {
 }{
 	{"Tree", func(ctx context.Context, r *Restorer, c *checkpointed) error { return r.Tree(ctx, !r.newNamespaces) }},
 	{"Memory", func(ctx context.Context, r *Restorer, c *checkpointed) error {
-		return r.Memory(ctx, c.fds, noReopen, nil, func(done, total int64) {})
+		return r.Memory(ctx, c.fds, noReopen, nil, nil, func(done, total int64) {})
 	}},
 	{"Files", func(ctx context.Context, r *Restorer, c *checkpointed) error { return r.Files(ctx, c.fds) }},
 	{"Threads", func(ctx context.Context, r *Restorer, c *checkpointed) error { return r.Threads(ctx) }},

@@ -191,6 +191,7 @@ const (
 	MapObject MapKind = "object" // memory shared between processes
 	MapVdso   MapKind = "vdso"   // vdso, vvar: the kernel's own
 	MapPlugin MapKind = "plugin" // the file comes from a plugin
+	MapAttach MapKind = "attach" // a plugin attaches it, and it is filled through its mappings
 )
 
 // MapState is one mapping.
@@ -232,6 +233,9 @@ type ObjectState struct {
 	Name  string `json:"name"` // as in /proc/PID/maps
 	Size  uint64 `json:"size"`
 	Space uint32 `json:"space"`
+	// Attached: it has no descriptor, and comes back by mappings of the kind
+	// MapAttach.
+	Attached bool `json:"attached,omitempty"`
 	// File is the open file description, by its id, where the tree has one:
 	// the plugin that keeps it keeps the content too.
 	File int `json:"file,omitempty"`

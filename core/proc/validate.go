@@ -240,7 +240,10 @@ func (st *State) validateMap(m *MapState) error {
 			return fmt.Errorf("path %q of reference %d", m.Path, m.Ref)
 		}
 		return nil
-	case MapObject:
+	case MapObject, MapAttach:
+		if m.Ref >= 0 && m.Ref < len(st.Objects) && st.Objects[m.Ref].Attached != (m.Kind == MapAttach) {
+			return fmt.Errorf("reference %d to memory of another kind", m.Ref)
+		}
 		if m.Ref < 0 || m.Ref >= len(st.Objects) || m.Offset+m.End-m.Start > st.Objects[m.Ref].Size || m.Offset > maxAddress {
 			return fmt.Errorf("reference %d, offset %#x", m.Ref, m.Offset)
 		}

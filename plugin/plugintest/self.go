@@ -2,6 +2,7 @@ package plugintest
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"runtime"
@@ -151,7 +152,15 @@ func (p *Process) Syscall(ctx context.Context, nr uintptr, args ...uintptr) (uin
 func (p *Process) Batch(ctx context.Context, calls []plugin.Call) error {
 	for i := range calls {
 		c := &calls[i]
-		got, err := p.do(ctx, request{nr: c.Nr, args: c.Args})
+		args := c.Args
+		for _, s := range c.Sources {
+			v, err := p.source(calls[:i], s)
+			if err != nil {
+				return fmt.Errorf("call %d of the batch: %w", i, err)
+			}
+			args[s.Arg] = v
+		}
+		got, err := p.do(ctx, request{nr: c.Nr, args: args})
 		if err != nil {
 			return err
 		}
@@ -161,6 +170,21 @@ func (p *Process) Batch(ctx context.Context, calls []plugin.Call) error {
 		}
 	}
 	return nil
+}
+
+// source returns the argument that s tells of, behind the calls done.
+func (p *Process) source(done []plugin.Call, s plugin.Source) (uintptr, error) {
+	if s.Addr == 0 {
+		if s.Result < 0 || s.Result >= len(done) {
+			return 0, fmt.Errorf("wants the result of call %d", s.Result)
+		}
+		return done[s.Result].Ret, nil
+	}
+	var b [8]byte
+	if _, err := p.ReadAt(b[:], int64(s.Addr)); err != nil {
+		return 0, err
+	}
+	return uintptr(binary.NativeEndian.Uint64(b[:])), nil
 }
 
 func (p *Process) do(ctx context.Context, r request) (reply, error) {

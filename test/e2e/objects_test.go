@@ -102,6 +102,7 @@ func (s *suite) showObject(t *testing.T, o object, binary string, id identity, t
 	t.Run("in-place", func(t *testing.T) {
 		inPlace = "failed"
 		tr := s.newTrial(t, id)
+		t.Cleanup(func() { removeIPC(t, tr.dir) })
 		tr.launchObject(o, binary)
 		if o.refused != "" {
 			tr.isRefused(o)
@@ -121,6 +122,7 @@ func (s *suite) showObject(t *testing.T, o object, binary string, id identity, t
 	}
 	t.Run("restart", func(t *testing.T) {
 		tr := s.newTrial(t, id)
+		t.Cleanup(func() { removeIPC(t, tr.dir) })
 		tr.launchObject(o, binary)
 		for generation := range restarts {
 			restarts[generation] = "failed"

@@ -1,0 +1,257 @@
+package shm
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// Commands and flags of shmctl(2), semctl(2), msgctl(2) and their kin.
+const (
+	ipcRmid = 0
+	ipcSet  = 1
+	ipcStat = 2
+
+	msgInfo    = 12
+	msgStatAny = 13
+	shmInfo    = 14
+	shmStatAny = 15
+	semInfo    = 19
+	semStatAny = 20
+
+	shmLock = 11
+
+	semGetPID = 11
+	semGetAll = 13
+	semSetAll = 17
+
+	ipcCreat  = 0o1000
+	ipcExcl   = 0o2000
+	ipcNowait = 0o4000
+	semUndo   = 0x1000
+	msgCopy   = 0o40000
+
+	shmHugetlb   = 0o4000
+	shmHugeShift = 26
+	shmRdonly    = 0o10000
+	shmRemap     = 0o40000
+)
+
+// Sizes and places in struct shmid64_ds and struct msqid64_ds; ipc64_perm has
+// the first 48 bytes of each.
+const (
+	dsSize     = 128 // none is larger
+	shmSizeAt  = 48
+	shmCtimeAt = 72
+	shmCpidAt  = 80
+	shmLpidAt  = 84
+	shmCountAt = 88
+	msgCtimeAt = 64
+	msgBytesAt = 72
+	msgCountAt = 80
+	msgLimitAt = 88
+	msgSendAt  = 96
+	msgRecvAt  = 100
+)
+
+var native = binary.NativeEndian
+
+// kind is one of the three kinds of System V IPC.
+type kind struct {
+	name    string // in /proc/sys/kernel/NAME_next_id
+	what    string
+	ctl     uintptr
+	info    uintptr
+	statAny uintptr
+	ctimeAt int
+}
+
+var (
+	shmKind = kind{"shm", "shared memory segment", unix.SYS_SHMCTL, shmInfo, shmStatAny, shmCtimeAt}
+	semKind = kind{"sem", "semaphore set", unix.SYS_SEMCTL, semInfo, semStatAny, semCtimeAt}
+	msgKind = kind{"msg", "message queue", unix.SYS_MSGCTL, msgInfo, msgStatAny, msgCtimeAt}
+)
+
+// control is a call of shmctl, semctl or msgctl, whose buffer stands in
+// another place for semaphores.
+func (k kind) control(id int, cmd, buf uintptr) plugin.Call {
+	c := plugin.Call{Nr: k.ctl, Args: [6]uintptr{uintptr(id), cmd, buf}}
+	if k.ctl == unix.SYS_SEMCTL {
+		c.Args = [6]uintptr{uintptr(id), 0, cmd, buf}
+	}
+	return c
+}
+
+// object is what *_STAT_ANY tells.
+type object struct {
+	perm
+	ctime int64
+	ds    []byte
+}
+
+func (o object) u64(at int) uint64 { return native.Uint64(o.ds[at:]) }
+func (o object) pid(at int) int    { return int(int32(native.Uint32(o.ds[at:]))) }
+
+// list returns all objects of a kind in the IPC namespace of proc.
+func (k kind) list(ctx context.Context, proc plugin.Process) ([]object, error) {
+	addr, size := proc.Scratch()
+	info := k.control(0, k.info, uintptr(addr))
+	last, err := proc.Syscall(ctx, info.Nr, info.Args[:]...)
+	if err != nil {
+		return nil, fmt.Errorf("pid %d: list of every %s: %w", proc.PID(), k.what, err)
+	}
+	var all []object
+	most := min(size/dsSize, 1024)
+	for first := 0; first <= int(last); first += most {
+		n := min(most, int(last)+1-first)
+		calls := make([]plugin.Call, n)
+		for i := range calls {
+			calls[i] = k.control(first+i, k.statAny, uintptr(addr)+uintptr(i*dsSize))
+			calls[i].MayFail = true // there are gaps
+		}
+		if err := proc.Batch(ctx, calls); err != nil {
+			return nil, err
+		}
+		buf := make([]byte, n*dsSize)
+		if err := read(proc, buf, addr); err != nil {
+			return nil, err
+		}
+		for i, c := range calls {
+			if c.Err == 0 {
+				all = append(all, k.parse(int(c.Ret), buf[i*dsSize:][:dsSize]))
+			}
+		}
+	}
+	return all, nil
+}
+
+func (k kind) parse(id int, ds []byte) object {
+	u32 := func(at int) uint32 { return native.Uint32(ds[at:]) }
+	return object{perm: perm{ID: id, Key: int32(u32(0)), UID: u32(4), GID: u32(8), CUID: u32(12), CGID: u32(16), Mode: u32(20)},
+		ctime: int64(native.Uint64(ds[k.ctimeAt:])), ds: ds}
+}
+
+// maker makes objects with given ids in a process of a restart.
+type maker struct {
+	kind
+	proc plugin.Process
+	next int // descriptor of /proc/sys/kernel/NAME_next_id
+}
+
+func (k kind) maker(ctx context.Context, proc plugin.Process) (*maker, error) {
+	path := "/proc/sys/kernel/" + k.name + "_next_id"
+	addr, _ := proc.Scratch()
+	if err := write(proc, append([]byte(path), 0), addr); err != nil {
+		return nil, err
+	}
+	const cwd = ^uintptr(99) // AT_FDCWD
+	fd, err := proc.Syscall(ctx, unix.SYS_OPENAT, cwd, uintptr(addr), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return &maker{k, proc, int(fd)}, nil
+}
+
+func (m *maker) close(ctx context.Context) error {
+	_, err := m.proc.Syscall(ctx, unix.SYS_CLOSE, uintptr(m.next))
+	return err
+}
+
+// make makes the object o by the call get, in creator. It can be written to by
+// its owner until finish.
+func (m *maker) make(ctx context.Context, creator plugin.Process, o perm, get plugin.Call) error {
+	addr, _ := m.proc.Scratch()
+	id := strconv.Itoa(o.ID)
+	if err := write(m.proc, []byte(id), addr); err != nil {
+		return err
+	}
+	if _, err := m.proc.Syscall(ctx, unix.SYS_PWRITE64, uintptr(m.next), uintptr(addr), uintptr(len(id)), 0); err != nil {
+		return fmt.Errorf("%s %d: set %s_next_id: %w", m.what, o.ID, m.name, err)
+	}
+	var got uintptr
+	err := as(ctx, creator, o, func() (err error) {
+		got, err = creator.Syscall(ctx, get.Nr, get.Args[:]...)
+		return err
+	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("%s %d: make it: %w", m.what, o.ID, err)
+	case int(got) != o.ID:
+		return fmt.Errorf("%s %d: it got the id %d: another has its place", m.what, o.ID, got)
+	}
+	return nil
+}
+
+// as runs do with the ids of the object's creator, where they are not the
+// process's own: only a privileged restart has others.
+func as(ctx context.Context, proc plugin.Process, o perm, do func() error) error {
+	const keep = ^uintptr(0)
+	uid, err := proc.Syscall(ctx, unix.SYS_GETEUID)
+	if err != nil {
+		return err
+	}
+	gid, err := proc.Syscall(ctx, unix.SYS_GETEGID)
+	if err != nil {
+		return err
+	}
+	if uint32(uid) == o.CUID && uint32(gid) == o.CGID || uid != 0 {
+		return do()
+	}
+	steps := []plugin.Call{
+		{Nr: unix.SYS_SETRESGID, Args: [6]uintptr{keep, uintptr(o.CGID), keep}},
+		{Nr: unix.SYS_SETRESUID, Args: [6]uintptr{keep, uintptr(o.CUID), keep}},
+	}
+	if err := proc.Batch(ctx, steps); err != nil {
+		return err
+	}
+	err = do()
+	back := []plugin.Call{
+		{Nr: unix.SYS_SETRESUID, Args: [6]uintptr{keep, uid, keep}},
+		{Nr: unix.SYS_SETRESGID, Args: [6]uintptr{keep, gid, keep}},
+	}
+	return errors.Join(err, proc.Batch(ctx, back))
+}
+
+// writable is o's mode as it is made: its owner fills it.
+func (o perm) writable() uintptr { return uintptr(o.Mode&0o777 | 0o600) }
+
+// finish gives the object its owner and permissions. msg_qbytes of a queue is
+// in limit, which the other kinds ignore.
+func (k kind) finish(ctx context.Context, proc plugin.Process, o perm, limit uint64) error {
+	addr, _ := proc.Scratch()
+	ds := make([]byte, dsSize)
+	native.PutUint32(ds[4:], o.UID)
+	native.PutUint32(ds[8:], o.GID)
+	native.PutUint32(ds[20:], o.Mode&0o777)
+	if k.ctl == unix.SYS_MSGCTL {
+		native.PutUint64(ds[msgLimitAt:], limit)
+	}
+	if err := write(proc, ds, addr); err != nil {
+		return err
+	}
+	c := k.control(o.ID, ipcSet, uintptr(addr))
+	if _, err := proc.Syscall(ctx, c.Nr, c.Args[:]...); err != nil {
+		return fmt.Errorf("%s %d: owner and mode: %w", k.what, o.ID, err)
+	}
+	return nil
+}
+
+func read(proc plugin.Process, b []byte, addr uint64) error {
+	if _, err := proc.ReadAt(b, int64(addr)); err != nil {
+		return fmt.Errorf("pid %d: read memory: %w", proc.PID(), err)
+	}
+	return nil
+}
+
+func write(proc plugin.Process, b []byte, addr uint64) error {
+	if _, err := proc.WriteAt(b, int64(addr)); err != nil {
+		return fmt.Errorf("pid %d: write memory: %w", proc.PID(), err)
+	}
+	return nil
+}

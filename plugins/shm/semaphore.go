@@ -1,0 +1,202 @@
+package shm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/plugin"
+)
+
+// saveSemaphores saves the semaphore sets, but for the undo counts.
+func (p *Plugin) saveSemaphores(ctx context.Context, t *tree) error {
+	sets, err := semKind.list(ctx, t.procs[0])
+	if err != nil || len(sets) == 0 {
+		return err
+	}
+	if err := t.learnUsers(ctx); err != nil {
+		return err
+	}
+	waiting := t.waiting()[unix.SYS_SEMCTL]
+	var errs []error
+	for _, o := range sets {
+		set, err := p.saveSet(ctx, t, o, waiting[o.ID])
+		switch {
+		case err == nil:
+			p.state.Semaphores = append(p.state.Semaphores, set)
+		case !errors.Is(err, errOther):
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (p *Plugin) saveSet(ctx context.Context, t *tree, o object, waiting bool) (semSet, error) {
+	set := semSet{perm: o.perm}
+	proc, err := t.reader(ctx, semKind, o)
+	if errors.Is(err, unix.EACCES) {
+		if waiting {
+			return set, t.refuse(semKind, &o, "its permissions do not let the computation read it")
+		}
+		return set, errOther
+	}
+	if err != nil {
+		return set, err
+	}
+	if set.Values, set.PIDs, err = readSet(ctx, proc, o.ID, int(o.u64(semCountAt))); err != nil {
+		return set, fmt.Errorf("pid %d: semaphore set %d: %w", proc.PID(), o.ID, err)
+	}
+	u := t.users(set.PIDs...)
+	u.inside = u.inside || waiting
+	err = p.judge(t, semKind, &o, u)
+	set.perm = o.perm
+	return set, err
+}
+
+// reader returns a process that may read o, or EACCES.
+func (t *tree) reader(ctx context.Context, k kind, o object) (plugin.Process, error) {
+	for _, proc := range t.procs {
+		addr, _ := proc.Scratch()
+		c := k.control(o.ID, ipcStat, uintptr(addr))
+		_, err := proc.Syscall(ctx, c.Nr, c.Args[:]...)
+		switch {
+		case err == nil:
+			return proc, nil
+		case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIDRM):
+			return nil, errOther // it was removed meanwhile
+		case !errors.Is(err, unix.EACCES):
+			return nil, fmt.Errorf("pid %d: %s %d: %w", proc.PID(), k.what, o.ID, err)
+		}
+	}
+	return nil, unix.EACCES
+}
+
+func readSet(ctx context.Context, proc plugin.Process, id, count int) (values []uint16, pids []int, err error) {
+	addr, size := proc.Scratch()
+	if count*2 > size {
+		return nil, nil, fmt.Errorf("%d semaphores are too many", count)
+	}
+	if _, err := proc.Syscall(ctx, unix.SYS_SEMCTL, uintptr(id), 0, semGetAll, uintptr(addr)); err != nil {
+		return nil, nil, fmt.Errorf("GETALL: %w", err)
+	}
+	buf := make([]byte, 2*count)
+	if err := read(proc, buf, addr); err != nil {
+		return nil, nil, err
+	}
+	calls := make([]plugin.Call, count)
+	for i := range calls {
+		values = append(values, native.Uint16(buf[2*i:]))
+		calls[i] = plugin.Call{Nr: unix.SYS_SEMCTL, Args: [6]uintptr{uintptr(id), uintptr(i), semGetPID}}
+	}
+	if err := proc.Batch(ctx, calls); err != nil {
+		return nil, nil, fmt.Errorf("GETPID: %w", err)
+	}
+	for _, c := range calls {
+		pids = append(pids, int(int32(c.Ret)))
+	}
+	return values, pids, nil
+}
+
+// makeSemaphores makes the sets with their values.
+func (p *Plugin) makeSemaphores(ctx context.Context, t *tree) error {
+	return p.makeEach(ctx, t, semKind, len(p.state.Semaphores), func(m *maker, i int) error {
+		s := p.state.Semaphores[i]
+		get := plugin.Call{Nr: unix.SYS_SEMGET, Args: [6]uintptr{uintptr(uint32(s.Key)), uintptr(len(s.Values)), ipcCreat | ipcExcl | s.writable()}}
+		if err := m.make(ctx, m.proc, s.perm, get); err != nil {
+			return err
+		}
+		addr, size := m.proc.Scratch()
+		var buf []byte
+		for _, v := range s.Values {
+			buf = native.AppendUint16(buf, v)
+		}
+		if len(buf) > size {
+			return fmt.Errorf("semaphore set %d: %d semaphores are too many", s.ID, len(s.Values))
+		}
+		if err := write(m.proc, buf, addr); err != nil {
+			return err
+		}
+		if _, err := m.proc.Syscall(ctx, unix.SYS_SEMCTL, uintptr(s.ID), 0, semSetAll, uintptr(addr)); err != nil {
+			return fmt.Errorf("semaphore set %d: SETALL: %w", s.ID, err)
+		}
+		return nil
+	}, func(i int) perm { return p.state.Semaphores[i].perm })
+}
+
+// makeEach makes n objects of a kind. In the current namespaces, what is
+// doubtful stays as it is.
+func (p *Plugin) makeEach(ctx context.Context, t *tree, k kind, n int, one func(m *maker, i int) error, at func(i int) perm) (err error) {
+	if n == 0 {
+		return nil
+	}
+	m, err := k.maker(ctx, t.procs[0])
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.close(ctx)) }()
+	for i := range n {
+		if o := at(i); o.Doubtful && !t.own { // it is there: FreeHere
+			p.making.leave(k, o.ID)
+			continue
+		}
+		if err := one(m, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// finishSemaphores makes the last process that changed a semaphore the one
+// that did so before, where it lives, and sets owner and permissions.
+func (p *Plugin) finishSemaphores(ctx context.Context, t *tree) error {
+	for _, s := range p.state.Semaphores {
+		if p.making.left(semKind, s.ID) {
+			continue
+		}
+		for num, pid := range s.PIDs {
+			proc := t.byPID[pid]
+			if proc == nil {
+				continue
+			}
+			up, down := semop{num, 1, 0}, semop{num, -1, 0}
+			if s.Values[num] == semMax {
+				up, down = down, up
+			}
+			if err := up.with(ctx, proc, s.ID, down); err != nil {
+				return fmt.Errorf("pid %d: semaphore %d of set %d: semop: %w", pid, num, s.ID, err)
+			}
+		}
+		if err := semKind.finish(ctx, t.procs[0], s.perm, 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// semop is struct sembuf.
+type semop struct {
+	num, op int
+	flags   int
+}
+
+// with makes s and more in one semop(2).
+func (s semop) with(ctx context.Context, proc plugin.Process, id int, more ...semop) error {
+	addr, _ := proc.Scratch()
+	ops := append([]semop{s}, more...)
+	if err := write(proc, encodeOps(ops), addr); err != nil {
+		return err
+	}
+	_, err := proc.Syscall(ctx, unix.SYS_SEMOP, uintptr(id), uintptr(addr), uintptr(len(ops)))
+	return err
+}
+
+func encodeOps(ops []semop) (b []byte) {
+	for _, o := range ops {
+		b = native.AppendUint16(b, uint16(o.num))
+		b = native.AppendUint16(b, uint16(int16(o.op)))
+		b = native.AppendUint16(b, uint16(o.flags))
+	}
+	return b
+}

@@ -1,0 +1,218 @@
+package shm
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/plugin"
+	"github.com/hiatus-project/hiatus/plugin/plugintest"
+)
+
+func TestContract(t *testing.T) {
+	const perm = `"id":5,"key":0,"uid":0,"gid":0,"cuid":0,"cgid":0,"mode":384`
+	plugintest.Run(t, Definition(), plugintest.Suite{
+		Config: `{"allow_outside":true}`,
+		Fill: func(t *testing.T, p plugin.Plugin, _ *plugintest.Host) {
+			p.(*Plugin).state = state{
+				Segments:   []segment{{perm: permOf(3), Size: 4096, Whole: &place{7, 4096}}},
+				Attached:   []attachment{{7, 3, 8192, 12288, 0}},
+				Semaphores: []semSet{{perm: permOf(4), Values: []uint16{1, 2}, PIDs: []int{0, 7}}},
+				Undo:       []undo{{7, 4, 1, -3}},
+				Queues:     []msgQueue{{perm: permOf(0), Messages: []message{{1, []byte("one")}}}},
+				POSIX: []posixQueue{{Name: "q", Mode: 0o600, Maximum: 2, Size: 8, Messages: []posixMessage{{1, []byte("one")}},
+					Notify: &notification{7, 3, 10, 1 << 60}}},
+				Files: map[int]mqd{1: {0, unix.O_RDWR}},
+			}
+		},
+		Invalid: map[string]string{
+			"segment id":        `{"segments":[{"id":-1,"size":"1","key":0,"uid":0,"gid":0,"cuid":0,"cgid":0,"mode":0,"cpid":0,"lpid":0}]}`,
+			"segment twice":     `{"segments":[{` + perm + `,"size":"1","cpid":0,"lpid":0},{` + perm + `,"size":"1","cpid":0,"lpid":0}]}`,
+			"segment size":      `{"segments":[{` + perm + `,"size":"0","cpid":0,"lpid":0}]}`,
+			"huge page":         `{"segments":[{` + perm + `,"size":"1","huge_shift":64,"cpid":0,"lpid":0}]}`,
+			"attached nothing":  `{"attached":[{"pid":1,"id":5,"start":"4096","end":"8192","offset":0}]}`,
+			"no semaphores":     `{"semaphores":[{` + perm + `,"values":[],"pids":[]}]}`,
+			"fewer pids":        `{"semaphores":[{` + perm + `,"values":[1,2],"pids":[1]}]}`,
+			"semaphore value":   `{"semaphores":[{` + perm + `,"values":[32768],"pids":[1]}]}`,
+			"undo of no set":    `{"undo":[{"pid":1,"id":5,"num":0,"count":1}]}`,
+			"undo count":        `{"semaphores":[{` + perm + `,"values":[1],"pids":[1]}],"undo":[{"pid":1,"id":5,"num":0,"count":40000}]}`,
+			"message type":      `{"message_queues":[{` + perm + `,"msg_qbytes":"1","lspid":0,"lrpid":0,"messages":[{"type":"0","data":""}]}]}`,
+			"POSIX name":        `{"posix_queues":[{"name":"a/b","uid":0,"gid":0,"mode":384,"maxmsg":1,"msgsize":1}]}`,
+			"POSIX name twice":  `{"posix_queues":[{"name":"a","uid":0,"gid":0,"mode":384,"maxmsg":1,"msgsize":1},{"name":"a","uid":0,"gid":0,"mode":384,"maxmsg":1,"msgsize":1}]}`,
+			"POSIX sizes":       `{"posix_queues":[{"name":"a","uid":0,"gid":0,"mode":384,"maxmsg":0,"msgsize":1}]}`,
+			"POSIX messages":    `{"posix_queues":[{"name":"a","uid":0,"gid":0,"mode":384,"maxmsg":1,"msgsize":1,"messages":[{"priority":0,"data":"YWI="}]}]}`,
+			"POSIX priority":    `{"posix_queues":[{"name":"a","uid":0,"gid":0,"mode":384,"maxmsg":1,"msgsize":1,"messages":[{"priority":32768,"data":""}]}]}`,
+			"POSIX notify":      `{"posix_queues":[{"name":"a","uid":0,"gid":0,"mode":384,"maxmsg":1,"msgsize":1,"notify":{"pid":0,"fd":1,"signal":1,"sigev_value":"0"}}]}`,
+			"POSIX file":        `{"posix_files":{"1":{"queue":0,"flags":0}}}`,
+			"POSIX file's flag": `{"posix_queues":[{"name":"a","uid":0,"gid":0,"mode":384,"maxmsg":1,"msgsize":1}],"posix_files":{"1":{"queue":0,"flags":64}}}`,
+		},
+	})
+}
+
+func permOf(id int) perm { return perm{ID: id, Mode: 0o600} }
+
+// newSet makes a semaphore set of the test.
+func newSet(t *testing.T, values ...uint16) int {
+	t.Helper()
+	id, _, errno := unix.Syscall(unix.SYS_SEMGET, 0, uintptr(len(values)), ipcCreat|0o600)
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	t.Cleanup(func() { _, _, _ = unix.Syscall6(unix.SYS_SEMCTL, id, 0, ipcRmid, 0, 0, 0) })
+	for num, v := range values {
+		const setVal = 16
+		if _, _, errno := unix.Syscall6(unix.SYS_SEMCTL, id, uintptr(num), setVal, uintptr(v), 0, 0); errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	return int(id)
+}
+
+// TestUndo reads undo counts of all kinds and at the limits, and makes them
+// again in a thread that had none. Nothing else may change.
+func TestUndo(t *testing.T) {
+	for _, tt := range []struct {
+		value uint16
+		count int
+	}{
+		{0, 1}, {0, -1}, {1, 1}, {5, -1}, {5, 100}, {32767, -100}, {32767, 1}, {32767, -1}, {0, 32767}, {32767, 32767},
+		{0, -32767}, {32767, -32767}, {0, -32768}, {32767, -32768}, {7, -32768}, {16000, 32767}, {16384, -32768}, {12, 0},
+	} {
+		id := newSet(t, tt.value)
+		p := &Plugin{state: state{Semaphores: []semSet{{perm: permOf(id), Values: []uint16{tt.value}, PIDs: []int{0}}}}}
+		self := plugintest.Self(t)
+		if tt.count != 0 {
+			p.state.Undo = []undo{{self.PID(), id, 0, tt.count}}
+		}
+		if err := p.restoreUndo(t.Context(), self); err != nil {
+			t.Errorf("value %d, count %d: %v", tt.value, tt.count, err)
+			continue
+		}
+		p.state.Undo = nil
+		if err := p.saveUndoOf(t.Context(), self, &p.state.Semaphores[0]); err != nil {
+			t.Errorf("value %d, count %d: %v", tt.value, tt.count, err)
+			continue
+		}
+		got := 0
+		for _, u := range p.state.Undo {
+			got += u.Count
+		}
+		values, _, err := readSet(t.Context(), self, id, 1)
+		if got != tt.count || err != nil || values[0] != tt.value {
+			t.Errorf("value %d, count %d: read count %d, value %v, %v", tt.value, tt.count, got, values, err)
+		}
+	}
+}
+
+// TestQueueStays reads the messages of a queue twice: they stay.
+func TestQueueStays(t *testing.T) {
+	id, _, errno := unix.Syscall(unix.SYS_MSGGET, 0, ipcCreat|0o600, 0)
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	t.Cleanup(func() { _, _, _ = unix.Syscall(unix.SYS_MSGCTL, id, ipcRmid, 0) })
+	self := plugintest.Self(t)
+	want := []message{{3, []byte("three")}, {1, []byte{}}, {1 << 40, []byte(strings.Repeat("x", 5000))}}
+	for _, m := range want {
+		if err := m.send(t.Context(), self, int(id)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		got, err := peek(t.Context(), self, int(id), 3, 5005)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, m := range got {
+			if m.Type != want[i].Type || string(m.Data) != string(want[i].Data) {
+				t.Errorf("message %d: type %d, %d bytes", i, m.Type, len(m.Data))
+			}
+		}
+	}
+}
+
+// TestJudge tells what is saved, left, and refused.
+func TestJudge(t *testing.T) {
+	const us, other = 1000, 1001
+	for name, tt := range map[string]struct {
+		own   bool
+		allow bool
+		uid   uint32
+		use   use
+		young bool
+		want  string // saved, doubtful, unproven, other, refused
+	}{
+		"a namespace of its own":   {own: true, uid: us, want: "saved"},
+		"used by the tree":         {uid: us, use: use{inside: true}, want: "saved"},
+		"used by both":             {uid: us, use: use{true, true}, want: "refused"},
+		"used by both, allowed":    {allow: true, uid: us, use: use{true, true}, want: "saved"},
+		"used by others":           {uid: us, use: use{outside: true}, young: true, want: "doubtful"},
+		"old, used by nobody":      {uid: us, want: "doubtful"},
+		"young, used by nobody":    {uid: us, young: true, want: "unproven"},
+		"another user's":           {uid: other, young: true, want: "other"},
+		"another user's, by group": {uid: other, use: use{outside: true}, want: "other"},
+	} {
+		tree := &tree{own: tt.own, uids: map[uint32]bool{us: true}, since: 100, procs: []plugin.Process{plugintest.Self(t)}}
+		o := &object{perm: perm{UID: tt.uid, CUID: tt.uid}, ctime: 99}
+		if tt.young {
+			o.ctime = 100
+		}
+		p := &Plugin{config: config{AllowOutside: tt.allow}}
+		err := p.judge(tree, semKind, o, tt.use)
+		_, refused := errors.AsType[*plugin.RefusalError](err)
+		got := "saved"
+		switch {
+		case refused:
+			got = "refused"
+		case errors.Is(err, errOther):
+			got = "other"
+		case o.Doubtful:
+			got = "doubtful"
+		case o.Unproven:
+			got = "unproven"
+		}
+		if got != tt.want {
+			t.Errorf("%s: %s (%v), want %s", name, got, err, tt.want)
+		}
+	}
+}
+
+func TestParse(t *testing.T) {
+	found, err := parseAttachments("7f00-8000 rw-s 00001000 00:01 3  /SYSV0000002a (deleted)\n8000-9000 rw-p 00000000 00:00 0\n")
+	if err != nil || len(found) != 1 || found[0] != (attachment{0, 3, 0x7f00, 0x8000, 0x1000}) {
+		t.Errorf("attachments %+v, %v", found, err)
+	}
+	status, err := parseStatus("QSIZE:0          NOTIFY:1     SIGNO:0     NOTIFY_PID:42    \n")
+	if err != nil || status != (mqStatus{1, 0, 42}) {
+		t.Errorf("status %+v, %v", status, err)
+	}
+	nr, id, ok := parseSyscall("65 0x7 0x7ffe 0x1 0x0 0x0 0x0 0x7ffe 0x7f00\n")
+	if nr != 65 || id != 7 || !ok {
+		t.Errorf("system call %d, %d, %t", nr, id, ok)
+	}
+	taken, err := parseTaken("key id\n 1208 32769 600\n0 2 600\n")
+	if err != nil || !taken.has(perm{ID: 1}) || !taken.has(perm{ID: 7, Key: 1208}) || taken.has(perm{ID: 3}) {
+		t.Errorf("taken %+v, %v", taken, err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(maps))
+	f.Add("7f00-8000 rw-s 00001000 00:01 3  /SYSV0000002a (deleted)\n")
+	f.Add("QSIZE:0          NOTIFY:0     SIGNO:10    NOTIFY_PID:42    \n")
+	f.Add("65 0x7 0x7ffe 0x1 0x0 0x0 0x0 0x7ffe 0x7f00\n")
+	f.Add("running\n")
+	f.Fuzz(func(t *testing.T, s string) {
+		_, _ = parseAttachments(s)
+		_, _ = parseStatus(s)
+		_, _, _ = parseSyscall(s)
+		_, _ = parseTaken(s)
+	})
+}
