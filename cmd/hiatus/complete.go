@@ -40,6 +40,7 @@ func (a *app) completeRunFlags(cmd *cobra.Command) {
 	completeList(cmd, "debug-logs", append([]string{coreLog}, plugins...)...)
 	completeChoice(cmd, "compress", "none", "zstd")
 	completeChoice(cmd, "log-level", logLevels()...)
+	completeChoice(cmd, "tcp-outside", "refuse", "close")
 	for _, flag := range []string{"interval", "keep", "name"} { // free words
 		complete(cmd, flag, cobra.NoFileCompletions)
 	}

@@ -34,7 +34,7 @@ const (
 func settings() []string {
 	return []string{
 		"ckpt-open-files", "ckptdir", "close-fds", "compress", "debug-logs", "disable-plugin", "interval", "keep",
-		"log-file", "log-level", "name", "namespaces", "timeout", "with-plugin",
+		"log-file", "log-level", "name", "namespaces", "tcp-outside", "timeout", "with-plugin",
 	}
 }
 
@@ -384,15 +384,18 @@ func (c *config) plugin(name string, dst any) error {
 	return nil
 }
 
-// with is plugin, with values of the command line over those of the plugin
-// name, where they are true.
-func (c *config) with(name string, values map[string]any) func(string, any) error {
+// pluginConfig decodes the configuration of the plugin name.
+type pluginConfig func(name string, dst any) error
+
+// with lays values of the command line over those of the plugin name, where
+// they are given: true, or not empty.
+func (c pluginConfig) with(name string, values map[string]any) pluginConfig {
+	maps.DeleteFunc(values, func(_ string, v any) bool { return v == false || v == "" })
 	return func(of string, dst any) error {
-		err := c.plugin(of, dst)
+		err := c(of, dst)
 		if err != nil || of != name {
 			return err
 		}
-		maps.DeleteFunc(values, func(_ string, v any) bool { return v == false })
 		return decodeStrictly(values, dst)
 	}
 }

@@ -57,6 +57,7 @@ type runFlags struct {
 	json           bool
 
 	allowOutsideShm bool
+	tcpOutside      string
 }
 
 // register adds the flags to cmd. nameDefault says where a name comes from
@@ -74,6 +75,7 @@ func (f *runFlags) register(a *app, cmd *cobra.Command, nameDefault string) {
 	fs.Var(choice{&f.logLevel, logLevels()}, "log-level", "log messages of this level and above")
 	fs.StringSliceVar(&f.debugLogs, "debug-logs", nil, "a level for single plugins: `PLUGIN[=LEVEL],...` (LEVEL is debug where not given; \"core\" is the engine)")
 	fs.StringVar(&f.logFile, "log-file", "", "log to `FILE` in JSON; only warnings and errors go to stderr as well")
+	fs.Var(choice{&f.tcpOutside, []string{"refuse", "close"}}, "tcp-outside", "TCP connections to outside of the computation: refuse the checkpoint (the default), or keep them as connections that were reset")
 	fs.BoolVar(&f.allowOutsideShm, "allow-outside-shm", false, "keep a copy of shared memory, semaphores and message queues that processes outside use too")
 	fs.BoolVar(&f.detach, "detach", false, "return as soon as it runs; output that would go to the terminal goes to a file")
 	fs.BoolVar(&f.json, "json", false, "with --detach: print JSON")
@@ -141,16 +143,10 @@ func (f *runFlags) plugins(a *app) ([]plugin.Definition, []extensionSpec, error)
 
 // pluginConfig is the configuration of plugins, under the flags that stand for
 // a key of theirs.
-func (f *runFlags) pluginConfig(c *config) func(name string, dst any) error {
-	return func(name string, dst any) error {
-		if err := c.plugin(name, dst); err != nil {
-			return err
-		}
-		if name == "shm" && f.allowOutsideShm {
-			return decodeStrictly(map[string]any{"allow_outside": true}, dst)
-		}
-		return nil
-	}
+func (f *runFlags) pluginConfig(c *config) pluginConfig {
+	return pluginConfig(c.plugin).
+		with("shm", map[string]any{"allow_outside": f.allowOutsideShm}).
+		with("socket", map[string]any{"tcp_outside": f.tcpOutside})
 }
 
 func (f *runFlags) logging(a *app, active []plugin.Definition) (func(string) zerolog.Logger, func() error, error) {

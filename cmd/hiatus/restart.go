@@ -91,7 +91,7 @@ func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path str
 	if f.detach && a.ready == nil {
 		return a.detach(ctx, opts, f.json)
 	}
-	opts.PluginConfig = a.config.with("file", map[string]any{
+	opts.PluginConfig = pluginConfig(opts.PluginConfig).with("file", map[string]any{
 		"allow_changed_files": r.allowChanged, "allow_file_overwrite": r.allowOverwrite})
 	keepSIGPIPE()
 	code, err := a.engine.Restart(ctx, core.RestartOptions{Options: opts, Generation: gen, Namespaces: r.namespaces, Ignore: r.ignore})

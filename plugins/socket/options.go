@@ -3,23 +3,32 @@ package socket
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Options that x/sys does not name: of Linux 6.5 and 6.16.
+// Options that x/sys does not name; asm-generic/socket.h.
 const (
-	soPassPIDFD  = 76
-	soPassRights = 83
+	soPassPIDFD   = 76
+	soRcvPriority = 82
+	soPassRights  = 83
 )
 
-// kept are the options of SOL_SOCKET with a number as value that have a
-// meaning for UNIX sockets and can be both read and set by anybody.
+// kept are the options of SOL_SOCKET with a number as value that can be both
+// read and set, in the order in which they are set. What a family does not
+// have is left out for it.
 var kept = [...]int{
-	unix.SO_REUSEADDR, unix.SO_KEEPALIVE, unix.SO_PASSCRED, unix.SO_RCVLOWAT, unix.SO_TIMESTAMP,
-	unix.SO_PASSSEC, unix.SO_TIMESTAMPNS, unix.SO_PEEK_OFF, soPassPIDFD, soPassRights,
+	unix.SO_DEBUG, unix.SO_REUSEADDR, unix.SO_DONTROUTE, unix.SO_BROADCAST, unix.SO_KEEPALIVE, unix.SO_OOBINLINE,
+	unix.SO_NO_CHECK, unix.SO_PRIORITY, unix.SO_REUSEPORT, unix.SO_PASSCRED, unix.SO_RCVLOWAT,
+	unix.SO_TIMESTAMP, unix.SO_TIMESTAMPNS, unix.SO_TIMESTAMPING, unix.SO_TIMESTAMP_NEW, unix.SO_TIMESTAMPNS_NEW,
+	unix.SO_TIMESTAMPING_NEW, unix.SO_PASSSEC, unix.SO_MARK, unix.SO_RXQ_OVFL, unix.SO_WIFI_STATUS, unix.SO_PEEK_OFF,
+	unix.SO_NOFCS, unix.SO_SELECT_ERR_QUEUE, unix.SO_BUSY_POLL, unix.SO_ZEROCOPY, unix.SO_PREFER_BUSY_POLL,
+	unix.SO_RESERVE_MEM, unix.SO_TXREHASH, unix.SO_RCVMARK, soPassPIDFD, soRcvPriority,
+	soPassRights,
 }
 
 func isKept(opt int) bool { return slices.Contains(kept[:], opt) }
@@ -48,7 +57,42 @@ func saveOptions(fd, typ int) (o options, err error) {
 	if o.ReceiveTimeout, err = getTimeout(fd, unix.SO_RCVTIMEO); err != nil {
 		return options{}, err
 	}
+	if err := o.saveOthers(fd); err != nil {
+		return options{}, err
+	}
 	return o, o.saveBuffers(fd, typ)
+}
+
+// saveOthers reads the options whose value is no number.
+func (o *options) saveOthers(fd int) error {
+	l, err := unix.GetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER)
+	if err != nil && !unsupported(err) {
+		return os.NewSyscallError("getsockopt SO_LINGER", err)
+	}
+	if err == nil && (l.Onoff != 0 || l.Linger != 0) {
+		o.Linger = &linger{On: l.Onoff != 0, Seconds: int(l.Linger)}
+	}
+	device, err := unix.GetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE)
+	if err != nil && !unsupported(err) {
+		return os.NewSyscallError("getsockopt SO_BINDTODEVICE", err)
+	}
+	o.Device = strings.TrimRight(device, "\x00")
+	rate, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE)
+	if err != nil && !unsupported(err) {
+		return os.NewSyscallError("getsockopt SO_MAX_PACING_RATE", err)
+	}
+	if err == nil && rate != ^uint64(0) {
+		o.MaxPacingRate = rate
+	}
+	if o.Filter, err = getFilter(fd); err != nil {
+		return err
+	}
+	locked, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER)
+	if err != nil && !unsupported(err) {
+		return os.NewSyscallError("getsockopt SO_LOCK_FILTER", err)
+	}
+	o.FilterLocked = locked != 0
+	return nil
 }
 
 // unsupported tells an option that this kernel, or this type, does not have.
@@ -116,11 +160,6 @@ func guessBufferLock(send, receive, typ int) (lock int, err error) {
 	return lock, nil
 }
 
-// passesSenders says that messages carry who sent them.
-func (o options) passesSenders() bool {
-	return o.Values[unix.SO_PASSCRED] != 0 || o.Values[soPassPIDFD] != 0
-}
-
 // makeRoom lets fd send as much as it could before. It comes before a refill,
 // and apply behind it, since the program may have lowered the size later.
 func (o options) makeRoom(fd int) error {
@@ -141,7 +180,11 @@ func setBuffer(fd, opt, size int) error {
 
 // apply sets what differs from a new socket.
 func (o options) apply(fd int) error {
-	for opt, want := range o.Values {
+	for _, opt := range kept {
+		want, saved := o.Values[opt]
+		if !saved {
+			continue
+		}
 		have, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, opt)
 		if err == nil && have == want {
 			continue
@@ -156,6 +199,13 @@ func (o options) apply(fd int) error {
 			return fmt.Errorf("setsockopt %d to %v: %w", opt, timeout, err)
 		}
 	}
+	if err := o.applyBuffers(fd); err != nil {
+		return err
+	}
+	return o.applyOthers(fd)
+}
+
+func (o options) applyBuffers(fd int) error {
 	for opt, size := range map[int]int{unix.SO_SNDBUF: o.SendBuffer, unix.SO_RCVBUF: o.ReceiveBuffer} {
 		if size == 0 {
 			continue
@@ -163,6 +213,51 @@ func (o options) apply(fd int) error {
 		if err := setBuffer(fd, opt, size); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func (o options) applyOthers(fd int) error {
+	if l := o.Linger; l != nil {
+		value := unix.Linger{Linger: int32(l.Seconds)}
+		if l.On {
+			value.Onoff = 1
+		}
+		if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &value); err != nil {
+			return os.NewSyscallError("setsockopt SO_LINGER", err)
+		}
+	}
+	if err := o.applyDevice(fd); err != nil {
+		return err
+	}
+	if o.MaxPacingRate != 0 {
+		if err := unix.SetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, o.MaxPacingRate); err != nil {
+			return os.NewSyscallError("setsockopt SO_MAX_PACING_RATE", err)
+		}
+	}
+	if len(o.Filter) > 0 {
+		if err := attachFilter(fd, o.Filter); err != nil {
+			return err
+		}
+	}
+	if o.FilterLocked {
+		return os.NewSyscallError("setsockopt SO_LOCK_FILTER", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LOCK_FILTER, 1))
+	}
+	return nil
+}
+
+// applyDevice binds fd to the interface, unless it is already: only a
+// privileged user may do that twice (socket(7)).
+func (o options) applyDevice(fd int) error {
+	if o.Device == "" {
+		return nil
+	}
+	have, err := unix.GetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE)
+	if err == nil && strings.TrimRight(have, "\x00") == o.Device {
+		return nil
+	}
+	if err := unix.BindToDevice(fd, o.Device); err != nil {
+		return fmt.Errorf("setsockopt SO_BINDTODEVICE to %q: %w", o.Device, err)
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -14,13 +15,11 @@ import (
 func Definition() plugin.Definition {
 	return plugin.Definition{
 		Name:    "socket",
-		Summary: "UNIX sockets: pairs and accepted connections within the computation, with data in flight; listeners",
+		Summary: "UNIX sockets and TCP connections within the computation, with data in flight; listeners; netlink",
 		State:   stateFormat,
 		Oldest:  stateFormat,
 		Kinds:   []plugin.Kind{plugin.PreCheckpoint, plugin.Resume, plugin.Restart, plugin.Running, plugin.Exit},
-		New: func(h plugin.Host) (plugin.Plugin, error) {
-			return &Plugin{host: h, seen: make(map[uint32][]message)}, nil
-		},
+		New:     configured,
 	}
 }
 
@@ -40,6 +39,30 @@ type Plugin struct {
 	// another and are not asked for yet, by ID.
 	made  map[int]int
 	build *build // of UNIX sockets
+	// privateMade are the IDs of TCP sockets that were made in a network
+	// namespace of their own.
+	privateMade map[int]bool
+
+	closeOutside bool                   // keep TCP connections to outside as reset ones
+	hosts        []int                  // threads of the tree's processes, by host tid
+	tcp          *tcpTable              // of a checkpoint; nil until needed
+	grown        map[uint32]grownBuffer // by inode
+}
+
+// config is the plugin's configuration.
+type config struct {
+	TCPOutside string `json:"tcp_outside"` // refuse (the default) or close
+}
+
+func configured(h plugin.Host) (plugin.Plugin, error) {
+	var c config
+	if err := h.Config(&c); err != nil {
+		return nil, err
+	}
+	if c.TCPOutside != "" && c.TCPOutside != "refuse" && c.TCPOutside != "close" {
+		return nil, fmt.Errorf("tcp_outside %q: must be refuse or close", c.TCPOutside)
+	}
+	return &Plugin{host: h, seen: make(map[uint32][]message), closeOutside: c.TCPOutside == "close"}, nil
 }
 
 // Handle begins an empty state with each checkpoint.
@@ -52,14 +75,19 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 		p.pids = make(map[int]int)
 		for _, proc := range ev.Procs {
 			p.pids[proc.HostPID()] = proc.PID()
+			p.hosts = append(p.hosts, livingThread(proc))
 		}
 	case plugin.Resume:
 		p.forget()
 	case plugin.Restart:
 		p.closeMade()
 		return p.buildUNIX(ctx, ev.Procs)
-	case plugin.Running, plugin.Exit:
+	case plugin.Running:
 		p.closeMade()
+	case plugin.Exit:
+		p.closeMade()
+		p.tcp.abort()
+		p.tcp = nil
 	}
 	return nil
 }
@@ -73,7 +101,22 @@ func (p *Plugin) keep(id, fd int) {
 }
 
 // forget drops what is of one checkpoint only.
-func (p *Plugin) forget() { p.pids, p.claimed = nil, nil }
+func (p *Plugin) forget() {
+	p.pids, p.claimed, p.hosts = nil, nil, nil
+	p.tcp.close()
+	p.tcp = nil
+}
+
+// livingThread returns a thread that has descriptors: a leader that has exited
+// has none.
+func livingThread(proc plugin.Process) int {
+	for _, th := range proc.Threads() {
+		if names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", th.HostTID)); err == nil && len(names) > 0 {
+			return th.HostTID
+		}
+	}
+	return proc.HostPID()
+}
 
 func (p *Plugin) closeMade() {
 	p.build.close()
@@ -82,6 +125,7 @@ func (p *Plugin) closeMade() {
 		unix.Close(fd)
 	}
 	p.made = make(map[int]int)
+	p.privateMade = nil
 }
 
 // ClaimFile saves a socket.
@@ -116,6 +160,8 @@ func (p *Plugin) claimKind(f plugin.OpenFile, fd int, k kind) error {
 	switch {
 	case k.family == unix.AF_UNIX:
 		return p.claimUNIX(f, fd, k)
+	case isTCP(k):
+		return p.claimTCP(f, fd)
 	case k.family == unix.AF_NETLINK:
 		return p.claimNetlink(f, fd, k)
 	}
@@ -125,6 +171,9 @@ func (p *Plugin) claimKind(f plugin.OpenFile, fd int, k kind) error {
 // reopen makes the socket of the open file id and what can only be made with
 // it, and adds them to p.made.
 func (p *Plugin) reopen(id int) error {
+	if s, ok := p.state.TCP[id]; ok {
+		return p.makeTCP(id, s)
+	}
 	if s, ok := p.state.Netlink[id]; ok {
 		return p.makeNetlink(id, s)
 	}

@@ -26,7 +26,8 @@ func TestContract(t *testing.T) {
 			send(t, pair[0], "one", "two")
 			l := newListener(t, unix.SOCK_STREAM, filepath.Join(t.TempDir(), "s"))
 			client, server := newConnection(t, l)
-			for _, f := range plugintest.OpenFiles(t, pair[0], pair[1], l, client, server) {
+			tcp := newTCPPair(t, "127.0.0.1")
+			for _, f := range plugintest.OpenFiles(t, pair[0], pair[1], l, client, server, tcp[0], tcp[1]) {
 				if err := p.(plugin.FileClaimer).ClaimFile(t.Context(), f); err != nil {
 					t.Fatal(err)
 				}
@@ -63,6 +64,18 @@ func TestContract(t *testing.T) {
 			"peer name alone":     `{"unix":{"1":{"type":1,"ino":1,"peer_name":"L2E=","options":{"values":{}}}}}`,
 			"option":              `{"unix":{"1":{"type":1,"ino":1,"options":{"values":{"13":1}}}}}`,
 			"buffer":              `{"unix":{"1":{"type":1,"ino":1,"options":{"values":{},"send_buffer":-1}}}}`,
+			"TCP family":          `{"tcp":{"1":{"family":1,"protocol":6,"ino":1,"role":"new","local":"0.0.0.0:0","remote":"","options":{"socket":{"values":{}}}}}}`,
+			"TCP role":            `{"tcp":{"1":{"family":2,"protocol":6,"ino":1,"role":"none","local":"0.0.0.0:0","remote":"","options":{"socket":{"values":{}}}}}}`,
+			"TCP peer missing":    `{"tcp":{"1":{"family":2,"protocol":6,"ino":1,"role":"paired","peer":2,"local":"127.0.0.1:1","remote":"127.0.0.1:2","options":{"socket":{"values":{}}}}}}`,
+			"TCP peer of itself":  `{"tcp":{"1":{"family":2,"protocol":6,"ino":1,"role":"paired","peer":1,"local":"127.0.0.1:1","remote":"127.0.0.1:1","options":{"socket":{"values":{}}}}}}`,
+			"TCP no listener":     `{"tcp":{"1":{"family":2,"protocol":6,"ino":1,"role":"waiting","peer":2,"local":"127.0.0.1:1","remote":"127.0.0.1:2","options":{"socket":{"values":{}}}}}}`,
+			"TCP address":         `{"tcp":{"1":{"family":2,"protocol":6,"ino":1,"role":"new","local":"[::]:0","remote":"","options":{"socket":{"values":{}}}}}}`,
+			"TCP arrived":         `{"tcp":{"1":{"family":2,"protocol":6,"ino":1,"role":"dead","local":"127.0.0.1:1","remote":"","queue":"YQ==","arrived":2,"options":{"socket":{"values":{}}}}}}`,
+			"TCP urgent":          `{"tcp":{"1":{"family":2,"protocol":6,"ino":1,"role":"dead","local":"127.0.0.1:1","remote":"","urgent":{"at":1,"byte":1},"options":{"socket":{"values":{}}}}}}`,
+			"TCP queue":           `{"tcp":{"1":{"family":2,"protocol":6,"ino":1,"role":"new","local":"127.0.0.1:1","remote":"","queue":"YQ==","options":{"socket":{"values":{}}}}}}`,
+			"TCP option":          `{"tcp":{"1":{"family":2,"protocol":6,"ino":1,"role":"new","local":"127.0.0.1:1","remote":"","options":{"socket":{"values":{}},"values":{"TCP_NONE":1}}}}}`,
+			"TCP MPTCP":           `{"tcp":{"1":{"family":2,"protocol":262,"ino":1,"role":"dead","local":"127.0.0.1:1","remote":"","options":{"socket":{"values":{}}}}}}`,
+			"filter":              `{"unix":{"1":{"type":1,"ino":1,"options":{"values":{},"filter":"YQ=="}}}}`,
 			"timeout":             `{"unix":{"1":{"type":1,"ino":1,"options":{"values":{},"send_timeout_ns":-1}}}}`,
 		},
 	})
@@ -269,8 +282,6 @@ func TestRefusals(t *testing.T) {
 		make   func(t *testing.T) int
 		reason string
 	}{
-		{"TCP", func(t *testing.T) int { return newSocket(t, unix.AF_INET, unix.SOCK_STREAM, 0) },
-			"IPv4 stream (protocol 6) socket: not kept yet"},
 		{"UDP", func(t *testing.T) int { return newSocket(t, unix.AF_INET6, unix.SOCK_DGRAM, 0) },
 			"IPv6 datagram (protocol 17) socket: not kept yet"},
 		{"out-of-band data", func(t *testing.T) int {

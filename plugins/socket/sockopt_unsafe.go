@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"errors"
 	"os"
 	"unsafe"
 
@@ -99,4 +100,50 @@ func sendmsg(fd int, data, control, to []byte, flags int) (int, error) {
 		return 0, errno
 	}
 	return int(n), nil
+}
+
+var errBPF = errors.New("it has a filter that cannot be read (SO_ATTACH_BPF)")
+
+// maxFilter is BPF_MAXINSNS of linux/bpf_common.h.
+const maxFilter = 4096
+
+// getFilter returns the instructions of the classic filter, 8 bytes each.
+func getFilter(fd int) ([]byte, error) {
+	filter := make([]byte, 8*maxFilter)
+	size := uint32(maxFilter) // in instructions
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_GET_FILTER,
+		uintptr(unsafe.Pointer(unsafe.SliceData(filter))), uintptr(unsafe.Pointer(&size)), 0)
+	switch {
+	case errno == unix.EACCES:
+		return nil, errBPF
+	case errno != 0 && !unsupported(errno):
+		return nil, os.NewSyscallError("getsockopt SO_GET_FILTER", errno)
+	case errno != 0 || size == 0:
+		return nil, nil
+	}
+	return filter[:8*min(size, maxFilter)], nil
+}
+
+// attachFilter is the reverse of getFilter.
+func attachFilter(fd int, filter []byte) error {
+	instructions := make([]unix.SockFilter, len(filter)/8)
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(instructions))), len(filter)), filter)
+	program := unix.SockFprog{Len: uint16(len(instructions)), Filter: unsafe.SliceData(instructions)}
+	return os.NewSyscallError("setsockopt SO_ATTACH_FILTER", unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program))
+}
+
+// getBytes reads an option whose value is of any length. TCP_REPAIR_WINDOW
+// wants to be asked for its exact length.
+func getBytes(fd, level, opt int) ([]byte, error) {
+	value := make([]byte, maxOptionBytes)
+	if level == unix.IPPROTO_TCP && opt == unix.TCP_REPAIR_WINDOW {
+		value = value[:20]
+	}
+	size := uint32(len(value))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(opt),
+		uintptr(unsafe.Pointer(unsafe.SliceData(value))), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return nil, errno
+	}
+	return value[:min(int(size), len(value))], nil
 }

@@ -7,7 +7,10 @@ import (
 	"io"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/hiatus-project/hiatus/internal/strictjson"
+	"github.com/hiatus-project/hiatus/plugin"
 )
 
 // stateFormat is the one format so far.
@@ -17,6 +20,7 @@ const stateFormat = 1
 type state struct {
 	UNIX    map[int]unixSocket    `json:"unix,omitempty"`
 	Netlink map[int]netlinkSocket `json:"netlink,omitempty"`
+	TCP     map[int]tcpSocket     `json:"tcp,omitempty"`
 }
 
 // options are of SOL_SOCKET, socket(7). Buffer sizes are as getsockopt reads
@@ -27,6 +31,17 @@ type options struct {
 	ReceiveBuffer  int           `json:"receive_buffer,omitempty"`
 	SendTimeout    time.Duration `json:"send_timeout_ns,omitempty"`
 	ReceiveTimeout time.Duration `json:"receive_timeout_ns,omitempty"`
+	Linger         *linger       `json:"linger,omitempty"`
+	Device         string        `json:"device,omitempty"`          // SO_BINDTODEVICE
+	MaxPacingRate  uint64        `json:"max_pacing_rate,omitempty"` // bytes a second; 0: not limited
+	Filter         []byte        `json:"filter,omitempty"`          // of sock_filter, linux/filter.h
+	FilterLocked   bool          `json:"filter_locked,omitempty"`
+}
+
+// linger is SO_LINGER of socket(7).
+type linger struct {
+	On      bool `json:"on"`
+	Seconds int  `json:"seconds"`
 }
 
 func (s *state) add(id int, sock unixSocket) {
@@ -41,6 +56,9 @@ func (s *state) add(id int, sock unixSocket) {
 func (p *Plugin) Save(_ context.Context, w io.Writer) error {
 	if err := p.refuseIncomplete(); err != nil {
 		return err
+	}
+	if id, err := p.state.incompleteTCP(); err != nil {
+		return plugin.Refuse(p.claimed[id], "%v", err)
 	}
 	return json.NewEncoder(w).Encode(p.state)
 }
@@ -62,6 +80,9 @@ func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
 			return fmt.Errorf("socket: state of open file %d: %w", id, err)
 		}
 	}
+	if err := s.validateTCP(); err != nil {
+		return fmt.Errorf("socket: state of %w", err)
+	}
 	p.state = s
 	return nil
 }
@@ -74,6 +95,9 @@ func (o options) validate() error {
 	}
 	if o.SendBuffer < 0 || o.ReceiveBuffer < 0 || o.SendTimeout < 0 || o.ReceiveTimeout < 0 {
 		return fmt.Errorf("options %+v", o)
+	}
+	if len(o.Device) >= unix.IFNAMSIZ || len(o.Filter)%8 != 0 || len(o.Filter) > 8*maxFilter {
+		return fmt.Errorf("device %q, filter of %d bytes", o.Device, len(o.Filter))
 	}
 	return nil
 }

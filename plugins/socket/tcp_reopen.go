@@ -1,0 +1,204 @@
+package socket
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// makeTCP makes the socket id, and what can only be made with it, and adds
+// them to p.made.
+func (p *Plugin) makeTCP(id int, s tcpSocket) error {
+	switch s.Role {
+	case tcpNew:
+		fd, err := s.makeBound()
+		if err != nil {
+			return err
+		}
+		p.keep(id, fd)
+		return nil
+	case tcpListener:
+		return p.makeListenerTCP(id, s)
+	case tcpWaiting:
+		listener, _ := p.state.tcpByInode(s.Peer)
+		return p.makeListenerTCP(listener, p.state.TCP[listener])
+	case tcpConnecting:
+		return p.makeConnecting(id, s)
+	}
+	return p.makePrivate()
+}
+
+// makeBound makes a socket of the host's network with its options and its
+// address.
+func (s tcpSocket) makeBound() (int, error) {
+	fd, err := unix.Socket(s.Family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, s.Protocol)
+	if err != nil {
+		return -1, os.NewSyscallError("socket", err)
+	}
+	if err := errors.Join(s.Options.applyFamily(fd), s.Options.apply(fd)); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	if s.Local.Port() != 0 || !s.Local.Addr().IsUnspecified() {
+		if err := s.bind(fd); err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+	}
+	return fd, nil
+}
+
+// bind binds to the old address. Where connections that have ended keep it
+// (TIME_WAIT), SO_REUSEADDR lets it be taken again, socket(7).
+func (s tcpSocket) bind(fd int) error {
+	err := unix.Bind(fd, sockaddr(s.Family, s.Local))
+	if errors.Is(err, unix.EADDRINUSE) {
+		if err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+			return os.NewSyscallError("setsockopt SO_REUSEADDR", err)
+		}
+		err = unix.Bind(fd, sockaddr(s.Family, s.Local))
+		back := s.reuse(fd)
+		if err == nil {
+			err = back
+		}
+	}
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("bind to %s: %w: another program has the port, or a connection that has ended keeps it for a minute (TIME_WAIT)", s.Local, err)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("bind to %s: %w: it is not an address of this host", s.Local, err)
+	case err != nil:
+		return fmt.Errorf("bind to %s: %w", s.Local, err)
+	}
+	return nil
+}
+
+// reuse sets SO_REUSEADDR to what the program has set.
+func (s tcpSocket) reuse(fd int) error {
+	return os.NewSyscallError("setsockopt SO_REUSEADDR",
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, s.Options.Socket.Values[unix.SO_REUSEADDR]))
+}
+
+// makeListenerTCP makes a listener, and connects those that waited at it. Those
+// from outside are gone.
+func (p *Plugin) makeListenerTCP(id int, s tcpSocket) error {
+	fd, err := s.makeBound()
+	if err != nil {
+		return err
+	}
+	p.keep(id, fd)
+	clients := p.waitingAt(s.Ino)
+	if err := unix.Listen(fd, max(s.Backlog, len(clients))); err != nil {
+		return fmt.Errorf("listen at %s: %w", s.Local, err)
+	}
+	for _, client := range clients {
+		c := p.state.TCP[client]
+		fd, err := c.makeBound()
+		if err != nil {
+			return err
+		}
+		p.keep(client, fd)
+		if err := connectWithin(fd, sockaddr(c.Family, c.Remote)); err != nil {
+			return fmt.Errorf("connect from %s to %s: %w", c.Local, c.Remote, err)
+		}
+		if err := shutdown(fd, c.Shutdown); err != nil {
+			return err
+		}
+	}
+	if len(clients) > s.Backlog {
+		return os.NewSyscallError("listen", unix.Listen(fd, s.Backlog))
+	}
+	return nil
+}
+
+// waitingAt returns the connections that wait at a listener, in the order in
+// which they were made, as far as it is known: sockets made first have the
+// lower inodes.
+func (p *Plugin) waitingAt(listener uint32) (ids []int) {
+	for id, s := range p.state.TCP {
+		if s.Role == tcpWaiting && s.Peer == listener {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, func(a, b int) int { return cmp.Compare(p.state.TCP[a].Ino, p.state.TCP[b].Ino) })
+	return ids
+}
+
+// connectTime bounds what happens within the host.
+const connectTime = 5 * time.Second
+
+func connectWithin(fd int, to unix.Sockaddr) error {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return err
+	}
+	defer unix.SetNonblock(fd, false)
+	err := unix.Connect(fd, to)
+	if !errors.Is(err, unix.EINPROGRESS) {
+		return err
+	}
+	if err := awaitEvent(fd, unix.POLLOUT); err != nil {
+		return err
+	}
+	pending, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && pending != 0 {
+		err = unix.Errno(pending)
+	}
+	return err
+}
+
+// awaitEvent waits for an event of poll(2), or for an error.
+func awaitEvent(fd int, event int16) error {
+	until := time.Now().Add(connectTime)
+	for {
+		ready := []unix.PollFd{{Fd: int32(fd), Events: event}}
+		n, err := unix.Poll(ready, int(max(0, time.Until(until)).Milliseconds()))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return os.NewSyscallError("poll", err)
+		case n == 0:
+			return unix.ETIMEDOUT
+		default:
+			return nil
+		}
+	}
+}
+
+// makeConnecting asks for the connection again. Where the old address is not
+// one of this host, the kernel chooses another, as it did then.
+func (p *Plugin) makeConnecting(id int, s tcpSocket) error {
+	if own, err := ownAddress(s.Local.Addr()); err == nil && !own {
+		s.Local = netip.AddrPortFrom(unspecified(s.Family), s.Local.Port())
+	}
+	fd, err := s.makeBound()
+	if err != nil {
+		return err
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return os.NewSyscallError("fcntl", err)
+	}
+	err = unix.Connect(fd, sockaddr(s.Family, s.Remote))
+	if err == nil || errors.Is(err, unix.EINPROGRESS) {
+		p.keep(id, fd)
+		return os.NewSyscallError("fcntl", unix.SetNonblock(fd, false))
+	}
+	unix.Close(fd)
+	// There is no way now: the program learns it as it would have.
+	s.Role = tcpFailed
+	p.state.TCP[id] = s
+	return p.makePrivate()
+}
+
+func unspecified(family int) netip.Addr {
+	if family == unix.AF_INET {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
+}
