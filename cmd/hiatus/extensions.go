@@ -189,10 +189,36 @@ func setSize(dst *int, value string) error {
 	return err
 }
 
+// splitOptions splits at commas, but not within the quotes and brackets of a
+// value in JSON.
+func splitOptions(items []string) []string {
+	var out []string
+	for _, item := range items {
+		depth, quoted, from := 0, false, 0
+		for i := 0; i < len(item); i++ {
+			switch c := item[i]; {
+			case quoted && c == '\\':
+				i++
+			case c == '"':
+				quoted = !quoted
+			case quoted:
+			case c == '{' || c == '[':
+				depth++
+			case c == '}' || c == ']':
+				depth--
+			case c == ',' && depth <= 0:
+				out, from = append(out, item[from:i]), i+1
+			}
+		}
+		out = append(out, item[from:])
+	}
+	return slices.DeleteFunc(out, func(s string) bool { return s == "" })
+}
+
 // splitWithPlugin takes what --with-plugin names apart: names of plugins, and
 // extensions, each a path that ends in .wasm with its options behind it.
 func splitWithPlugin(items []string) (names []string, specs []extensionSpec, err error) {
-	for _, item := range items {
+	for _, item := range splitOptions(items) {
 		key, value, option := strings.Cut(item, "=")
 		switch {
 		case strings.HasSuffix(item, ".wasm") && (!option || strings.ContainsRune(key, '/')):

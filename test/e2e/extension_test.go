@@ -1,0 +1,374 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// extensionTests are the examples of sdk/examples, each under a real program.
+var extensionTests = map[string]func(*trial){
+	"modifyenv":  showModifyEnv,
+	"notify":     showNotify,
+	"filepolicy": showFilePolicy,
+	"license":    showLicense,
+	"exampledb":  showExampleDB,
+	"scrub":      showScrub,
+	"redirect":   showRedirect,
+	"kept":       showKeptState,
+}
+
+// TestExtensions builds the examples and shows each, as root and as an
+// ordinary user.
+func TestExtensions(t *testing.T) {
+	if testing.Short() {
+		t.Skip("end to end tests take minutes")
+	}
+	s := newBareSuite(t)
+	for name := range extensionTests {
+		if name != "kept" {
+			s.buildExtension(t, "../../sdk/examples/"+name, name)
+		}
+	}
+	for name, show := range extensionTests {
+		for _, id := range s.identities {
+			t.Run(name+"/"+id.name, func(t *testing.T) {
+				t.Parallel()
+				s.require(t, "python3")
+				show(s.newTrial(t, id))
+			})
+		}
+	}
+}
+
+// newBareSuite builds hiatus only.
+func newBareSuite(t *testing.T) *suite {
+	s := &suite{strict: os.Getenv("HIATUS_E2E_STRICT") == "1"}
+	s.findIdentities(t)
+	s.dir = tempDir(t, 0o755)
+	command := []string{"go", "build", "-o", s.hiatus(), "../../cmd/hiatus"}
+	if binary := os.Getenv("HIATUS_E2E_BINARY"); binary != "" {
+		command = []string{"install", "-m", "0755", binary, s.hiatus()}
+	}
+	if err := buildOne(command); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// buildExtension builds a guest in Go.
+func (s *suite) buildExtension(t *testing.T, dir, name string) {
+	err := buildOne([]string{"env", "GOOS=wasip1", "GOARCH=wasm", "go", "build", "-buildmode=c-shared", "-o", s.extension(name), dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(s.extension(name), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *suite) extension(name string) string { return filepath.Join(s.dir, name+".wasm") }
+
+// with is --with-plugin for an example.
+func (tr *trial) with(name string, options ...string) string {
+	return "--with-plugin=" + strings.Join(append([]string{tr.suite.extension(name)}, options...), ",")
+}
+
+// launchPython starts a program that runs body ten times a second, with the
+// flags before it.
+func (tr *trial) launchPython(setup, body string, flags ...string) {
+	tr.Helper()
+	indent := func(s string) string { return "    " + strings.ReplaceAll(strings.TrimSpace(s), "\n", "\n    ") }
+	tr.write("program.py", `import os, sys, time, ctypes
+os.chdir(os.environ["HT_DIR"])
+`+setup+`
+step = 0
+while not os.path.exists("stop"):
+`+indent(body)+`
+    step += 1
+    with open("progress.new", "w") as f:
+        f.write(str(step))
+    os.rename("progress.new", "progress")
+    time.sleep(0.02)
+print("ok", flush=True)
+`)
+	args := append([]string{"launch", "--name", tr.name, "--ckptdir", tr.images()}, flags...)
+	tr.front = tr.start(append(args, "--", "python3", tr.path("program.py"))...)
+	tr.advance(1)
+}
+
+func (tr *trial) setenv(name, value string) { tr.env = append(tr.env, name+"="+value) }
+
+func showModifyEnv(tr *trial) {
+	tr.setenv("PLACE", "one")
+	tr.setenv("GONE", "here")
+	tr.launchPython(`libc = ctypes.CDLL(None)
+libc.getenv.restype = ctypes.c_char_p
+def get(name):
+    v = libc.getenv(name)
+    return "-" if v is None else v.decode()
+`, `with open("seen.new", "w") as f:
+    f.write(" ".join(get(n) for n in (b"PLACE", b"GONE", b"NEW", b"HT_DIR")))
+os.rename("seen.new", "seen")
+`)
+	seen := func(want string) {
+		tr.Helper()
+		want += " " + tr.dir
+		tr.await("the environment "+want, func() bool { return tr.read("seen") == want })
+	}
+	seen("one here -")
+	tr.suspend()
+	tr.setenv("WHERE", "two")
+	tr.write("env.txt", "# moved\nPLACE=$WHERE/b\nGONE\nNEW=\"a b\"\n")
+	flag := tr.with("modifyenv", "grant=env", "set=env=@"+tr.path("env.txt"))
+	tr.restart(flag)
+	seen("two/b - a b")
+	// A generation later it is the program's own, without the extension.
+	tr.suspend()
+	tr.restart()
+	tr.advance(2)
+	seen("two/b - a b")
+	tr.suspend()
+	tr.write("env.txt", "NEW\nGONE=again\n")
+	tr.restart(flag)
+	seen("two/b again -")
+	tr.finish()
+}
+
+// messages collects what comes in by HTTP.
+type messages struct {
+	mu     sync.Mutex
+	bodies []string
+	paths  []string
+	status int
+}
+
+func (m *messages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bodies, m.paths = append(m.bodies, string(body)), append(m.paths, r.URL.Path)
+	w.WriteHeader(max(m.status, 200))
+}
+
+func (m *messages) take() (bodies []string, paths string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	bodies, paths = m.bodies, strings.Join(m.paths, "")
+	m.bodies, m.paths = nil, nil
+	return bodies, paths
+}
+
+// serve returns the address of a server on the loopback.
+func (tr *trial) serve(m *messages) string {
+	server := httptest.NewServer(m)
+	tr.Cleanup(server.Close)
+	return strings.TrimPrefix(server.URL, "http://")
+}
+
+func showNotify(tr *trial) {
+	m := &messages{}
+	addr := tr.serve(m)
+	command, _ := json.Marshal([]string{"/usr/bin/tee", "-a", tr.path("told")})
+	tr.write("hiatus.yaml", fmt.Sprintf("extensions:\n  notify:\n    path: %s\n    grants: [\"http:%s\", \"exec:/usr/bin/tee\"]\n    config:\n      url: http://%s/hook\n      command: %s\n",
+		tr.suite.extension("notify"), addr, addr, command))
+	tr.launchPython("", "pass")
+	tr.checkpoint()
+	var got [2]struct {
+		Kind       string
+		Generation int
+		Outcome    *struct {
+			Committed bool
+			Dir       string
+			Bytes     int64
+			Pause     int64 `json:"pause_ns"`
+			Processes int
+		}
+	}
+	bodies, _ := m.take()
+	if len(bodies) != 2 {
+		tr.Fatalf("messages %q, want 2", bodies)
+	}
+	for i, b := range bodies {
+		if err := json.Unmarshal([]byte(b), &got[i]); err != nil {
+			tr.Fatal(err)
+		}
+	}
+	o := got[1].Outcome
+	if got[0].Kind != "presuspend" || got[1].Kind != "outcome" || o == nil || !o.Committed || o.Bytes <= 0 || o.Pause <= 0 || o.Processes != 1 ||
+		o.Dir != filepath.Join(tr.images(), tr.name, "00001") {
+		tr.Errorf("messages %q", bodies)
+	}
+	if told := tr.read("told"); told != strings.Join(bodies, "") {
+		tr.Errorf("the command was told %q, want %q", told, bodies)
+	}
+	tr.advance(2)
+	tr.finish()
+}
+
+func showFilePolicy(tr *trial) {
+	for _, name := range []string{"kept.dat", "free.log", "moved.txt"} {
+		tr.write(name, "begin\n")
+	}
+	rules, _ := json.Marshal([]map[string]string{
+		{"pattern": "*/kept.dat", "action": "save"},
+		{"pattern": "*/free.log", "action": "skip"},
+		{"pattern": "*/moved.txt", "action": "replace", "path": tr.path("tmp") + "/*"},
+	})
+	tr.write("hiatus.yaml", "extensions:\n  filepolicy:\n    path: "+tr.suite.extension("filepolicy")+"\n    grants: files\n    config:\n      rules: "+string(rules)+"\n")
+	tr.launchPython(`kept, free, moved = open("kept.dat", "r+"), open("free.log", "a"), open("moved.txt", "r+")
+kept.seek(0, 2); moved.seek(0, 2)
+`, `for f in kept, free, moved:
+    f.write("%d\n" % step); f.flush()
+`)
+	tr.advance(2)
+	tr.suspend()
+	kept, moved := tr.read("kept.dat"), tr.read("moved.txt")
+	for _, name := range []string{"kept.dat", "free.log"} {
+		if err := os.Remove(tr.path(name)); err != nil {
+			tr.Fatal(err)
+		}
+	}
+	tr.write("moved.txt", "other\n")
+	tr.restart()
+	tr.advance(2)
+	for name, want := range map[string]string{"kept.dat": kept, "tmp/moved.txt": moved} {
+		if got := tr.read(name); !strings.HasPrefix(got, want) || len(got) <= len(want) {
+			tr.Errorf("%s: %q, want %q and more", name, got, want)
+		}
+	}
+	if got := tr.read("moved.txt"); got != "other\n" {
+		tr.Errorf("moved.txt: %q: the old file was touched", got)
+	}
+	if got := tr.read("free.log"); got == "" || strings.Contains(got, "begin") {
+		tr.Errorf("free.log: %q, want lines since the restart only", got)
+	}
+	tr.finish()
+}
+
+func showLicense(tr *trial) {
+	m := &messages{}
+	addr := tr.serve(m)
+	flag := tr.with("license", "grant=http:"+addr, "set=server=http://"+addr)
+	tr.launchPython("", "pass", flag)
+	tr.checkpoint()
+	if _, paths := m.take(); paths != "/release/take" {
+		tr.Errorf("in a checkpoint: %s", paths)
+	}
+	tr.suspend()
+	if _, paths := m.take(); paths != "/release/take" {
+		tr.Errorf("in a checkpoint with --kill: %s", paths)
+	}
+	m.mu.Lock()
+	m.status = 409
+	m.mu.Unlock()
+	tr.restart(flag)
+	if code := tr.wait(tr.front); code != 99 || !strings.Contains(tr.read("stderr"), "plugin license: running: ") {
+		tr.Errorf("without a seat: exit code %d\n%s", code, tr.read("stderr"))
+	}
+	m.take()
+	m.mu.Lock()
+	m.status = 200
+	m.mu.Unlock()
+	tr.restart(flag)
+	tr.advance(2)
+	if _, paths := m.take(); paths != "/take" {
+		tr.Errorf("in a restart: %s", paths)
+	}
+	tr.finish()
+}
+
+func showExampleDB(tr *trial) {
+	flag := tr.with("exampledb", "grant=coord+env", "set=key=a", "set=value=here:1", "set=peer=a")
+	tr.launchPython(`libc = ctypes.CDLL(None)
+libc.getenv.restype = ctypes.c_char_p
+`, `with open("peer", "w") as f:
+    f.write(str(libc.getenv(b"HIATUS_PEER")))
+`, flag)
+	tr.suspend()
+	tr.restart(flag)
+	tr.await("the peer", func() bool { return tr.read("peer") == "b'here:1'" })
+	tr.finish()
+}
+
+func showScrub(tr *trial) {
+	const secret = "correct-horse-battery-staple"
+	tr.setenv("TOKEN", secret)
+	flag := tr.with("scrub", "grant=mem.read+mem.write+env", "set=variable=TOKEN")
+	tr.launchPython(`import hashlib
+token = os.environ["TOKEN"] + ""
+copy = bytearray(token.encode())
+good = hashlib.sha256(copy).hexdigest()
+`, `for t in (token.encode(), bytes(copy)):
+    if hashlib.sha256(t).hexdigest() != good:
+        open("failed", "w").write("the secret is %r" % t)
+`, flag)
+	tr.checkpoint()
+	tr.advance(3)
+	tr.suspend()
+	err := filepath.WalkDir(tr.images(), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if bytes.Contains(data, []byte(secret)) {
+			tr.Errorf("%s has the secret", path)
+		}
+		return err
+	})
+	if err != nil {
+		tr.Fatal(err)
+	}
+	tr.restart(flag)
+	tr.advance(3)
+	tr.finish()
+}
+
+func showRedirect(tr *trial) {
+	flag := tr.with("redirect", "grant=files", fmt.Sprintf(`set=files={"1":%q}`, tr.path("out.log")))
+	tr.launchPython("", `print("step", step, flush=True)`, flag)
+	tr.suspend()
+	tr.restart(flag)
+	tr.advance(2)
+	tr.write("stop", "")
+	tr.ends(tr.front, 0)
+	if out := tr.front.stdout.String(); out != "" {
+		tr.Errorf("standard output has %q", out)
+	}
+	if log := tr.read("out.log"); !strings.HasPrefix(log, "step ") || !strings.HasSuffix(log, "ok\n") {
+		tr.Errorf("out.log has %q", log)
+	}
+}
+
+// showKeptState: an image that holds an extension's state is not restarted
+// without it in silence.
+func showKeptState(tr *trial) {
+	flag := tr.with("scrub", "grant=mem.read+mem.write+env", "set=variable=LANG_X")
+	tr.setenv("LANG_X", "a-secret-that-is-nowhere-else")
+	tr.launchPython("", "pass", flag)
+	o := tr.hiatus("restart", tr.images(), flag)
+	if o.code != 99 {
+		tr.Errorf("restart without an image: %s", o)
+	}
+	tr.suspend()
+	o = tr.hiatus("restart", tr.images())
+	if o.code != 99 || !strings.Contains(o.stderr, "--ignore-plugin scrub") {
+		tr.Errorf("restart without the extension: %s", o)
+	}
+	o = tr.hiatus("restart", tr.images(), "--with-plugin="+tr.suite.extension("scrub"))
+	if o.code != 99 || !strings.Contains(o.stderr, "asks for mem.read, mem.write, env, which is not granted") && !strings.Contains(o.stderr, "not granted") {
+		tr.Errorf("restart without a grant: %s", o)
+	}
+	tr.restart("--ignore-plugin", "scrub")
+	tr.advance(2)
+	tr.finish()
+}
