@@ -9,6 +9,7 @@ user=hiatus-test
 needed="
 bash bash
 busybox busybox-static
+clang clang
 gcc gcc
 git git
 gpg gnupg
@@ -35,6 +36,7 @@ sqlite3 sqlite3
 ssh-agent openssh-client
 tar tar
 tmux tmux
+wasm-ld lld
 wat2wasm wabt
 vim vim
 wrk wrk

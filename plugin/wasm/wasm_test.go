@@ -405,3 +405,62 @@ func TestCache(t *testing.T) {
 		t.Error("a directory that any user may write to was used")
 	}
 }
+
+// TestKeptGuest: a guest that was built when version 1 of the ABI was new runs
+// for as long as there is a version 1. It counts checkpoints in its state.
+func TestKeptGuest(t *testing.T) {
+	m, err := loadModule(t, Config{Path: "testdata/guest-v1.wasm"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps, err := Exercise(t.Context(), m)
+	if err != nil {
+		t.Fatalf("%v: %+v", err, steps)
+	}
+	var logged strings.Builder
+	for _, s := range steps {
+		logged.Write(s.Log)
+	}
+	for _, want := range []string{"checkpoints: 0001", "checkpoints: 0004"} {
+		if !strings.Contains(logged.String(), want) {
+			t.Errorf("logged %s, want %s", &logged, want)
+		}
+	}
+	if m.Summary != "counts checkpoints, in C" || len(m.Kinds) != 2 {
+		t.Errorf("summary %q, kinds %v", m.Summary, m.Kinds)
+	}
+}
+
+// TestHold: the event comes again until the guest lets go, and no longer than
+// is granted.
+func TestHold(t *testing.T) {
+	imports := `(import "hiatus/1/hold" "keep" (func $keep (param i32) (result i32)))`
+	for _, tt := range []struct {
+		name, event, grant string
+		turns              int32
+	}{
+		{"lets go", `(if (i32.lt_u (global.get $turn) (i32.const 4)) (then (drop (call $keep (i32.const 1)))))`, "hold:1m", 4},
+		{"for ever", `(drop (call $keep (i32.const 5)))`, "hold:50ms", 0},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p, h := start(t, guest(imports, "", tt.event+`(call $log (i32.const 2) (i32.const 0) (i32.const 17))`), Config{Grants: []string{tt.grant}})
+			ev := plugin.Event{Kind: plugin.Running}
+			if err := p.Handle(t.Context(), ev); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.Hold(t.Context(), ev); err != nil {
+				t.Fatal(err)
+			}
+			turns := strings.Count(h.Logged(), "the seat is taken")
+			if tt.turns > 0 && turns != int(tt.turns) || turns < 2 {
+				t.Errorf("%d turns, want %d", turns, tt.turns)
+			}
+			if limited := strings.Contains(h.Logged(), "as long as is granted"); limited != (tt.turns == 0) {
+				t.Errorf("the limit was told: %t", limited)
+			}
+			if p.in != nil {
+				t.Error("the instance is still there")
+			}
+		})
+	}
+}

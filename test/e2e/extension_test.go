@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,6 +26,8 @@ var extensionTests = map[string]func(*trial){
 	"scrub":      showScrub,
 	"redirect":   showRedirect,
 	"kept":       showKeptState,
+	"c":          func(tr *trial) { showCounter(tr, "counter-c") },
+	"rust":       func(tr *trial) { showCounter(tr, "counter-rust") },
 }
 
 // TestExtensions builds the examples and shows each, as root and as an
@@ -35,10 +38,11 @@ func TestExtensions(t *testing.T) {
 	}
 	s := newBareSuite(t)
 	for name := range extensionTests {
-		if name != "kept" {
+		if name != "kept" && name != "c" && name != "rust" {
 			s.buildExtension(t, "../../sdk/examples/"+name, name)
 		}
 	}
+	s.buildCounters(t)
 	for name, show := range extensionTests {
 		for _, id := range s.identities {
 			t.Run(name+"/"+id.name, func(t *testing.T) {
@@ -74,6 +78,53 @@ func (s *suite) buildExtension(t *testing.T, dir, name string) {
 	if err := os.Chmod(s.extension(name), 0o644); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// buildCounters builds the same guest in C and in Rust, by Debian's compilers:
+// those of rustup know other targets.
+func (s *suite) buildCounters(t *testing.T) {
+	rust := []string{"/usr/bin/rustc", "--edition", "2021", "-O", "--target", "wasm32-unknown-unknown"}
+	library := filepath.Join(s.dir, "libhiatus.rlib")
+	for _, command := range [][]string{
+		{"clang", "--target=wasm32", "-O2", "-Wall", "-Wextra", "-Werror", "-nostdlib", "-Wl,--no-entry", "-I../../sdk/c",
+			"-o", s.extension("counter-c"), "../../sdk/examples/c/counter/counter.c"},
+		append(rust, "--crate-type", "rlib", "--crate-name", "hiatus", "-o", library, "../../sdk/rust/src/lib.rs"),
+		append(rust, "--crate-type", "cdylib", "--extern", "hiatus="+library, "-C", "strip=symbols", "-o", s.extension("counter-rust"),
+			"../../sdk/examples/rust/counter/lib.rs"),
+	} {
+		if _, err := lookPath(command[0]); err != nil && !s.strict {
+			t.Logf("missing: %s", command[0])
+			continue
+		}
+		if err := buildOne(command); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// showCounter: the number of checkpoints is in the images.
+func showCounter(tr *trial, name string) {
+	if _, err := os.Stat(tr.suite.extension(name)); err != nil {
+		tr.Skip("missing: its compiler")
+	}
+	flags := []string{tr.with(name), "--debug-logs", name + "=info"}
+	tr.launchPython("", "pass", flags...)
+	tr.checkpoint()
+	tr.advance(1)
+	tr.suspend()
+	tr.restart(flags...)
+	tr.advance(1)
+	tr.checkpoint()
+	var said []string
+	for line := range strings.Lines(tr.read("hiatus.log")) {
+		if _, text, ok := strings.Cut(line, "checkpoints: "); ok {
+			said = append(said, text[:4])
+		}
+	}
+	if got := strings.Join(said, " "); got != "0001 0002 0002 0003" {
+		tr.Errorf("logged %s", got)
+	}
+	tr.finish()
 }
 
 func (s *suite) extension(name string) string { return filepath.Join(s.dir, name+".wasm") }
@@ -371,4 +422,46 @@ func showKeptState(tr *trial) {
 	tr.restart("--ignore-plugin", "scrub")
 	tr.advance(2)
 	tr.finish()
+}
+
+// TestExtensionGuide runs the commands of docs/writing-an-extension.md.
+func TestExtensionGuide(t *testing.T) {
+	if testing.Short() {
+		t.Skip("end to end tests take minutes")
+	}
+	text, err := os.ReadFile("../../docs/writing-an-extension.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := "set -eu\n"
+	commands := 0
+	continued := false
+	for line := range strings.Lines(string(text)) {
+		code, ok := strings.CutPrefix(line, "    ")
+		command, begins := strings.CutPrefix(code, "$ ")
+		switch {
+		case ok && begins:
+			commands++
+			script += command
+			continued = strings.Contains(command, "<<'END'")
+		case continued:
+			script += code
+			continued = code != "END\n"
+		}
+	}
+	if commands < 10 {
+		t.Fatalf("%d commands found", commands)
+	}
+	s := newBareSuite(t)
+	source, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr := s.newTrial(t, s.identities[0])
+	tr.env = append(tr.env, "HIATUS="+source, "GOFLAGS=-buildvcs=false", "CGO_ENABLED=0", "PATH="+s.dir+":"+os.Getenv("PATH"))
+	tr.env = slices.DeleteFunc(tr.env, func(v string) bool { return strings.HasPrefix(v, "HIATUS_LOG") })
+	tr.write("guide.sh", script)
+	if o := tr.exec("bash", "guide.sh"); o.code != 0 {
+		t.Fatalf("%s\n%s", o, script)
+	}
 }
