@@ -206,7 +206,7 @@ func (a *agent) all() ([]int, error) {
 // Status implements coord.Handler.
 func (a *agent) Status(context.Context) (coord.AgentStatus, error) {
 	host, _ := os.Hostname()
-	st := coord.AgentStatus{ID: "0", Host: host, PID: os.Getpid()}
+	st := coord.AgentStatus{ID: "0", Host: host, PID: os.Getpid(), Log: a.opts.LogFile}
 	for _, p := range a.plugins.Infos() {
 		st.Plugins = append(st.Plugins, p.Name)
 	}

@@ -19,6 +19,7 @@ type Options struct {
 	Interval time.Duration // between checkpoints; 0: on request only
 	Keep     int           // committed generations kept; at least 1
 	Compress string        // "none" or "zstd"
+	LogFile  string        // absolute; "" for none
 	Detached bool          // the command has let go of its terminal
 	// OpenFiles has every checkpoint save the content of open files.
 	OpenFiles bool

@@ -102,7 +102,7 @@ all. Plugins are configured in the files, under "plugins".`,
 		a.launchCommand(), a.checkpointCommand(), a.restartCommand(),
 		a.listCommand(), a.statusCommand(), a.killCommand(), a.intervalCommand(), a.checkCommand(),
 		a.inspectCommand(), a.verifyCommand(),
-		a.pluginsCommand(), a.pluginCommand(), a.versionCommand(),
+		a.logsCommand(), a.pluginsCommand(), a.pluginCommand(), a.versionCommand(),
 	)
 	return root
 }

@@ -117,6 +117,11 @@ func (f *runFlags) options(ctx context.Context, a *app) (opts core.Options, done
 		PluginConfig: f.pluginConfig(a.config),
 		Log:          log,
 	}
+	if f.logFile != "" {
+		if opts.LogFile, err = filepath.Abs(f.logFile); err != nil {
+			return opts, nil, errors.Join(err, done())
+		}
+	}
 	if a.ready != nil {
 		opts.Ready = a.ready.done
 	}

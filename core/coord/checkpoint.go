@@ -151,7 +151,7 @@ func (s *Server) remember(r CheckpointResult, err error) {
 		s.last.err = err.Error()
 	}
 	if r.Path != "" {
-		s.last.pause, s.last.total, s.last.bytes = r.Pause, r.Total, r.Bytes
+		s.last.pause, s.last.total, s.last.bytes, s.last.timings = r.Pause, r.Total, r.Bytes, r.Timings
 	}
 }
 

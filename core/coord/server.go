@@ -72,6 +72,7 @@ type Server struct {
 type outcome struct {
 	pause, total time.Duration
 	bytes        int64
+	timings      []Timing
 	err          string
 	at           time.Time
 }

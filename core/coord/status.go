@@ -24,7 +24,7 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 	st := Status{
 		Name: s.Name(), Computation: s.cfg.Computation, Addr: s.Addr(), Dir: s.cfg.Store.Path(),
 		Generations: generations, State: StateRunning, Interval: s.interval,
-		LastPause: s.last.pause, LastTotal: s.last.total, LastBytes: s.last.bytes,
+		LastPause: s.last.pause, LastTotal: s.last.total, LastBytes: s.last.bytes, LastTimings: s.last.timings,
 		LastError: s.last.err, LastTime: s.last.at, Started: s.started,
 	}
 	if s.session != nil && s.session.checkpoint {

@@ -89,6 +89,7 @@ type AgentStatus struct {
 	PID       int             `json:"pid"` // of the supervisor
 	Processes []ProcessStatus `json:"processes"`
 	Plugins   []string        `json:"plugins"`
+	Log       string          `json:"log,omitempty"` // its log file
 	// Error says why the agent did not answer; the fields above are then
 	// those of its hello.
 	Error string `json:"error,omitempty"`
@@ -115,7 +116,7 @@ const (
 
 // Status describes a computation. The fields named Last tell of the last
 // checkpoint that was tried: LastError is empty where it was committed;
-// LastPause, LastTotal and LastBytes are those of the last committed one.
+// LastPause, LastTotal, LastBytes and LastTimings are those of the last committed one.
 type Status struct {
 	Name        string        `json:"name"`
 	Computation string        `json:"computation"` // id, kept across restarts
@@ -128,6 +129,7 @@ type Status struct {
 	LastPause   time.Duration `json:"last_pause"`
 	LastTotal   time.Duration `json:"last_total"`
 	LastBytes   int64         `json:"last_bytes"`
+	LastTimings []Timing      `json:"last_timings,omitempty"` // by plugin and phase, of the slowest agent
 	LastError   string        `json:"last_error,omitempty"`
 	LastTime    time.Time     `json:"last_time,omitzero"` // of its end
 	Started     time.Time     `json:"started"`
