@@ -18,7 +18,7 @@
 //
 // Module and compiled code live as long as the agent. Each launch, each
 // checkpoint and each restart has an instance of its own, made at the first
-// event that the guest has subscribed to and closed behind the last: so an
+// event that the guest has subscribed to, or ready by then, and closed behind the last: so an
 // extension cannot keep in its memory what belongs in the image. State that it
 // writes counts when the generation is committed, and is forgotten when the
 // checkpoint was given up.

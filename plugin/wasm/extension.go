@@ -26,6 +26,7 @@ type extension struct {
 	log  *zerolog.Logger
 
 	in        *instance // nil before the first event of a sequence that the guest wants
+	next      chan made // of the next sequence, made while the program runs; nil: none
 	failed    bool      // in this sequence: the guest is not called any more
 	announced bool      // the sequence began with PreSuspend: it is no check
 
@@ -42,6 +43,13 @@ type extension struct {
 	keep    time.Duration // that the guest wants the program to stay stopped
 
 	undo []written // what the guest wrote into processes since PreCheckpoint
+}
+
+// made is what instantiate returns.
+type made struct {
+	in   *instance
+	skip bool
+	err  error
 }
 
 // written is memory of a process as it was before a guest wrote to it.
@@ -76,6 +84,38 @@ func (e *extension) finish(ev plugin.Event) {
 		e.commit()
 	}
 	e.reset()
+	if ev.Kind != plugin.Exit {
+		e.prepare()
+	}
+}
+
+// prepare makes the instance of the next sequence, so that its first event
+// need not wait: the runtime of a language takes milliseconds to begin.
+func (e *extension) prepare() {
+	if e.next != nil {
+		return
+	}
+	next := make(chan made, 1)
+	e.next = next
+	e.mod.making.Go(func() {
+		in, skip, err := e.mod.instantiate(context.Background(), e)
+		next <- made{in, skip, err}
+	})
+}
+
+// instance returns the one that was prepared, or a new one.
+func (e *extension) instance(ctx context.Context) (*instance, error) {
+	var m made
+	if e.next != nil {
+		m = <-e.next
+		e.next = nil
+	} else {
+		m.in, m.skip, m.err = e.mod.instantiate(ctx, e)
+	}
+	if m.err == nil && m.skip {
+		m.err = errors.New("init: has nothing to do here, unlike when it was loaded")
+	}
+	return m.in, m.err
 }
 
 // begins says whether kind is the first event of a sequence.
@@ -140,12 +180,9 @@ func (e *extension) deliver(ctx context.Context, ev plugin.Event) error {
 
 func (e *extension) call(ctx context.Context, ev plugin.Event) error {
 	if e.in == nil {
-		in, skip, err := e.mod.instantiate(ctx, e)
+		in, err := e.instance(ctx)
 		if err != nil {
 			return err
-		}
-		if skip {
-			return errors.New("init: has nothing to do here, unlike when it was loaded")
 		}
 		e.in = in
 	}

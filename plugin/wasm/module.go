@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/rs/zerolog"
 	"github.com/tetratelabs/wazero"
@@ -52,6 +53,7 @@ type Module struct {
 	cache    wazero.CompilationCache
 	compiled wazero.CompiledModule
 	memory   allocator
+	making   sync.WaitGroup // instances of the next sequences
 }
 
 // Inspect reads the module at path and says what it asks for.
@@ -193,9 +195,14 @@ func (m *Module) compileWith(ctx context.Context, code []byte) (err error) {
 	return err
 }
 
+// Settle waits until the instances of the next sequences are made, for
+// benchmarks.
+func (m *Module) Settle() { m.making.Wait() }
+
 // Close frees the compiled code; plugins of the module must not be used any
 // more.
 func (m *Module) Close(ctx context.Context) {
+	m.making.Wait()
 	if m.runtime != nil {
 		_ = m.runtime.Close(ctx)
 		m.runtime = nil

@@ -56,6 +56,10 @@ func (e *extension) Load(_ context.Context, _ uint16, r io.Reader) error {
 		ids[f.ID] = true
 	}
 	e.reset()
+	if e.next != nil { // it may have read the state that was
+		(<-e.next).in.close()
+		e.next = nil
+	}
 	e.committed, e.loaded = s.Guest, s.Files
 	return nil
 }
