@@ -160,6 +160,8 @@ func (p *madeUp) Batch(context.Context, []plugin.Call) error { return errMadeUp 
 
 // madeUpHost is alone in its computation.
 type madeUpHost struct {
+	plugin.Host // nil: what no extension asks for
+
 	log       zerolog.Logger
 	published map[string][]byte
 }
