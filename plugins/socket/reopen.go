@@ -36,5 +36,8 @@ func (p *Plugin) ReopenFile(_ context.Context, f plugin.OpenFile) (int, error) {
 
 // FillFiles brings the sockets to their old state, now that all exist.
 func (p *Plugin) FillFiles(ctx context.Context, procs []plugin.Process, fds map[int]int) error {
+	if err := p.fillDatagrams(ctx, fds); err != nil {
+		return err
+	}
 	return p.fillUNIX(ctx, procs, fds)
 }

@@ -162,6 +162,8 @@ func (p *Plugin) claimKind(f plugin.OpenFile, fd int, k kind) error {
 		return p.claimUNIX(f, fd, k)
 	case isTCP(k):
 		return p.claimTCP(f, fd)
+	case isDatagram(k):
+		return p.claimDatagram(f, fd, k)
 	case k.family == unix.AF_NETLINK:
 		return p.claimNetlink(f, fd, k)
 	}
@@ -173,6 +175,9 @@ func (p *Plugin) claimKind(f plugin.OpenFile, fd int, k kind) error {
 func (p *Plugin) reopen(id int) error {
 	if s, ok := p.state.TCP[id]; ok {
 		return p.makeTCP(id, s)
+	}
+	if s, ok := p.state.Datagrams[id]; ok {
+		return p.makeDatagram(id, s)
 	}
 	if s, ok := p.state.Netlink[id]; ok {
 		return p.makeNetlink(id, s)

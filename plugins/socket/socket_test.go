@@ -62,6 +62,10 @@ func TestContract(t *testing.T) {
 			"listener backlog":    `{"unix":{"1":{"type":1,"ino":1,"name":"AGE=","listen":{"backlog":-1},"options":{"values":{}}}}}`,
 			"listener connected":  `{"unix":{"1":{"type":1,"ino":1,"peer_closed":true,"name":"AGE=","listen":{"backlog":1},"options":{"values":{}}}}}`,
 			"peer name alone":     `{"unix":{"1":{"type":1,"ino":1,"peer_name":"L2E=","options":{"values":{}}}}}`,
+			"datagram kind":       `{"datagrams":{"1":{"family":2,"type":1,"protocol":6,"options":{"socket":{"values":{}}}}}}`,
+			"datagram address":    `{"datagrams":{"1":{"family":2,"type":2,"protocol":17,"local":"YQ==","options":{"socket":{"values":{}}}}}}`,
+			"datagram option":     `{"datagrams":{"1":{"family":2,"type":2,"protocol":17,"levels":[{"level":1,"opt":1,"value":1}],"options":{"socket":{"values":{}}}}}}`,
+			"datagram group":      `{"datagrams":{"1":{"family":2,"type":2,"protocol":17,"groups":[{"address":"127.0.0.1","interface":1}],"options":{"socket":{"values":{}}}}}}`,
 			"option":              `{"unix":{"1":{"type":1,"ino":1,"options":{"values":{"13":1}}}}}`,
 			"buffer":              `{"unix":{"1":{"type":1,"ino":1,"options":{"values":{},"send_buffer":-1}}}}`,
 			"TCP family":          `{"tcp":{"1":{"family":1,"protocol":6,"ino":1,"role":"new","local":"0.0.0.0:0","remote":"","options":{"socket":{"values":{}}}}}}`,
@@ -282,8 +286,14 @@ func TestRefusals(t *testing.T) {
 		make   func(t *testing.T) int
 		reason string
 	}{
-		{"UDP", func(t *testing.T) int { return newSocket(t, unix.AF_INET6, unix.SOCK_DGRAM, 0) },
-			"IPv6 datagram (protocol 17) socket: not kept yet"},
+		{"vsock", func(t *testing.T) int {
+			fd, err := unix.Socket(unix.AF_VSOCK, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Skip(err) // the kernel has none
+			}
+			t.Cleanup(func() { unix.Close(fd) })
+			return fd
+		}, "vsock stream (protocol 0) socket: not kept yet"},
 		{"out-of-band data", func(t *testing.T) int {
 			pair := newPair(t, unix.SOCK_STREAM)
 			if err := unix.Sendto(pair[0], []byte("x"), unix.MSG_OOB, nil); err != nil {

@@ -18,9 +18,10 @@ const stateFormat = 1
 
 // state is what the image holds, by plugin.OpenFile's ID.
 type state struct {
-	UNIX    map[int]unixSocket    `json:"unix,omitempty"`
-	Netlink map[int]netlinkSocket `json:"netlink,omitempty"`
-	TCP     map[int]tcpSocket     `json:"tcp,omitempty"`
+	UNIX      map[int]unixSocket     `json:"unix,omitempty"`
+	Datagrams map[int]datagramSocket `json:"datagrams,omitempty"`
+	Netlink   map[int]netlinkSocket  `json:"netlink,omitempty"`
+	TCP       map[int]tcpSocket      `json:"tcp,omitempty"`
 }
 
 // options are of SOL_SOCKET, socket(7). Buffer sizes are as getsockopt reads
@@ -79,6 +80,9 @@ func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
 		if err := sock.validate(); err != nil {
 			return fmt.Errorf("socket: state of open file %d: %w", id, err)
 		}
+	}
+	if err := s.validateDatagrams(); err != nil {
+		return fmt.Errorf("socket: state of %w", err)
 	}
 	if err := s.validateTCP(); err != nil {
 		return fmt.Errorf("socket: state of %w", err)

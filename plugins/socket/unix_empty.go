@@ -16,12 +16,18 @@ func (c claim) remember(s *unixSocket, l look) ([]message, error) {
 	if err != nil {
 		return nil, err
 	}
-	if before, known := c.plugin.seen[c.ino]; known {
+	return c.plugin.rememberEmpty(l, c.ino, queue, func() (func([]message) bool, error) { return fitting(s) })
+}
+
+// rememberEmpty returns what is queued where queue can be seen, and notes it.
+// fitting gives what else tells a queue that may be from one that cannot be.
+func (p *Plugin) rememberEmpty(l look, ino uint32, queue []message, fitting func() (func([]message) bool, error)) ([]message, error) {
+	if before, known := p.seen[ino]; known {
 		empty, queued, err := l.head()
 		if err != nil {
 			return nil, err
 		}
-		fits, err := fitting(s)
+		fits, err := fitting()
 		if err != nil {
 			return nil, err
 		}
@@ -32,14 +38,17 @@ func (c claim) remember(s *unixSocket, l look) ([]message, error) {
 			return nil, err
 		}
 	}
-	delete(c.plugin.seen, c.ino)
+	delete(p.seen, ino)
 	for _, m := range queue {
 		if len(m.Data) == 0 {
-			c.plugin.seen[c.ino] = queue
+			p.seen[ino] = queue
 		}
 	}
 	return queue, nil
 }
+
+// anyQueue is for sockets of which nothing else is known.
+func anyQueue() (func([]message) bool, error) { return func([]message) bool { return true }, nil }
 
 // fitting tells a queue that s may have from one that it cannot have: what the
 // peer has sent and was not read is charged to the peer, by a size that
