@@ -33,6 +33,8 @@ type Sleep struct {
 
 	wchan   string        // where the thread slept, read before it was stopped
 	elapsed time.Duration // since it last went to sleep
+	onCPU   bool          // it sleeps until CPU time is used
+	clock   int32         // then the agent's id of that clock, 0 where it has none
 }
 
 // Sleeps remembers the deadlines of sleeping threads from one checkpoint to
@@ -46,8 +48,10 @@ type Sleeps struct {
 }
 
 type deadline struct {
-	nr uint64
-	at time.Time // zero: none
+	nr    uint64
+	at    time.Time     // zero: none
+	clock int32         // not 0: due on this CPU clock instead
+	due   time.Duration // on clock
 }
 
 // NewSleeps returns an empty memory.
@@ -107,7 +111,15 @@ func (s *Sleeps) before(pid, tid int) *Sleep {
 // note remembers the deadline of a sleep until it ends.
 func (s *Sleeps) note(hostTID int, sl *Sleep) {
 	d := deadline{nr: sl.Nr}
-	if sl.Remaining >= 0 {
+	switch {
+	case sl.onCPU:
+		now, ok := cpuTime(sl.clock)
+		if !ok || sl.Remaining < 0 {
+			delete(s.of, hostTID)
+			return
+		}
+		d.clock, d.due = sl.clock, now+sl.Remaining
+	case sl.Remaining >= 0:
 		d.at = time.Now().Add(sl.Remaining)
 	}
 	s.of[hostTID] = d
@@ -177,20 +189,36 @@ func shortenTimeout(r *Regs, nr uint64, before *Sleep) {
 func (t *Tree) describeSleep(p *Process, th *Thread, nr uint64, before *Sleep) *Sleep {
 	if nr == restartNr {
 		if d, ok := t.sleeps.of[th.HostTID]; ok {
-			sl := &Sleep{Nr: d.nr, Remaining: -1}
-			if !d.at.IsZero() {
-				sl.Remaining = max(time.Until(d.at), 0)
-			}
-			return sl
+			return d.sleep()
 		}
 		nr = guessCall(&th.Regs, before.wchan)
 	}
 	sl := &Sleep{Nr: nr, Remaining: -1}
+	if nr == unix.SYS_CLOCK_NANOSLEEP {
+		sl.clock, sl.onCPU = cpuClock(t.procs, p, int32(th.Regs.arg(0)))
+	}
 	if total, ok := p.timeout(th, nr); ok {
-		sl.Remaining = max(total-before.elapsed, 0)
+		sl.Remaining = total
+		if !sl.onCPU { // how much CPU time it has seen nothing tells: it ends late but never early
+			sl.Remaining = max(total-before.elapsed, 0)
+		}
 	}
 	if rest, ok := p.remainder(th, nr); ok {
 		sl.Remaining = rest
+	}
+	return sl
+}
+
+// sleep is what remains of a sleep that was noted.
+func (d deadline) sleep() *Sleep {
+	sl := &Sleep{Nr: d.nr, Remaining: -1}
+	switch {
+	case d.clock != 0:
+		sl.onCPU, sl.clock = true, d.clock
+		now, _ := cpuTime(d.clock) // what has ended used all it could
+		sl.Remaining = max(d.due-now, 0)
+	case !d.at.IsZero():
+		sl.Remaining = max(time.Until(d.at), 0)
 	}
 	return sl
 }
@@ -199,6 +227,8 @@ func (t *Tree) describeSleep(p *Process, th *Thread, nr uint64, before *Sleep) *
 // has stopped and continued before: only the place where it waits tells.
 func guessCall(r *Regs, wchan string) uint64 {
 	switch {
+	case strings.Contains(wchan, "cpu_nanosleep"):
+		return unix.SYS_CLOCK_NANOSLEEP
 	case strings.Contains(wchan, "poll"):
 		return sysPoll
 	case strings.Contains(wchan, "futex"):

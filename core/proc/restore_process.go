@@ -326,6 +326,9 @@ func (r *Restorer) wakeUp(ctx context.Context, p *Process, th *Thread, ts *Threa
 	}
 	th.Regs, th.Mask, th.sleep = ts.Regs, ts.Mask, ts.Sleep
 	if ts.Sleep != nil {
+		if ts.Sleep.Nr == unix.SYS_CLOCK_NANOSLEEP {
+			ts.Sleep.clock, ts.Sleep.onCPU = cpuClock(r.Procs(), p, int32(ts.Regs.arg(0)))
+		}
 		if err := p.rearm(ctx, r.sleeps, th); err != nil {
 			return fmt.Errorf("pid %d: %w", p.pid, err)
 		}
