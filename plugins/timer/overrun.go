@@ -45,14 +45,10 @@ const (
 // repeatOverrun returns false where it did not succeed: then the timer is to
 // be armed without.
 func (m maker) repeatOverrun(ctx context.Context, t posixTimer) (bool, error) {
-	if _, err := m.proc.Syscall(ctx, unix.SYS_CLOCK_GETTIME, uintptr(t.Clock), uintptr(m.addr+nowAt)); err != nil {
-		return false, fmt.Errorf("clock_gettime %d: %w", t.Clock, err)
+	now, err := m.now(ctx, t.Clock)
+	if err != nil {
+		return false, err
 	}
-	b := make([]byte, placesEnd-nowAt)
-	if _, err := m.proc.ReadAt(b, int64(m.addr+nowAt)); err != nil {
-		return false, fmt.Errorf("scratch memory: %w", err)
-	}
-	now := duration(int64(binary.NativeEndian.Uint64(b)), int64(binary.NativeEndian.Uint64(b[8:])))
 	missed := int64(t.Overrun) + 1
 	if int64(t.Spec.Interval) > math.MaxInt64/missed || t.Spec.Value > math.MaxInt64-now {
 		return false, nil
@@ -61,7 +57,7 @@ func (m maker) repeatOverrun(ctx context.Context, t posixTimer) (bool, error) {
 	if first <= 0 || first > now {
 		return false, nil
 	}
-	clear(b)
+	b := make([]byte, placesEnd-nowAt)
 	copy(b[pastAt-nowAt:], spec{Value: first, Interval: t.Spec.Interval}.encode(time.Nanosecond))
 	binary.NativeEndian.PutUint64(b[setAt-nowAt:], 1<<(t.Signal-1))
 	if _, err := m.proc.WriteAt(b, int64(m.addr+nowAt)); err != nil {

@@ -39,9 +39,9 @@ const (
 	itimerSize   = 32
 )
 
-// saveProcess reads the timers of proc. A getitimer call and a timer_gettime
-// call each fill 32 bytes.
-func saveProcess(ctx context.Context, proc plugin.Process) (process, error) {
+// saveProcess reads the timers of proc as of began. A getitimer call and a
+// timer_gettime call each fill 32 bytes.
+func saveProcess(ctx context.Context, proc plugin.Process, began time.Duration) (process, error) {
 	timers, err := readTimers(proc)
 	if err != nil {
 		return process{}, err
@@ -58,6 +58,7 @@ func saveProcess(ctx context.Context, proc plugin.Process) (process, error) {
 	if err != nil {
 		return process{}, fmt.Errorf("pid %d: timers: %w", proc.PID(), err)
 	}
+	late := agentTime() - began
 	saved := process{Timers: timers}
 	for which, b := range got[:itimers] {
 		if s := decodeSpec(b, time.Microsecond); s != (spec{}) {
@@ -70,10 +71,24 @@ func saveProcess(ctx context.Context, proc plugin.Process) (process, error) {
 	for i, b := range got[itimers:] {
 		saved.Timers[i].Spec = decodeSpec(b, time.Nanosecond)
 	}
+	saved.asOf(late)
 	if err := readOverruns(ctx, proc, saved.Timers); err != nil {
 		return process{}, fmt.Errorf("pid %d: timers: %w", proc.PID(), err)
 	}
 	return saved, nil
+}
+
+// asOf makes values that were read late refer to the time before.
+func (p *process) asOf(late time.Duration) {
+	if s, ok := p.ITimers[unix.ITIMER_REAL]; ok {
+		s.later(late)
+		p.ITimers[unix.ITIMER_REAL] = s
+	}
+	for i := range p.Timers {
+		if countsTime(p.Timers[i].Clock) {
+			p.Timers[i].Spec.later(late)
+		}
+	}
 }
 
 // readOverruns reads what timer_getoverrun(2) says.
@@ -225,8 +240,8 @@ func ownThreadClock(clock int) (kind int, ok bool) {
 }
 
 // restore makes and arms all timers. Those of the process are armed last.
-func (p process) restore(ctx context.Context, proc plugin.Process) error {
-	if err := restoreTimers(ctx, proc, p.Timers); err != nil {
+func (p process) restore(ctx context.Context, proc plugin.Process, clock restartClock) error {
+	if err := restoreTimers(ctx, proc, p.Timers, clock); err != nil {
 		return err
 	}
 	addr, _ := proc.Scratch()
@@ -235,6 +250,8 @@ func (p process) restore(ctx context.Context, proc plugin.Process) error {
 			// It has expired and its signal is pending: the kernel goes on
 			// from the interval when that is taken (kernel/time/itimer.c, ITIMER_REAL).
 			s.Value = s.Interval
+		} else if which == unix.ITIMER_REAL {
+			s.Value = max(s.Value-clock.passed(), 1)
 		}
 		if _, err := proc.WriteAt(s.encode(time.Microsecond), int64(addr)); err != nil {
 			return fmt.Errorf("scratch memory: %w", err)
@@ -246,11 +263,11 @@ func (p process) restore(ctx context.Context, proc plugin.Process) error {
 	return nil
 }
 
-func restoreTimers(ctx context.Context, proc plugin.Process, timers []posixTimer) (err error) {
+func restoreTimers(ctx context.Context, proc plugin.Process, timers []posixTimer, clock restartClock) (err error) {
 	if len(timers) == 0 {
 		return nil
 	}
-	m := maker{proc: proc}
+	m := maker{proc: proc, clock: clock}
 	m.addr, _ = proc.Scratch()
 	_, err = proc.Syscall(ctx, unix.SYS_PRCTL, prTimerCreateRestoreIDs, 1, 0, 0, 0)
 	switch {
@@ -278,6 +295,7 @@ type maker struct {
 	proc  plugin.Process
 	addr  uint64 // of scratch memory: sigevent, itimerspec, timer_t
 	exact bool   // timer_create takes the id that it finds in its third argument
+	clock restartClock
 }
 
 // Places in the scratch memory.
@@ -329,25 +347,66 @@ func (m maker) arm(ctx context.Context, t posixTimer) error {
 	if t.Spec.Value == 0 {
 		return nil
 	}
+	if countsTime(t.Clock) {
+		missed := t.Spec
+		if missed.forward(m.clock.passed()) > 0 {
+			return m.armMissed(ctx, t)
+		}
+		t.Spec = missed
+	}
 	if t.overrunCanBeRepeated(m.proc.PID()) {
 		if done, err := m.repeatOverrun(ctx, t); done || err != nil {
 			return err
 		}
 	}
-	if _, err := m.proc.Syscall(ctx, unix.SYS_TIMER_SETTIME, uintptr(t.ID), 0, uintptr(m.addr+specAt), 0); err != nil {
+	return m.set(ctx, t, 0, t.Spec)
+}
+
+// armMissed arms a timer that was to expire since the tree's clock goes on. The
+// clocks that nobody sets count those that were missed, and keep the beat.
+func (m maker) armMissed(ctx context.Context, t posixTimer) error {
+	if t.Clock == unix.CLOCK_MONOTONIC || t.Clock == unix.CLOCK_BOOTTIME {
+		now, err := m.now(ctx, t.Clock)
+		if err != nil {
+			return err
+		}
+		if due := now + t.Spec.Value - m.clock.passed(); due > 0 {
+			return m.set(ctx, t, unix.TIMER_ABSTIME, spec{Value: due, Interval: t.Spec.Interval})
+		}
+	}
+	return m.set(ctx, t, 0, spec{Value: 1, Interval: t.Spec.Interval})
+}
+
+// set arms t.
+func (m maker) set(ctx context.Context, t posixTimer, flags uintptr, s spec) error {
+	if _, err := m.proc.WriteAt(s.encode(time.Nanosecond), int64(m.addr+specAt)); err != nil {
+		return fmt.Errorf("scratch memory: %w", err)
+	}
+	if _, err := m.proc.Syscall(ctx, unix.SYS_TIMER_SETTIME, uintptr(t.ID), flags, uintptr(m.addr+specAt), 0); err != nil {
 		return fmt.Errorf("timer_settime: %w", err)
 	}
 	return nil
 }
 
-// arguments is what the scratch memory holds for timer_create and
-// timer_settime.
+// now reads a clock as the process sees it.
+func (m maker) now(ctx context.Context, clock int) (time.Duration, error) {
+	if _, err := m.proc.Syscall(ctx, unix.SYS_CLOCK_GETTIME, uintptr(clock), uintptr(m.addr+nowAt)); err != nil {
+		return 0, fmt.Errorf("clock_gettime %d: %w", clock, err)
+	}
+	var b [16]byte
+	if _, err := m.proc.ReadAt(b[:], int64(m.addr+nowAt)); err != nil {
+		return 0, fmt.Errorf("scratch memory: %w", err)
+	}
+	return decodeTime(b[:]), nil
+}
+
+// arguments is what the scratch memory holds for timer_create.
 func (t posixTimer) arguments() []byte {
 	b := make([]byte, sigeventSize, idAt+4)
 	binary.NativeEndian.PutUint64(b, t.Value)
 	binary.NativeEndian.PutUint32(b[8:], uint32(t.Signal))
 	binary.NativeEndian.PutUint32(b[12:], uint32(t.Notify))
 	binary.NativeEndian.PutUint32(b[16:], uint32(t.TID))
-	b = append(b, t.Spec.encode(time.Nanosecond)...)
+	b = append(b, make([]byte, itimerSize)...)
 	return binary.NativeEndian.AppendUint32(b, uint32(t.ID))
 }

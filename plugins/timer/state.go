@@ -17,6 +17,8 @@ const stateFormat = 1
 
 // state is what the image holds.
 type state struct {
+	// Now is CLOCK_MONOTONIC of the tree to which what remains refers.
+	Now       time.Duration   `json:"now_ns,omitempty"`
 	TimerFDs  map[int]timerFD `json:"timerfds,omitempty"`  // by plugin.OpenFile's ID
 	Processes map[int]process `json:"processes,omitempty"` // by pid
 }
@@ -83,6 +85,9 @@ func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
 	var s state
 	if err := strictjson.Decode(r, &s); err != nil {
 		return fmt.Errorf("timer: state: %w", err)
+	}
+	if s.Now < 0 {
+		return fmt.Errorf("timer: state: time %d", s.Now)
 	}
 	for id, t := range s.TimerFDs {
 		if err := t.validate(); err != nil {

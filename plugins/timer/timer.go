@@ -3,6 +3,7 @@ package timer
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,8 @@ func Definition() plugin.Definition {
 // Plugin keeps the timers of one agent.
 type Plugin struct {
 	state state
+	// began is the agent's time to which all values of a checkpoint refer.
+	began time.Duration
 	// made are the supervisor's duplicates of the timerfds of a restart, by
 	// ID, until they are armed.
 	made map[int]int
@@ -34,7 +37,7 @@ type Plugin struct {
 func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 	switch ev.Kind {
 	case plugin.PreCheckpoint:
-		p.state = state{}
+		p.state, p.began = state{}, agentTime()
 	case plugin.Running:
 		return p.arm(ctx, ev.Procs)
 	case plugin.Exit:
@@ -45,17 +48,24 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 
 func (p *Plugin) arm(ctx context.Context, procs []plugin.Process) error {
 	defer p.closeMade()
+	if len(procs) == 0 || len(p.state.TimerFDs)+len(p.state.Processes) == 0 {
+		return nil
+	}
+	clock, err := newRestartClock(procs[0], p.state.Now)
+	if err != nil {
+		return err
+	}
 	for _, proc := range procs {
 		saved, ok := p.state.Processes[proc.PID()]
 		if !ok {
 			continue
 		}
-		if err := saved.restore(ctx, proc); err != nil {
+		if err := saved.restore(ctx, proc, clock); err != nil {
 			return fmt.Errorf("pid %d: %w", proc.PID(), err)
 		}
 	}
 	for id, fd := range p.made {
-		if err := p.state.TimerFDs[id].arm(fd); err != nil {
+		if err := p.state.TimerFDs[id].restore(fd, clock); err != nil {
 			return fmt.Errorf("open file %d (timerfd): %w", id, err)
 		}
 	}
@@ -71,14 +81,19 @@ func (p *Plugin) closeMade() {
 
 // SaveProcess saves the interval and POSIX timers of proc.
 func (p *Plugin) SaveProcess(ctx context.Context, proc plugin.Process) error {
-	saved, err := saveProcess(ctx, proc)
+	saved, err := saveProcess(ctx, proc, p.began)
 	if err != nil {
 		return err
 	}
 	if len(saved.ITimers) > 0 || len(saved.Timers) > 0 {
 		p.state.addProcess(proc.PID(), saved)
 	}
-	return nil
+	if p.state.Now != 0 || len(p.state.TimerFDs)+len(p.state.Processes) == 0 {
+		return nil
+	}
+	offset, err := clockOffset(proc)
+	p.state.Now = p.began + offset
+	return err
 }
 
 // RestoreProcess has nothing to do: see the package's comment.

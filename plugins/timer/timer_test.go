@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"math"
 	"os"
 	"strings"
 	"testing"
@@ -31,6 +32,7 @@ func TestContract(t *testing.T) {
 		},
 		Invalid: map[string]string{
 			"overrun":               `{"processes":{"1":{"timers":[{"id":0,"clock":1,"signal":10,"sigev_value":"0","notify":0,"tid":0,"spec":{"value_ns":1,"interval_ns":1},"overrun":-1}]}}}`,
+			"now":                   `{"now_ns":-1}`,
 			"timerfd clock":         `{"timerfds":{"1":{"clock":2,"ticks":"0"}}}`,
 			"timerfd value":         `{"timerfds":{"1":{"clock":1,"ticks":"0","value_ns":-1}}}`,
 			"timerfd deadline":      `{"timerfds":{"1":{"clock":0,"ticks":"0","absolute":true,"deadline_ns":-1}}}`,
@@ -163,7 +165,7 @@ func TestITimers(t *testing.T) {
 	setITimers(t, self, map[int]spec{0: {}, 1: {}, 2: {}})
 	restored(t, self, state)
 
-	got, err := saveProcess(t.Context(), self)
+	got, err := saveProcess(t.Context(), self, agentTime())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +239,7 @@ func TestPOSIXTimerErrors(t *testing.T) {
 	t.Run("create", func(t *testing.T) {
 		self.FailCall(unix.SYS_TIMER_CREATE, unix.EAGAIN)
 		defer self.FailCall(unix.SYS_TIMER_CREATE, 0)
-		err := one.restore(t.Context(), self)
+		err := one.restore(t.Context(), self, restartClock{})
 		if !errors.Is(err, unix.EAGAIN) || !strings.Contains(err.Error(), "POSIX timer 1048576: timer_create of clock 1") {
 			t.Errorf("%v", err)
 		}
@@ -245,7 +247,7 @@ func TestPOSIXTimerErrors(t *testing.T) {
 	t.Run("id in use", func(t *testing.T) {
 		used := create(t, self, posixTimer{Clock: unix.CLOCK_MONOTONIC, Notify: sigevNone})
 		twice := process{Timers: []posixTimer{{ID: used, Clock: unix.CLOCK_MONOTONIC, Notify: sigevNone}}}
-		if err := twice.restore(t.Context(), self); err == nil {
+		if err := twice.restore(t.Context(), self, restartClock{}); err == nil {
 			t.Error("a second timer got the id of the first")
 		}
 	})
@@ -365,6 +367,9 @@ func read(t *testing.T, fd int) timerFD {
 func saved(t *testing.T, self *plugintest.Process) state {
 	t.Helper()
 	p, second := &Plugin{}, &Plugin{}
+	if err := p.Handle(t.Context(), plugin.Event{Kind: plugin.PreCheckpoint}); err != nil {
+		t.Fatal(err)
+	}
 	if err := p.SaveProcess(t.Context(), self); err != nil {
 		t.Fatal(err)
 	}
@@ -424,7 +429,76 @@ func remaining(t *testing.T, self *plugintest.Process, id int) spec {
 
 func setITimers(t *testing.T, self *plugintest.Process, specs map[int]spec) {
 	t.Helper()
-	if err := (process{ITimers: specs}).restore(t.Context(), self); err != nil {
+	if err := (process{ITimers: specs}).restore(t.Context(), self, restartClock{}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestForward(t *testing.T) {
+	for _, tt := range []struct {
+		s, want spec
+		d       time.Duration
+		times   uint64
+	}{
+		{spec{0, 5}, spec{0, 5}, 7, 0},
+		{spec{9, 0}, spec{2, 0}, 7, 0},
+		{spec{7, 0}, spec{0, 0}, 7, 1},
+		{spec{7, 5}, spec{5, 5}, 7, 1},
+		{spec{7, 5}, spec{4, 5}, 8, 1},
+		{spec{7, 5}, spec{1, 5}, 16, 2},
+		{spec{7, 5}, spec{5, 5}, 17, 3},
+		{spec{math.MaxInt64, 1}, spec{math.MaxInt64 - 7, 1}, 7, 0},
+	} {
+		got := tt.s
+		if times := got.forward(tt.d); got != tt.want || times != tt.times {
+			t.Errorf("%+v after %d: %+v, %d times; want %+v, %d", tt.s, tt.d, got, times, tt.want, tt.times)
+		}
+	}
+}
+
+// TestMissedWhileRestarting arms a timer that was due since the clock goes on:
+// it has expired as often as it would have.
+func TestMissedWhileRestarting(t *testing.T) {
+	self := plugintest.Self(t)
+	began := agentTime() / 2 // the clock has not stood at 0 for long on a fresh machine
+	interval := began / 5
+	m := maker{proc: self, clock: restartClock{goesOn: true, began: began}}
+	id := create(t, self, posixTimer{Clock: unix.CLOCK_MONOTONIC, Notify: sigevNone, Spec: spec{}})
+	m.addr, _ = self.Scratch()
+	if err := m.arm(t.Context(), posixTimer{ID: id, Clock: unix.CLOCK_MONOTONIC, Notify: sigevNone, Spec: spec{Value: time.Second, Interval: interval}}); err != nil {
+		t.Fatal(err)
+	}
+	left := remaining(t, self, id)
+	beat := (m.clock.passed() - time.Second + left.Value) % interval
+	if off := min(beat, interval-beat); left.Interval != interval || off > 100*time.Millisecond {
+		t.Errorf("%+v is %v off the beat of %v", left, off, interval)
+	}
+	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	saved := timerFD{Clock: unix.CLOCK_MONOTONIC, Ticks: 2, spec: spec{Value: time.Hour, Interval: time.Hour}}
+	if err := saved.arm(fd, 3*time.Hour+time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	var b [8]byte
+	if _, err := unix.Read(fd, b[:]); err != nil || binary.NativeEndian.Uint64(b[:]) != 5 {
+		t.Errorf("%d ticks, %v; want 5", binary.NativeEndian.Uint64(b[:]), err)
+	}
+}
+
+func FuzzParseOffset(f *testing.F) {
+	f.Add("monotonic         -12 500000000\nboottime            3         7\n")
+	f.Fuzz(func(t *testing.T, raw string) { _, _ = parseOffset(raw) })
+}
+
+func TestParseOffset(t *testing.T) {
+	got, err := parseOffset("monotonic         -12 500000000\nboottime            3         7\n")
+	if want := -11500 * time.Millisecond; got != want || err != nil {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+	if _, err := parseOffset("boottime 3 7\n"); err == nil {
+		t.Error("no error without a monotonic clock")
 	}
 }

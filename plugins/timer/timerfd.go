@@ -20,7 +20,11 @@ func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
 	if f.Link != "anon_inode:[timerfd]" {
 		return plugin.ErrNotMine
 	}
-	raw, err := settle(f)
+	var raw []byte
+	read, err := closely(func() (err error) {
+		raw, err = settle(f)
+		return err
+	})
 	if err != nil {
 		return plugin.Refuse(f, "%v", err)
 	}
@@ -38,6 +42,8 @@ func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
 			return plugin.Refuse(f, "%v", err)
 		}
 		t.setDeadline(now)
+	} else {
+		t.later(read - p.began)
 	}
 	p.state.addTimerFD(f.ID, t)
 	return nil
@@ -154,12 +160,20 @@ func (p *Plugin) ReopenFile(_ context.Context, f plugin.OpenFile) (int, error) {
 	return fd, nil
 }
 
-// arm sets the timer, and then the ticks, which timerfd_settime clears. A
-// relative value is the same in every time namespace.
-func (t timerFD) arm(fd int) error {
-	flags, value := 0, int64(t.Value)
-	if t.Absolute {
-		flags, value = unix.TFD_TIMER_ABSTIME, t.Deadline
+// restore arms the timer.
+func (t timerFD) restore(fd int, clock restartClock) error {
+	_, err := closely(func() error { return t.arm(fd, clock.passed()) })
+	return err
+}
+
+// arm sets the timer, from whose value so much has passed, and then the ticks,
+// which timerfd_settime clears. A relative value is the same in every time
+// namespace.
+func (t timerFD) arm(fd int, passed time.Duration) error {
+	flags, value := unix.TFD_TIMER_ABSTIME, t.Deadline
+	if !t.Absolute {
+		t.Ticks += t.forward(passed)
+		flags, value = 0, int64(t.Value)
 	}
 	if t.CancelOnSet {
 		flags |= unix.TFD_TIMER_CANCEL_ON_SET
