@@ -207,7 +207,7 @@ func (p *Plugin) claimDatagram(f plugin.OpenFile, fd int, k kind) (err error) {
 			return err
 		}
 	case queued:
-		p.host.Log().Warn().Str("socket", f.Link).Msg("packets that were not read are not kept")
+		p.host.Log().Info().Str("socket", f.Link).Msg("packets that were not read are not kept")
 	}
 	if p.state.Datagrams == nil {
 		p.state.Datagrams = make(map[int]datagramSocket)

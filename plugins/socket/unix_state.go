@@ -145,7 +145,7 @@ func (p *Plugin) dropStrangers() {
 				pending = append(pending, ino)
 				continue
 			}
-			p.host.Log().Warn().Str("listener", string(sock.Name)).Uint32("inode", ino).
+			p.host.Log().Info().Str("listener", string(sock.Name)).Uint32("inode", ino).
 				Msg("a client from outside waits to be accepted: it is not kept")
 		}
 		if len(pending) < len(sock.Listen.Pending) {
