@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hiatus-project/hiatus/internal/sigio"
 	"github.com/hiatus-project/hiatus/plugin"
 	"github.com/hiatus-project/hiatus/plugin/plugintest"
 )
@@ -252,12 +253,9 @@ func TestAsync(t *testing.T) {
 			return []int{r, w}
 		},
 		func(t *testing.T, fds []int) {
-			owner, err := getOwner(fds[0])
-			if err != nil || owner != (ownerEx{ownerPID, int32(os.Getpid())}) {
-				t.Errorf("owner %+v, %v", owner, err)
-			}
-			if signal, err := unix.FcntlInt(uintptr(fds[0]), unix.F_GETSIG, 0); signal != int(unix.SIGURG) || err != nil {
-				t.Errorf("signal %d, %v", signal, err)
+			owner, err := sigio.Read(fds[0])
+			if want := (sigio.Owner{Type: sigio.Process, Owner: os.Getpid(), Signal: int(unix.SIGURG)}); err != nil || owner != want {
+				t.Errorf("owner %+v, %v, want %+v", owner, err, want)
 			}
 			if status(t, fds[0]) != unix.O_RDONLY|unix.O_ASYNC {
 				t.Errorf("flags %#o", status(t, fds[0]))

@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
-	"strings"
 
+	"github.com/hiatus-project/hiatus/internal/procparse"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -97,7 +96,7 @@ func (s *saving) identify(proc plugin.Process) error {
 		}
 		if group == 0 {
 			var err error
-			if hostGroup, group, err = groupOf(proc.HostPID()); err != nil {
+			if hostGroup, group, err = procparse.ProcessGroup(proc.HostPID()); err != nil {
 				return fmt.Errorf("pid %d: %w", proc.PID(), err)
 			}
 		}
@@ -106,30 +105,6 @@ func (s *saving) identify(proc plugin.Process) error {
 		}
 	}
 	return nil
-}
-
-// groupOf returns the process group of a process, as this /proc shows it and
-// as the process itself sees it: the first and the last column of NSpgid,
-// proc_pid_status(5).
-func groupOf(hostPID int) (host, inner int, err error) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", hostPID))
-	if err != nil {
-		return 0, 0, err
-	}
-	for line := range strings.Lines(string(raw)) {
-		columns, ok := strings.CutPrefix(line, "NSpgid:")
-		if !ok {
-			continue
-		}
-		ids := strings.Fields(columns)
-		if len(ids) == 0 {
-			break
-		}
-		host, err1 := strconv.Atoi(ids[0])
-		inner, err2 := strconv.Atoi(ids[len(ids)-1])
-		return host, inner, errors.Join(err1, err2)
-	}
-	return 0, 0, errors.New("no NSpgid in status")
 }
 
 // SaveProcess completes the claims of the checkpoint when it is the first,

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hiatus-project/hiatus/internal/sigio"
 	"github.com/hiatus-project/hiatus/internal/strictjson"
 	"github.com/hiatus-project/hiatus/plugin"
 )
@@ -75,9 +76,9 @@ type file struct {
 	Stdio    int      `json:"stdio,omitempty"`    // 0, 1 or 2 of the launching command
 	Reopened bool     `json:"reopened,omitempty"` // stdio: a description of its own
 	// Inherited says that whoever launched the computation has the file, too.
-	Inherited bool   `json:"inherited,omitempty"`
-	Locks     []lock `json:"locks,omitempty"`
-	Async     *async `json:"async,omitempty"`
+	Inherited bool         `json:"inherited,omitempty"`
+	Locks     []lock       `json:"locks,omitempty"`
+	Async     *sigio.Owner `json:"async,omitempty"`
 }
 
 // identity is what stat(2) said at the checkpoint, for diagnosis.
@@ -259,7 +260,7 @@ func (s *state) validateFile(f *file) error {
 			return err
 		}
 	}
-	return f.Async.validate()
+	return f.Async.Validate()
 }
 
 // validate accepts what can be opened below a root: an absolute path.

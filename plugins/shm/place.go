@@ -75,12 +75,12 @@ func (p *Plugin) FreeHere(context.Context) error {
 		for i := range n {
 			switch o := at(i); {
 			case o.Unproven:
-				errs = append(errs, fmt.Errorf("System V %s %d (key %#x): nothing shows whether it is the computation's", k.what, o.ID, uint32(o.Key)))
+				errs = append(errs, fmt.Errorf("the System V %s %d (key %#x): nothing shows whether it is the computation's", k.what, o.ID, uint32(o.Key)))
 			case !o.Doubtful && t.has(o):
-				errs = append(errs, fmt.Errorf("System V %s %d (key %#x): its id or key is in use here", k.what, o.ID, uint32(o.Key)))
+				errs = append(errs, fmt.Errorf("the System V %s %d (key %#x): its id or key is in use here", k.what, o.ID, uint32(o.Key)))
 			case o.Doubtful && !t.has(o):
 				// Made here, one of another program would stay for ever.
-				errs = append(errs, fmt.Errorf("System V %s %d (key %#x), which the program may use, does not exist here any more", k.what, o.ID, uint32(o.Key)))
+				errs = append(errs, fmt.Errorf("the System V %s %d (key %#x), which the program may use, does not exist here any more", k.what, o.ID, uint32(o.Key)))
 			}
 		}
 	}

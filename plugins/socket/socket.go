@@ -44,6 +44,7 @@ type Plugin struct {
 	privateMade map[int]bool
 
 	closeOutside bool                   // keep TCP connections to outside as reset ones
+	procs        []plugin.Process       // of the checkpoint
 	hosts        []int                  // threads of the tree's processes, by host tid
 	tcp          *tcpTable              // of a checkpoint; nil until needed
 	grown        map[uint32]grownBuffer // by inode
@@ -73,6 +74,7 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 		p.state = state{}
 		p.claimed = make(map[int]plugin.OpenFile)
 		p.pids = make(map[int]int)
+		p.procs = ev.Procs
 		for _, proc := range ev.Procs {
 			p.pids[proc.HostPID()] = proc.PID()
 			p.hosts = append(p.hosts, livingThread(proc))
@@ -84,6 +86,7 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 		return p.buildUNIX(ctx, ev.Procs)
 	case plugin.Running:
 		p.closeMade()
+		return p.restoreSignals(ctx, ev.Procs)
 	case plugin.Exit:
 		p.closeMade()
 		p.tcp.abort()
@@ -102,7 +105,7 @@ func (p *Plugin) keep(id, fd int) {
 
 // forget drops what is of one checkpoint only.
 func (p *Plugin) forget() {
-	p.pids, p.claimed, p.hosts = nil, nil, nil
+	p.pids, p.claimed, p.hosts, p.procs = nil, nil, nil, nil
 	p.tcp.close()
 	p.tcp = nil
 }
@@ -142,10 +145,11 @@ func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
 	if err != nil {
 		return plugin.Refuse(f, "%v", err)
 	}
-	if f.Flags&unix.O_ASYNC != 0 {
-		return plugin.Refuse(f, "%s socket with O_ASYNC: not kept yet", k)
+	err = p.claimKind(f, fd, k)
+	if err == nil {
+		err = p.claimSignals(f, fd)
 	}
-	if err := p.claimKind(f, fd, k); err != nil {
+	if err != nil {
 		return plugin.Refuse(f, "%s socket: %v", k, err)
 	}
 	p.claimed[f.ID] = f

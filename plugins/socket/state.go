@@ -22,6 +22,7 @@ type state struct {
 	Datagrams map[int]datagramSocket `json:"datagrams,omitempty"`
 	Netlink   map[int]netlinkSocket  `json:"netlink,omitempty"`
 	TCP       map[int]tcpSocket      `json:"tcp,omitempty"`
+	Signals   map[int]signals        `json:"signals,omitempty"`
 }
 
 // options are of SOL_SOCKET, socket(7). Buffer sizes are as getsockopt reads
@@ -75,6 +76,11 @@ func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
 	}
 	if err := s.validateUNIX(); err != nil {
 		return fmt.Errorf("socket: state: %w", err)
+	}
+	for id, sig := range s.Signals {
+		if err := sig.validate(); err != nil {
+			return fmt.Errorf("socket: state of open file %d: %w", id, err)
+		}
 	}
 	for id, sock := range s.Netlink {
 		if err := sock.validate(); err != nil {

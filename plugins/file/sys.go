@@ -1,20 +1,8 @@
 package file
 
 import (
-	"unsafe"
-
 	"golang.org/x/sys/unix"
 )
-
-// getOwner is fcntl(2) F_GETOWN_EX, which x/sys does not have.
-func getOwner(fd int) (ownerEx, error) {
-	var o ownerEx
-	_, _, errno := unix.Syscall(unix.SYS_FCNTL, uintptr(fd), unix.F_GETOWN_EX, uintptr(unsafe.Pointer(&o)))
-	if errno != 0 {
-		return o, errno
-	}
-	return o, nil
-}
 
 // openPeer is ioctl TIOCGPTPEER of ioctl_tty(2): it opens the slave of a
 // master, whatever is mounted where.
