@@ -236,6 +236,13 @@ func (l lease) WriteAt(b []byte, off int64) (int, error) {
 	return l.Process.WriteAt(b, off)
 }
 
+func (l lease) PendingSignals() ([][]byte, error) {
+	if err := l.over(); err != nil {
+		return nil, err
+	}
+	return l.Process.PendingSignals()
+}
+
 func (l lease) Syscall(ctx context.Context, nr uintptr, args ...uintptr) (uintptr, error) {
 	if err := l.over(); err != nil {
 		return 0, err

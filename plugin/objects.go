@@ -14,6 +14,12 @@ type Process interface {
 	HostPID() int // as the supervisor's /proc shows it
 	Threads() []Thread
 
+	// PendingSignals returns the siginfo_t, sigaction(2), of every signal that
+	// waits to be delivered to the process or one of its threads. A restart
+	// queues them again, but for those of POSIX timers (SI_TIMER) that have
+	// by then expired again.
+	PendingSignals() ([][]byte, error)
+
 	// ReadAt and WriteAt reach the process's memory at the address off.
 	io.ReaderAt
 	io.WriterAt

@@ -94,6 +94,26 @@ func (p *Process) Threads() []plugin.Thread {
 	return out
 }
 
+// PendingSignals implements plugin.Process.
+func (p *Process) PendingSignals() (all [][]byte, err error) {
+	err = p.tr.Do(func() error {
+		for i, th := range p.threads {
+			if i == 0 {
+				if all, err = peekSignals(th.HostTID, true); err != nil {
+					return err
+				}
+			}
+			own, err := peekSignals(th.HostTID, false)
+			if err != nil {
+				return err
+			}
+			all = append(all, own...)
+		}
+		return nil
+	})
+	return all, err
+}
+
 // ReadAt implements plugin.Process.
 func (p *Process) ReadAt(b []byte, addr int64) (int, error) {
 	if err := p.readMem(uint64(addr), b); err != nil {

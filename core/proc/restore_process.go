@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -244,7 +245,11 @@ func (r *Restorer) queueShared(ctx context.Context, p *Process, ps *ProcessState
 	child := b.put(le.AppendUint64(nil, 1<<(uint(unix.SIGCHLD)-1)))
 	zero := b.put(make([]byte, 16))
 	calls := []call{sys(unix.SYS_RT_SIGTIMEDWAIT, child, 0, zero, 8).may()}
-	for _, si := range ps.Pending {
+	pending, err := withoutExpired(ps.Pending, p.threads[0], true)
+	if err != nil {
+		return err
+	}
+	for _, si := range pending {
 		if b.full(len(si)) {
 			if err := b.flush(ctx, p.threads[0], calls); err != nil {
 				return err
@@ -254,6 +259,41 @@ func (r *Restorer) queueShared(ctx context.Context, p *Process, ps *ProcessState
 		calls = append(calls, sys(unix.SYS_RT_SIGQUEUEINFO, uint64(p.pid), uint64(le.Uint32(si)), b.put(si)).as("rt_sigqueueinfo"))
 	}
 	return b.flush(ctx, p.threads[0], calls)
+}
+
+// withoutExpired leaves out the signals of POSIX timers that have expired again
+// since they were made: the kernel has queued such a signal itself, and counts
+// further expirations with it.
+func withoutExpired(saved [][]byte, th *Thread, shared bool) ([][]byte, error) {
+	if !slices.ContainsFunc(saved, ofTimer) {
+		return saved, nil
+	}
+	queued, err := peekSignals(th.HostTID, shared)
+	if err != nil {
+		return nil, err
+	}
+	var rest [][]byte
+	for _, si := range saved {
+		again := ofTimer(si) && slices.ContainsFunc(queued, func(q []byte) bool {
+			return ofTimer(q) && bytes.Equal(q[:4], si[:4]) && bytes.Equal(q[siTimerID:siTimerID+4], si[siTimerID:siTimerID+4])
+		})
+		if !again {
+			rest = append(rest, si)
+		}
+	}
+	return rest, nil
+}
+
+// Places in a siginfo_t (include/uapi/asm-generic/siginfo.h).
+const (
+	siCode    = 8
+	siTimerID = 16 // si_timerid
+)
+
+// ofTimer says whether a POSIX timer has sent a signal.
+func ofTimer(si []byte) bool {
+	const siTimer = -2 // SI_TIMER
+	return int32(le.Uint32(si[siCode:])) == siTimer
 }
 
 // setThread sets what a thread has of its own but registers and mask.
@@ -274,7 +314,11 @@ func (r *Restorer) setThread(ctx context.Context, p *Process, th *Thread, ps *Pr
 	if ts.Rseq.Addr != 0 {
 		calls = append(calls, sys(unix.SYS_RSEQ, ts.Rseq.Addr, uint64(ts.Rseq.Size), 0, uint64(ts.Rseq.Sig)).as("rseq"))
 	}
-	for _, si := range ts.Pending {
+	pending, err := withoutExpired(ts.Pending, th, false)
+	if err != nil {
+		return err
+	}
+	for _, si := range pending {
 		if b.full(len(si) + argsReserve) {
 			if err := b.flush(ctx, th, calls); err != nil {
 				return err

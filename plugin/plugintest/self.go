@@ -119,6 +119,9 @@ func (p *Process) Threads() []plugin.Thread {
 	return threads
 }
 
+// PendingSignals tells of none: only a tracer sees them.
+func (p *Process) PendingSignals() ([][]byte, error) { return nil, nil }
+
 // ReadAt reads the memory of the test process at the address off.
 func (p *Process) ReadAt(b []byte, off int64) (int, error) { return p.mem.ReadAt(b, off) }
 

@@ -23,6 +23,8 @@ func (vanished) Threads() []plugin.Thread { return nil }
 func (vanished) ReadAt([]byte, int64) (int, error)  { return 0, gone("read of memory") }
 func (vanished) WriteAt([]byte, int64) (int, error) { return 0, gone("write of memory") }
 
+func (vanished) PendingSignals() ([][]byte, error) { return nil, gone("pending signals") }
+
 func (vanished) Scratch() (addr uint64, size int) { return 0, 0 }
 
 func (vanished) Syscall(_ context.Context, nr uintptr, _ ...uintptr) (uintptr, error) {

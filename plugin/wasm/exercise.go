@@ -129,6 +129,8 @@ func (p *madeUp) HostPID() int { return os.Getpid() } // /proc must have somethi
 
 func (p *madeUp) Threads() []plugin.Thread { return make([]plugin.Thread, p.threads) }
 
+func (p *madeUp) PendingSignals() ([][]byte, error) { return nil, nil }
+
 func (p *madeUp) maps() []abi.Mapping {
 	return []abi.Mapping{{Start: madeUpAddr, End: madeUpAddr + uint64(len(p.page)), Perms: "rw-p"}}
 }

@@ -17,19 +17,25 @@ import (
 // timer is armed as if it had been due as many intervals ago, and its signal is
 // taken at once. That leaves the count, and the timer due when it was to be.
 
-// overrunCanBeRepeated says whether the leader, pid, can take the signal, and
-// the clock does not stand at its beginning.
-func (t posixTimer) overrunCanBeRepeated(pid int) bool {
+// canSignalNow says whether the timer can be made to signal at once, and no
+// injection takes the signal.
+func (t posixTimer) canSignalNow() bool {
 	switch t.Clock {
 	case unix.CLOCK_REALTIME, unix.CLOCK_MONOTONIC, unix.CLOCK_BOOTTIME, unix.CLOCK_TAI:
 	default:
 		return false
 	}
 	switch unix.Signal(t.Signal) {
-	case unix.SIGKILL, unix.SIGSTOP, unix.SIGWINCH, unix.SIGURG, unix.SIGCHLD: // an injection may use the latter
+	case 0, unix.SIGKILL, unix.SIGSTOP, unix.SIGWINCH, unix.SIGURG, unix.SIGCHLD: // an injection may use the latter
 		return false
 	}
-	return t.Overrun > 0 && t.Spec.Interval > 0 && t.Signal > 0 &&
+	return true
+}
+
+// overrunCanBeRepeated says whether the leader, pid, can take the signal, and
+// the clock does not stand at its beginning.
+func (t posixTimer) overrunCanBeRepeated(pid int) bool {
+	return t.canSignalNow() && t.Overrun > 0 && t.Spec.Interval > 0 &&
 		(t.Notify == sigevSignal || t.Notify == sigevThreadID && t.TID == pid)
 }
 

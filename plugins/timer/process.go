@@ -72,7 +72,7 @@ func saveProcess(ctx context.Context, proc plugin.Process, began time.Duration) 
 		saved.Timers[i].Spec = decodeSpec(b, time.Nanosecond)
 	}
 	saved.asOf(late)
-	if err := readOverruns(ctx, proc, saved.Timers); err != nil {
+	if err := errors.Join(readOverruns(ctx, proc, saved.Timers), findPending(proc, saved.Timers)); err != nil {
 		return process{}, fmt.Errorf("pid %d: timers: %w", proc.PID(), err)
 	}
 	return saved, nil
@@ -344,6 +344,9 @@ func (m maker) create(ctx context.Context, t posixTimer) (id int, err error) {
 }
 
 func (m maker) arm(ctx context.Context, t posixTimer) error {
+	if t.canExpireAgain() {
+		return m.expireAgain(ctx, t)
+	}
 	if t.Spec.Value == 0 {
 		return nil
 	}

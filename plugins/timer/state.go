@@ -56,6 +56,8 @@ type posixTimer struct {
 	Spec   spec   `json:"spec"`
 	// Overrun is what timer_getoverrun(2) says of the last signal.
 	Overrun int `json:"overrun,omitempty"`
+	// Pending: its signal waits to be delivered.
+	Pending bool `json:"pending,omitempty"`
 }
 
 func (s *state) addTimerFD(id int, t timerFD) {

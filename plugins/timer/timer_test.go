@@ -502,3 +502,41 @@ func TestParseOffset(t *testing.T) {
 		t.Error("no error without a monotonic clock")
 	}
 }
+
+// TestExpireAgain leaves the signal of a timer pending, and the timer due when
+// it was to be.
+func TestExpireAgain(t *testing.T) {
+	self := plugintest.Self(t)
+	m := maker{proc: self}
+	m.addr, _ = self.Scratch()
+	for name, s := range map[string]spec{"once": {}, "often": {Value: 20 * time.Minute, Interval: time.Hour}} {
+		t.Run(name, func(t *testing.T) {
+			want := posixTimer{Clock: unix.CLOCK_REALTIME, Signal: int(unix.SIGUSR1), Notify: sigevThreadID, TID: self.TID(), Spec: s, Pending: true}
+			if !want.canExpireAgain() {
+				t.Fatal("it cannot expire again")
+			}
+			set := binary.NativeEndian.AppendUint64(nil, 1<<(unix.SIGUSR1-1))
+			if _, err := self.WriteAt(set, int64(m.addr)); err != nil {
+				t.Fatal(err)
+			}
+			const sigBlock = 0
+			if _, err := self.Syscall(t.Context(), unix.SYS_RT_SIGPROCMASK, sigBlock, uintptr(m.addr), 0, 8); err != nil {
+				t.Fatal(err)
+			}
+			id := create(t, self, want)
+			if s.Interval > 0 {
+				if got := remaining(t, self, id); got.Value > s.Value || got.Value < s.Value-time.Minute {
+					t.Errorf("%v remain, want %v", got.Value, s.Value)
+				}
+			}
+			if _, err := self.WriteAt(append(set, make([]byte, 16)...), int64(m.addr)); err != nil {
+				t.Fatal(err)
+			}
+			for _, wait := range []error{nil, unix.EAGAIN} {
+				if _, err := self.Syscall(t.Context(), unix.SYS_RT_SIGTIMEDWAIT, uintptr(m.addr), 0, uintptr(m.addr+8), 8); err != wait && !errors.Is(err, wait) {
+					t.Errorf("rt_sigtimedwait: %v, want %v", err, wait)
+				}
+			}
+		})
+	}
+}
