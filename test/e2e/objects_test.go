@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,7 +22,7 @@ type object struct {
 }
 
 // objectKeys may stand in the first comment of a fixture, each with words.
-var objectKeys = []string{"as", "launch", "restart", "checkpoint", "needs", "cc"}
+var objectKeys = []string{"as", "launch", "restart", "checkpoint", "needs", "cc", "beside"}
 
 // TestObjects shows each kernel object in place and through two generations
 // of kill and restart.
@@ -141,9 +142,27 @@ func (s *suite) showObject(t *testing.T, o object, binary string, id identity, t
 // launchObject starts a fixture and waits for its first point.
 func (tr *trial) launchObject(o object, binary string) {
 	tr.Helper()
+	if o.words["beside"] != nil {
+		tr.beside(binary, tr.dir)
+	}
 	args := append([]string{"launch", "--name", tr.name, "--ckptdir", tr.images()}, o.words["launch"]...)
 	tr.front = tr.start(append(args, "--", binary)...)
 	tr.await("the first point", func() bool { return tr.progress() >= 1 })
+}
+
+// beside starts a process of the identity's that is not of the tree, and ends
+// with the test.
+func (tr *trial) beside(name string, args ...string) {
+	tr.Helper()
+	cmd := tr.command(context.Background(), name, args...)
+	cmd.Env = slices.DeleteFunc(slices.Clone(cmd.Env), func(v string) bool { return strings.HasPrefix(v, "HT_DIR=") })
+	if err := cmd.Start(); err != nil {
+		tr.Fatal(err)
+	}
+	tr.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed
+	})
 }
 
 // isRefused makes sure that a checkpoint and a check name the object.

@@ -36,6 +36,18 @@ static inline int point(void)
 	}
 }
 
+/* beside says whether this is the process outside of the tree that a fixture
+ * with the key "beside" has, which the tests start before the tree and end by
+ * its pid. HT_DIR is its argument: by its environment a process counts as one
+ * of the tree's. Call it before ht_init. */
+static inline int beside(int argc, char **argv)
+{
+	if (argc < 2)
+		return 0;
+	CHECK_EQ(setenv("HT_DIR", argv[1], 1), 0);
+	return 1;
+}
+
 /* done ends the program that called ht_init. */
 static inline int done(void)
 {

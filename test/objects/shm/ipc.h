@@ -66,6 +66,12 @@ static inline void ipc_await(volatile int *word, int value)
 		ht_nap(1);
 }
 
+static inline void ipc_await_not(volatile int *word, int value)
+{
+	while (__atomic_load_n(word, __ATOMIC_SEQ_CST) == value)
+		ht_nap(1);
+}
+
 static inline void ipc_tell(volatile int *word, int value)
 {
 	__atomic_store_n(word, value, __ATOMIC_SEQ_CST);
