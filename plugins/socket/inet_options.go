@@ -20,6 +20,8 @@ const (
 	ipv6FlowInfo       = 11
 	ipv6FlowInfoSend   = 33
 	ipv6MinHopCount    = 73
+
+	icmp6Filter = 1 // linux/icmpv6.h
 )
 
 // inetOption is an option with a number as value.
@@ -86,9 +88,11 @@ var inetOptionTable = [...]inetOption{
 	{"IP_MULTICAST_TTL", unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, ofDatagrams},
 	{"IP_MULTICAST_LOOP", unix.IPPROTO_IP, unix.IP_MULTICAST_LOOP, ofDatagrams},
 	{"IP_MULTICAST_ALL", unix.IPPROTO_IP, unix.IP_MULTICAST_ALL, ofDatagrams},
+	{"IP_NODEFRAG", unix.IPPROTO_IP, unix.IP_NODEFRAG, ofDatagrams},
 	{"IP_LOCAL_PORT_RANGE", unix.IPPROTO_IP, ipLocalPortRange, ofAll},
 
 	{"IPV6_V6ONLY", unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, beforeBind},
+	{"IPV6_HDRINCL", unix.IPPROTO_IPV6, unix.IPV6_HDRINCL, ofDatagrams},
 	{"IPV6_UNICAST_HOPS", unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, ofAll},
 	{"IPV6_MULTICAST_HOPS", unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, ofDatagrams},
 	{"IPV6_MULTICAST_LOOP", unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, ofDatagrams},
@@ -116,13 +120,16 @@ var inetOptionTable = [...]inetOption{
 	{"IPV6_FREEBIND", unix.IPPROTO_IPV6, unix.IPV6_FREEBIND, ofAll},
 }
 
-// inetBytesTable has the options with bytes as value: those of the IP header.
+// inetBytesTable has the options with bytes as value: those of the IP header,
+// and those whose value is an address or a set.
 var inetBytesTable = [...]inetOption{
 	{"IP_OPTIONS", unix.IPPROTO_IP, unix.IP_OPTIONS, ofAll},
 	{"IPV6_HOPOPTS", unix.IPPROTO_IPV6, unix.IPV6_HOPOPTS, ofAll},
 	{"IPV6_RTHDRDSTOPTS", unix.IPPROTO_IPV6, unix.IPV6_RTHDRDSTOPTS, ofAll},
 	{"IPV6_RTHDR", unix.IPPROTO_IPV6, unix.IPV6_RTHDR, ofAll},
 	{"IPV6_DSTOPTS", unix.IPPROTO_IPV6, unix.IPV6_DSTOPTS, ofAll},
+	{"IP_MULTICAST_IF", unix.IPPROTO_IP, unix.IP_MULTICAST_IF, ofDatagrams},
+	{"ICMP6_FILTER", unix.IPPROTO_ICMPV6, icmp6Filter, ofDatagrams},
 }
 
 // inetOptions are of a socket of IPv4 or IPv6, by the names of the options.
@@ -130,6 +137,7 @@ type inetOptions struct {
 	Socket     options           `json:"socket"`
 	Values     map[string]int    `json:"values,omitempty"`
 	Bytes      map[string][]byte `json:"bytes,omitempty"`
+	Interfaces map[string]string `json:"interfaces,omitempty"` // names
 	Congestion string            `json:"congestion,omitempty"` // TCP_CONGESTION
 }
 
@@ -157,6 +165,9 @@ func saveInetOptions(fd int, k kind, fresh bool) (o inetOptions, err error) {
 		o.Values[opt.name] = v
 	}
 	for _, opt := range inetBytesTable {
+		if opt.scope == ofDatagrams && k.kind == unix.SOCK_STREAM {
+			continue
+		}
 		v, err := getBytes(fd, opt.level, opt.opt)
 		if err != nil && !unsupported(err) {
 			return inetOptions{}, fmt.Errorf("getsockopt %s: %w", opt.name, err)
@@ -167,6 +178,9 @@ func saveInetOptions(fd int, k kind, fresh bool) (o inetOptions, err error) {
 			}
 			o.Bytes[opt.name] = v
 		}
+	}
+	if err := o.saveInterfaces(fd, k); err != nil {
+		return inetOptions{}, err
 	}
 	if isTCP(k) {
 		o.Congestion, err = unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
@@ -197,6 +211,9 @@ func (o inetOptions) apply(fd int) error {
 				return fmt.Errorf("setsockopt %s to %x: %w", opt.name, v, err)
 			}
 		}
+	}
+	if err := o.applyInterfaces(fd); err != nil {
+		return err
 	}
 	if o.Congestion != "" {
 		have, err := unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION)
@@ -231,6 +248,9 @@ func (o inetOptions) validate() error {
 		if !inTable(inetBytesTable[:], name) || len(v) > maxOptionBytes {
 			return fmt.Errorf("option %q of %d bytes", name, len(v))
 		}
+	}
+	if err := o.validateInterfaces(); err != nil {
+		return err
 	}
 	if len(o.Congestion) >= 16 { // TCP_CA_NAME_MAX
 		return fmt.Errorf("congestion control %q", o.Congestion)
