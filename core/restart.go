@@ -205,11 +205,12 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	defer a.where.setEnded(nil)
 	procs := t.PluginProcs()
 	generation := r.manifest.Generation
+	// Extensions, who say where paths are now, hear of Restart first.
+	a.where.setMapPath(a.plugins.MapPath)
+	defer a.where.setMapPath(nil)
 	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Restart, Generation: generation, Procs: procs}); err != nil {
 		return err
 	}
-	a.where.setMapPath(a.plugins.MapPath)
-	defer a.where.setMapPath(nil)
 	for i := range r.state.Processes {
 		p := &r.state.Processes[i]
 		p.Cwd = a.plugins.MapPath(p.Cwd)

@@ -63,6 +63,7 @@ type written struct {
 func (e *extension) Handle(ctx context.Context, ev plugin.Event) error {
 	if e.begins(ev.Kind) {
 		e.reset()
+		e.paths = nil // not behind Running: the built-in plugins hear of it last
 		e.announced = ev.Kind == plugin.PreSuspend
 	}
 	var err error
@@ -146,7 +147,7 @@ func (e *extension) reset() {
 	e.in, e.failed, e.announced = nil, false, false
 	e.saved, e.hasSaved, e.undo = nil, false, nil
 	e.decided, e.taken, e.kept = map[abi.FDRef]fileState{}, nil, 0
-	e.environ, e.paths, e.keep = nil, nil, 0
+	e.environ, e.keep = nil, 0
 }
 
 // commit makes the state of this sequence the extension's.

@@ -355,7 +355,7 @@ func (e *extension) remake(ctx context.Context, s fileState) (fd int, err error)
 		fd, err = e.connect(ctx, r.Connect)
 	}
 	if err == nil && len(s.Reopen.Send) > 0 {
-		err = writeAll(fd, s.Reopen.Send)
+		err = e.sendFirst(fd, s)
 	}
 	if err != nil {
 		if fd >= 0 {
@@ -364,6 +364,20 @@ func (e *extension) remake(ctx context.Context, s fileState) (fd int, err error)
 		return -1, fmt.Errorf("pid %d fd %d: %w", s.Refs[0].PID, s.Refs[0].FD, err)
 	}
 	return fd, nil
+}
+
+// sendFirst writes what the program is to find. Where its descriptor is for
+// reading only, it is written by another one, behind the file's end.
+func (e *extension) sendFirst(fd int, s fileState) error {
+	if s.Reopen.Path == "" || s.Flags&unix.O_ACCMODE != unix.O_RDONLY {
+		return writeAll(fd, s.Reopen.Send)
+	}
+	w, err := unix.Open(e.host.Root()+s.Reopen.Path, unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return fmt.Errorf("open %s for writing: %w", s.Reopen.Path, err)
+	}
+	defer unix.Close(w)
+	return writeAll(w, s.Reopen.Send)
 }
 
 func (e *extension) connect(ctx context.Context, where string) (int, error) {

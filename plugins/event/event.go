@@ -108,7 +108,7 @@ func (p *Plugin) complete(ctx context.Context, list []plugin.Process) error {
 func (p *Plugin) pathOf(procs map[int]plugin.Process) func(watch) (string, bool, error) {
 	return func(w watch) (string, bool, error) {
 		if w.From == nil {
-			return p.host.Root() + w.Path, false, nil
+			return p.host.Root() + p.host.MapPath(w.Path), false, nil
 		}
 		proc, ok := procs[w.From.PID]
 		if !ok {

@@ -43,7 +43,7 @@ func (p *Plugin) checkFiles() error {
 // the output of both.
 func (p *Plugin) checkFile(s *file, written bool) error {
 	var now unix.Stat_t
-	if err := statPath(p.host.Root()+string(s.Path), s.Flags, &now); err != nil {
+	if err := statPath(p.place(s.Path), s.Flags, &now); err != nil {
 		return fmt.Errorf("%s: stat: %w; it was open, and its content is kept by --ckpt-open-files only", s.Path, err)
 	}
 	if now.Mode&unix.S_IFMT != s.Was.Mode&unix.S_IFMT {

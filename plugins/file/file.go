@@ -94,6 +94,9 @@ func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
 		return plugin.Refuse(f, "%v", err)
 	}
 	s := newFile(k, f)
+	if k == kindRegular && p.stdioOf(f) >= 0 { // as of a program that was restarted
+		s.Inherited = true
+	}
 	if err := s.takeLocks(f, info.Locks); err != nil {
 		return err
 	}

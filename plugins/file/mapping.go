@@ -43,7 +43,7 @@ func (p *Plugin) ReopenMap(_ context.Context, _ plugin.Process, m plugin.Mapping
 	if m.Shared && slices.Contains(m.Flags, "mw") {
 		access = unix.O_RDWR
 	}
-	name := p.host.Root() + string(p.state.Inodes[index].Path)
+	name := p.place(p.state.Inodes[index].Path)
 	if !p.making.asIs[index] {
 		anchor, err := p.anchor(index)
 		if err != nil {

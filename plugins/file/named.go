@@ -23,7 +23,7 @@ func (p *Plugin) claimNamed(f plugin.OpenFile, s *file, fd int) error {
 // replaced only where the user allows it.
 func (p *Plugin) decideNamed(index int, d *inode) error {
 	var now unix.Stat_t
-	err := unix.Stat(p.host.Root()+string(d.Path), &now)
+	err := unix.Stat(p.place(d.Path), &now)
 	switch {
 	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
 		return nil
@@ -48,7 +48,7 @@ func (p *Plugin) decideNamed(index int, d *inode) error {
 // makeNamed makes the file beside its place. It gets its name in Running, when
 // all is well, so that no moment leaves a half-written file.
 func (p *Plugin) makeNamed(index int, d *inode) (int, error) {
-	dir := p.host.Root() + path.Dir(string(d.Path))
+	dir := path.Dir(p.place(d.Path))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return -1, err
 	}
@@ -63,7 +63,7 @@ func (p *Plugin) makeNamed(index int, d *inode) (int, error) {
 
 // publish gives a file its name.
 func (p *Plugin) publish(index int, d *inode) error {
-	from, to := p.making.temporary[index], p.host.Root()+string(d.Path)
+	from, to := p.making.temporary[index], p.place(d.Path)
 	flags := uint(unix.RENAME_NOREPLACE)
 	if p.making.replace[index] {
 		flags = 0

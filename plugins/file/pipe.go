@@ -345,7 +345,7 @@ func (p *Plugin) openAnchors(q *pipe) (pipeAnchors, error) {
 		r, w, err := privatePipe(0)
 		return pipeAnchors{r, w, map[int]bool{}}, err
 	}
-	name := p.host.Root() + string(q.Path)
+	name := p.place(q.Path)
 	if q.Deleted {
 		fd, err := p.makeFIFO(q)
 		return pipeAnchors{fd, fd, nil}, err
@@ -368,7 +368,7 @@ func (p *Plugin) openAnchors(q *pipe) (pipeAnchors, error) {
 // openFresh opens the read end of a FIFO that has no writer, without being
 // one for a moment.
 func (p *Plugin) openFresh(q *pipe, s *file) (int, error) {
-	name := p.host.Root() + string(q.Path)
+	name := p.place(q.Path)
 	if err := requireFIFO(name); err != nil {
 		return -1, fmt.Errorf("%s: %w", q.Path, err)
 	}

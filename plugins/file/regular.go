@@ -127,10 +127,15 @@ func statPath(path string, flags int, st *unix.Stat_t) error {
 	return unix.Stat(path, st)
 }
 
+// place is where the supervisor of a restart finds a path of the image.
+func (p *Plugin) place(path pathname) string {
+	return p.host.Root() + p.host.MapPath(string(path))
+}
+
 // reopenPath opens a file by its name and moves to the saved offset. Nothing
 // is truncated, made or written.
 func (p *Plugin) reopenPath(s *file) (int, error) {
-	path := p.host.Root() + p.host.MapPath(string(s.Path))
+	path := p.place(s.Path)
 	var now unix.Stat_t
 	if err := statPath(path, s.Flags, &now); err != nil {
 		return -1, fmt.Errorf("%s: stat: %w", s.Path, err)

@@ -184,7 +184,7 @@ type Reopen struct {
 	Path    string `json:"path,omitempty"`    // a file, opened with the flags of the descriptor
 	Connect string `json:"connect,omitempty"` // "unix:/path", "tcp:host:port"
 	Stdio   *int   `json:"stdio,omitempty"`   // descriptor 0, 1 or 2 of the restarting command
-	Send    []byte `json:"send,omitempty"`    // written to it first
+	Send    []byte `json:"send,omitempty"`    // written to it first; to the end of a file that is opened for reading only
 }
 
 // Mapping is one mapping in the JSON of mem.read's maps.

@@ -25,6 +25,9 @@ var extensionTests = map[string]func(*trial){
 	"exampledb":  showExampleDB,
 	"scrub":      showScrub,
 	"redirect":   showRedirect,
+	"relocate":   showRelocate,
+	"standin":    showStandIn,
+	"gate":       showGate,
 	"kept":       showKeptState,
 	"c":          func(tr *trial) { showCounter(tr, "counter-c") },
 	"rust":       func(tr *trial) { showCounter(tr, "counter-rust") },
@@ -152,8 +155,13 @@ while not os.path.exists("stop"):
     time.sleep(0.02)
 print("ok", flush=True)
 `)
-	args := append([]string{"launch", "--name", tr.name, "--ckptdir", tr.images()}, flags...)
-	tr.front = tr.start(append(args, "--", "python3", tr.path("program.py"))...)
+	tr.launchAgain(flags...)
+}
+
+// launchAgain starts the program of launchPython.
+func (tr *trial) launchAgain(flags ...string) {
+	tr.Helper()
+	tr.launchWith(flags, "python3", tr.path("program.py"))
 	tr.advance(1)
 }
 
@@ -398,6 +406,193 @@ func showRedirect(tr *trial) {
 	if log := tr.read("out.log"); !strings.HasPrefix(log, "step ") || !strings.HasSuffix(log, "ok\n") {
 		tr.Errorf("out.log has %q", log)
 	}
+}
+
+// configure writes the hiatus.yaml that the commands of the trial read.
+func (tr *trial) configure(name, grants string, config any) {
+	tr.Helper()
+	values, err := json.Marshal(config)
+	if err != nil {
+		tr.Fatal(err)
+	}
+	tr.write("hiatus.yaml", fmt.Sprintf("extensions:\n  %s:\n    path: %s\n    grants: %s\n    config: %s\n",
+		name, tr.suite.extension(name), grants, values))
+}
+
+// showRelocate: the directory of the data was moved, by rename(2) at first and
+// by a copy then, whose original must stay as it is.
+func showRelocate(tr *trial) {
+	move := func(from, to string) {
+		tr.configure("relocate", "path", map[string]any{"moved": []map[string]string{{"from": tr.path(from), "to": tr.path(to)}}})
+	}
+	tr.launchPython(`home = os.getcwd()
+os.makedirs("data/sub")
+log, table, folder = open("data/log", "a"), open("data/sub/table", "w+b"), os.open("data/sub", os.O_RDONLY)
+table.write(b"begin"); table.flush()
+os.chdir("data/sub")
+`, `os.chdir(folder)
+log.write("%d\n" % step); log.flush()
+if table.seek(0) or table.read(5) != b"begin":
+    open(home + "/failed", "w").write("the table is another one")
+with open("here", "w") as f:
+    f.write(str(step))
+os.chdir(home)
+`)
+	tr.advance(2)
+	tr.suspend()
+	kept := tr.read("data/log")
+	if err := os.Rename(tr.path("data"), tr.path("moved")); err != nil {
+		tr.Fatal(err)
+	}
+	if o := tr.hiatus("restart", tr.images()); o.code != 99 || !strings.Contains(o.stderr, tr.path("data")) {
+		tr.Errorf("restart without the extension: %s", o)
+	}
+	move("data", "moved")
+	tr.restart()
+	tr.advance(2)
+	if got := tr.read("moved/log"); !strings.HasPrefix(got, kept) || len(got) <= len(kept) {
+		tr.Errorf("moved/log has %q, want %q and more", got, kept)
+	}
+	if tr.exists("data") {
+		tr.Error("the old directory is there again")
+	}
+
+	tr.suspend()
+	kept, here := tr.read("moved/log"), tr.read("moved/sub/here")
+	if o := tr.exec("cp", "-a", "moved", "copy"); o.code != 0 {
+		tr.Fatal(o)
+	}
+	move("moved", "copy")
+	tr.restart()
+	tr.advance(2)
+	if got := tr.read("moved/log"); got != kept || tr.read("moved/sub/here") != here {
+		tr.Errorf("the original was written to: %q, want %q", got, kept)
+	}
+	if got := tr.read("copy/log"); !strings.HasPrefix(got, kept) || len(got) <= len(kept) || tr.read("copy/sub/here") == here {
+		tr.Errorf("copy/log has %q, want %q and more", got, kept)
+	}
+	tr.finish()
+}
+
+// showStandIn: a descriptor that the built-in plugins refuse. After a restart
+// its two descriptors, of two processes, are one file.
+func showStandIn(tr *trial) {
+	const link = "anon_inode:[userfaultfd]"
+	configure := func(file string) {
+		tr.configure("standin", "[files, fd]", map[string]any{"links": map[string]string{link: tr.path(file)}})
+	}
+	tr.launchPython(`import platform
+number = {"x86_64": 323, "aarch64": 282}[platform.machine()]
+fd = ctypes.CDLL(None, use_errno=True).syscall(number, os.O_NONBLOCK | 1) # UFFD_USER_MODE_ONLY
+if fd < 0:
+    sys.exit("userfaultfd: " + os.strerror(ctypes.get_errno()))
+os.set_inheritable(fd, True)
+other = os.dup(fd)
+def stands(n):
+    return os.readlink("/proc/self/fd/%d" % n).endswith("/stands")
+def put(name, text):
+    with open(name + ".new", "w") as f:
+        f.write(text)
+    os.rename(name + ".new", name)
+if os.fork() == 0:
+    while not os.path.exists("stop"):
+        if stands(fd) and not os.path.exists("child"):
+            put("child", os.read(fd, 8).decode())
+        time.sleep(0.02)
+    os._exit(0)
+`, `if stands(fd) != stands(other):
+    open("failed", "w").write("two descriptors of one description differ")
+if stands(fd) and os.path.exists("child") and not os.path.exists("parent"):
+    put("parent", os.read(other, 1000).decode())
+put("link", os.readlink("/proc/self/fd/%d" % fd))
+`)
+	if o := tr.hiatus("checkpoint", tr.name); o.code != 1 || !strings.Contains(o.stderr, "userfaultfd(2)") {
+		tr.Errorf("checkpoint without the extension: %s", o)
+	}
+	tr.advance(1)
+	tr.write("stop", "")
+	tr.ends(tr.front, 0)
+	tr.gone()
+	for _, name := range []string{"stop", "progress"} {
+		if err := os.Remove(tr.path(name)); err != nil {
+			tr.Fatal(err)
+		}
+	}
+
+	configure("unused")
+	tr.launchAgain()
+	tr.checkpoint()
+	tr.advance(2)
+	if got := tr.read("link"); got != link {
+		tr.Errorf("after a checkpoint in place it is %q", got)
+	}
+	tr.suspend()
+	configure("stands")
+	tr.restart()
+	const want = "in place of " + link + "\n"
+	tr.await("the reading of the file", func() bool { return tr.exists("parent") })
+	if child, parent := tr.read("child"), tr.read("parent"); child != want[:8] || parent != want[8:] {
+		tr.Errorf("read %q and %q, want %q: one offset", child, parent, want)
+	}
+	if tr.exists("unused") {
+		tr.Error("the file of the checkpoint's configuration was made")
+	}
+	// Now it is a file like any other, and the plugin for files keeps it.
+	tr.suspend()
+	if err := os.Remove(tr.path("hiatus.yaml")); err != nil {
+		tr.Fatal(err)
+	}
+	tr.restart("--ignore-plugin", "standin")
+	tr.advance(2)
+	if got := tr.read("link"); got != tr.path("stands") || tr.read("stands") != want {
+		tr.Errorf("a generation later it is %q with %q", got, tr.read("stands"))
+	}
+	tr.finish()
+}
+
+// showGate: a server keeps the program stopped, behind a checkpoint and behind
+// a restart.
+func showGate(tr *trial) {
+	m := &messages{}
+	addr := tr.serve(m)
+	answer := func(status int) {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.status = status
+	}
+	flags := []string{tr.with("gate", "grant=hold:10m+http:"+addr, "set=url=http://"+addr+"/gate", "set=every=20")}
+	tr.launchPython("", "pass", flags...)
+	held := func(what string) {
+		tr.Helper()
+		questions := func(n int) {
+			asked := 0
+			tr.await("the gate "+what, func() bool {
+				_, paths := m.take()
+				asked += strings.Count(paths, "/gate")
+				return asked >= n
+			})
+		}
+		m.take()
+		questions(2)
+		at := tr.read("progress")
+		questions(8)
+		if now := tr.read("progress"); now != at {
+			tr.Errorf("%s the program ran from step %s to %s", what, at, now)
+		}
+	}
+	answer(503)
+	checkpoint := tr.start("checkpoint", tr.name)
+	held("behind a checkpoint")
+	answer(200)
+	tr.ends(checkpoint, 0)
+	tr.advance(2)
+	tr.suspend()
+	answer(503)
+	tr.restart(flags...)
+	held("behind a restart")
+	answer(200)
+	tr.advance(2)
+	tr.finish()
 }
 
 // showKeptState: an image that holds an extension's state is not restarted
