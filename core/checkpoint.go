@@ -380,6 +380,9 @@ func (a *agent) Check(ctx context.Context) ([]coord.Refusal, error) {
 	if err == nil {
 		err = c.save(ctx)
 	}
+	if err == nil { // what belongs together a plugin knows when it has seen all
+		_, err = a.plugins.Save(ctx)
+	}
 	err = errors.Join(err, c.giveUp())
 	refusals, rest := splitRefusals(err)
 	return refusals, rest
