@@ -18,24 +18,6 @@
 
 #include "../fixtures/ht.h"
 
-/* point stands still until the tests have done what they wanted. It returns 0
- * when no check is to follow. One thread of one process calls it. */
-static inline int point(void)
-{
-	ht_step();
-	for (;; ht_nap(2)) {
-		char text[24] = "";
-
-		/* A link, not a file: the fixture has none open that the tests change. */
-		if (readlink(ht_path("go"), text, sizeof text - 1) < 0)
-			CHECK(errno == ENOENT);
-		if (atol(text) >= ht_steps)
-			return 1;
-		if (ht_stop())
-			return 0;
-	}
-}
-
 /* beside says whether this is the process outside of the tree that a fixture
  * with the key "beside" has, which the tests start before the tree and end by
  * its pid. HT_DIR is its argument: by its environment a process counts as one
