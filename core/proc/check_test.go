@@ -14,15 +14,19 @@ import (
 // What only one thread has, or what two processes share that are not parent
 // and child, stands in the way as well.
 func TestCheckRefusesThreadsAndSiblings(t *testing.T) {
+	seccomp := "seccomp filter"
+	if os.Geteuid() == 0 { // who may read filters
+		seccomp = ""
+	}
 	for _, tc := range []struct {
 		mode string
 		want string // in a refusal; none: it can be kept
 	}{
-		{"seccomp-thread", "seccomp filter"},
+		{"seccomp-thread", seccomp},
 		{"vm-sibling", "CLONE_VM"},
 		{"files-sibling", "CLONE_FILES"},
 		{"all-namespaces", "net namespace"},
-		{"exe", "program file"},
+		{"exe", ""},
 		{"replaced", ""},
 	} {
 		t.Run(tc.mode, func(t *testing.T) { checkRefused(t, tc.mode, tc.want) })
