@@ -286,7 +286,10 @@ func (c *checkpoint) resume(hold context.Context) error {
 // finishImage completes the image while the program runs.
 func (c *checkpoint) finishImage(ctx context.Context) (coord.AgentResult, error) {
 	begun := time.Now()
+	written := make(chan error, 1)
+	go func() { written <- c.state.SyncFiles(ctx) }()
 	sum, err := c.w.Close(ctx)
+	err = errors.Join(err, <-written)
 	c.w = nil
 	if err == nil {
 		c.timed("sync", begun)
@@ -312,6 +315,9 @@ func (c *checkpoint) finishImage(ctx context.Context) (coord.AgentResult, error)
 // giveUp undoes what was begun.
 func (c *checkpoint) giveUp() error {
 	c.a.held = nil
+	if c.state != nil {
+		c.state.CloseFiles()
+	}
 	if c.w != nil {
 		c.w.Abort()
 		c.w = nil

@@ -37,8 +37,13 @@ func (t *Tree) Open(ctx context.Context) error {
 
 // Inspect reads everything of the tree that is the engine's: State without
 // Files. The processes must be open.
-func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (*State, error) {
+func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (state *State, err error) {
 	st := &State{Arch: arch, Uid: os.Geteuid(), Gid: os.Getegid(), BootID: bootID(), Reaper: s.Reaper, Session: s.Session, Terminal: s.Terminal != 0}
+	defer func() {
+		if err != nil {
+			st.CloseFiles()
+		}
+	}()
 	if err := t.readClocks(st, s); err != nil {
 		return nil, err
 	}

@@ -226,6 +226,9 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return m, refuse(p, describeVMA(v), "it is memory of a device")
 	}
+	if s.t.leased(&st) {
+		return m, refuse(p, describeVMA(v), "the program has a write lease on its file (fcntl(2)), which it could not take again")
+	}
 	f := MappedFile{Path: v.Path, Size: st.Size, Mtime: timeOf(st.Mtim)}
 	if v.Shared && v.Has("mw") {
 		f = MappedFile{Path: v.Path, Size: st.Size, Write: true}
@@ -233,6 +236,11 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 	key := fmt.Sprint(f.Write, f.Path)
 	i, ok := s.refs[key]
 	if !ok {
+		if f.Write {
+			if err := s.keepWritten(p, v, path, &st); err != nil {
+				return m, err
+			}
+		}
 		if f.Write && v.Offset == 0 && f.Size <= min(int64(v.Len()), smallFile) {
 			f.Content = make([]byte, f.Size)
 			if err := p.readMem(v.Start, f.Content); err != nil {

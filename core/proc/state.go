@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"os"
 	"syscall"
 	"time"
 )
@@ -26,6 +27,8 @@ type State struct {
 	Refs      []MappedFile   `json:"mapped_files"`         // files that mappings refer to
 	Exes      []ExeState     `json:"exes,omitempty"`       // files of programs that have no name any more
 	UTS       []UTSState     `json:"uts,omitempty"`        // UTS namespaces of the tree's own
+
+	written []*os.File // to be written back before the image is committed
 }
 
 // Clocks are what the program's clocks showed when it was stopped.

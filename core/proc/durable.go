@@ -1,0 +1,93 @@
+package proc
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
+)
+
+// keepWritten sees to what the tree has written to a file through its memory
+// (mmap(2), MAP_SHARED), and which may be in the page cache only: the image
+// refers to the file, and must not outlive what is in it. It keeps the file
+// open until SyncFiles, when the program runs again.
+func (s *mapSaver) keepWritten(p *Process, v *procfs.VMA, path string, st *unix.Stat_t) error {
+	err := unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK|unix.W_OK, unix.AT_EACCESS)
+	var f *os.File
+	if err == nil {
+		f, err = openSame(path, st)
+	}
+	if err != nil {
+		return refuse(p, describeVMA(v), "this user may not open its file again: %v", err)
+	}
+	s.st.written = append(s.st.written, f)
+	return nil
+}
+
+// leased says whether the tree has a write lease on the file, fcntl(2). An
+// opening would break it, and it is given only where nothing but the one
+// description has the file open: no mapping either that was made by another.
+func (t *Tree) leased(st *unix.Stat_t) bool {
+	if t.files == nil {
+		return false
+	}
+	for _, d := range t.files.all {
+		if d.Stat.Dev != st.Dev || d.Stat.Ino != st.Ino {
+			continue
+		}
+		for line := range bytes.Lines(d.FDInfo) {
+			if bytes.Contains(line, []byte(" LEASE ")) && bytes.Contains(line, []byte(" WRITE ")) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// openSame opens the file st.
+func openSame(path string, st *unix.Stat_t) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), path)
+	var now unix.Stat_t
+	if err = unix.Fstat(fd, &now); err == nil && (now.Dev != st.Dev || now.Ino != st.Ino) {
+		err = errors.New("another file has taken its name")
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// SyncFiles makes durable what the tree has written to files through its
+// memory, fdatasync(2). It needs no stopped tree.
+func (st *State) SyncFiles(ctx context.Context) error {
+	defer st.CloseFiles()
+	for _, f := range st.written {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		// EINVAL and EROFS: its file system has nothing to write back.
+		err := unix.Fdatasync(int(f.Fd()))
+		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EROFS) {
+			return fmt.Errorf("%s, which the program writes to through its memory: fdatasync: %w", f.Name(), err)
+		}
+	}
+	return nil
+}
+
+// CloseFiles closes what SyncFiles would write back.
+func (st *State) CloseFiles() {
+	for _, f := range st.written {
+		f.Close()
+	}
+	st.written = nil
+}
