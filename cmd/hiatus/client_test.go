@@ -143,6 +143,10 @@ func TestStatus(t *testing.T) {
 	c := &fakeClient{status: coord.Status{
 		Name: "sim", State: coord.StateRunning, Dir: "/ckpt", Generations: []uint64{2, 3}, Interval: time.Hour,
 		LastPause: 12 * time.Millisecond, LastTotal: 2 * time.Second, LastBytes: 1 << 20, LastTime: time.Now(),
+		LastTimings: []coord.Timing{
+			{Plugin: "file", Phase: "save", Took: 2 * time.Millisecond}, {Plugin: "event", Phase: "save", Took: 10},
+			{Plugin: "file", Phase: "claim-file", Took: 30 * time.Millisecond},
+		},
 		Agents: []coord.AgentStatus{{
 			ID: "agent-0", Host: "here", PID: 40, Plugins: []string{"file", "event"},
 			Processes: []coord.ProcessStatus{
@@ -155,14 +159,14 @@ func TestStatus(t *testing.T) {
 	if code != 0 || errs != "" {
 		t.Fatalf("code %d, stderr %q", code, errs)
 	}
-	for _, want := range []string{"2, 3\n", "1h0m0s\n", "pause 12ms", "file, event\n", "2 processes, 4 threads\n", "4010", "sh -c ?[2J\n", "work\n"} {
+	for _, want := range []string{"2, 3\n", "1h0m0s\n", "pause 12ms", "file, event\n", "file    32ms  claim-file 30ms, save 2ms\n", "event   0s    \n", "2 processes, 4 threads\n", "4010", "sh -c ?[2J\n", "work\n"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in:\n%s", want, out)
 		}
 	}
 	code, out, _ = command(t, c, "status", "sim", "--json")
 	var got coord.Status
-	if err := json.Unmarshal([]byte(out), &got); err != nil || code != 0 || got.Agents[0].Processes[1].HostPID != 4011 {
+	if err := json.Unmarshal([]byte(out), &got); err != nil || code != 0 || got.Agents[0].Processes[1].HostPID != 4011 || len(got.LastTimings) != 3 {
 		t.Errorf("code %d, %v, %s", code, err, out)
 	}
 }

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -17,10 +20,10 @@ func (a *app) statusCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [NAME]",
 		Short: "Describe a running computation",
-		Long: `Describe a running computation: its generations, the last checkpoint, its plugins
-and its processes. PID is a process's id as the program sees it, HOST PID the one
-that ps shows; after a restart they differ. NAME may be left out where one
-computation runs.
+		Long: `Describe a running computation: its generations, the last checkpoint with the
+time that each plugin took, its plugins and its processes. PID is a process's id
+as the program sees it, HOST PID the one that ps shows; after a restart they
+differ. NAME may be left out where one computation runs.
 
 ` + helpExit,
 		Example:           "  hiatus status\n  hiatus status sim --json | jq .generations",
@@ -72,6 +75,12 @@ func (a *app) printStatus(s coord.Status) error {
 	if err := pairs(a.stdout, list); err != nil {
 		return err
 	}
+	if rows := timingRows(s.LastTimings); len(rows) > 0 {
+		fmt.Fprintln(a.stdout)
+		if err := table(a.stdout, "PLUGIN TIME PHASES", rows); err != nil {
+			return err
+		}
+	}
 	if processes == 0 {
 		return nil
 	}
@@ -88,6 +97,32 @@ func processRows(s coord.Status) [][]string {
 				p.State, printable(p.Command),
 			})
 		}
+	}
+	return rows
+}
+
+// timingRows has a row for each plugin, and the engine: what it took, and of
+// that its longest phases first. What took less than a microsecond is left out.
+func timingRows(timings []coord.Timing) [][]string {
+	var names []string
+	sums, phases := map[string]time.Duration{}, map[string][]coord.Timing{}
+	for _, t := range timings {
+		if !slices.Contains(names, t.Plugin) {
+			names = append(names, t.Plugin)
+		}
+		sums[t.Plugin] += t.Took
+		if t.Took >= time.Microsecond {
+			phases[t.Plugin] = append(phases[t.Plugin], t)
+		}
+	}
+	var rows [][]string
+	for _, name := range names {
+		slices.SortStableFunc(phases[name], func(a, b coord.Timing) int { return cmp.Compare(b.Took, a.Took) })
+		var words []string
+		for _, t := range phases[name] {
+			words = append(words, printable(t.Phase)+" "+duration(t.Took))
+		}
+		rows = append(rows, []string{printable(name), duration(sums[name]), strings.Join(words, ", ")})
 	}
 	return rows
 }

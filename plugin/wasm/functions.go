@@ -50,8 +50,8 @@ func (f hostFunction) results() []api.ValueType {
 }
 
 // goFunction finds the call in progress in the context, and the arguments and
-// the result on the stack.
-func (f hostFunction) goFunction() api.GoModuleFunc {
+// the result on the stack. name is for the log.
+func (f hostFunction) goFunction(name string) api.GoModuleFunc {
 	return func(ctx context.Context, _ api.Module, stack []uint64) {
 		in, _ := ctx.Value(instanceKey{}).(*instance)
 		if in == nil || in.cur == nil {
@@ -60,8 +60,23 @@ func (f hostFunction) goFunction() api.GoModuleFunc {
 		result := f.fn(in.cur, args(stack))
 		if f.out {
 			stack[0] = api.EncodeI32(result)
+			in.cur.trace(name, result)
 		}
 	}
+}
+
+// trace logs what the guest asked for. Those that return nothing have said
+// what they have to say.
+func (c *call) trace(function string, result int32) {
+	line := c.in.ext.log.Trace()
+	if !line.Enabled() {
+		return
+	}
+	line.Str("function", function).Int32("result", result)
+	if result < 0 {
+		line.Str("reason", c.last)
+	}
+	line.Msg("host function")
 }
 
 // hostFunctions are the imports by capability; "" is the base.

@@ -336,7 +336,7 @@ func (m *Module) link(ctx context.Context) error {
 		}
 		b := m.runtime.NewHostModuleBuilder(module)
 		for _, f := range functions {
-			b.NewFunctionBuilder().WithGoModuleFunction(f.goFunction(), f.params(), f.results()).Export(f.name)
+			b.NewFunctionBuilder().WithGoModuleFunction(f.goFunction(strings.TrimPrefix(capability+"."+f.name, ".")), f.params(), f.results()).Export(f.name)
 		}
 		if _, err := b.Instantiate(ctx); err != nil {
 			return err

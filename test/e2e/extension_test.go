@@ -28,6 +28,7 @@ var extensionTests = map[string]func(*trial){
 	"relocate":   showRelocate,
 	"standin":    showStandIn,
 	"gate":       showGate,
+	"logs":       showLogs,
 	"kept":       showKeptState,
 	"c":          func(tr *trial) { showCounter(tr, "counter-c") },
 	"rust":       func(tr *trial) { showCounter(tr, "counter-rust") },
@@ -41,7 +42,7 @@ func TestExtensions(t *testing.T) {
 	}
 	s := newBareSuite(t)
 	for name := range extensionTests {
-		if name != "kept" && name != "c" && name != "rust" {
+		if name != "kept" && name != "logs" && name != "c" && name != "rust" {
 			s.buildExtension(t, "../../sdk/examples/"+name, name)
 		}
 	}
@@ -592,6 +593,94 @@ func showGate(tr *trial) {
 	held("behind a restart")
 	answer(200)
 	tr.advance(2)
+	tr.finish()
+}
+
+// logLine is what one line of the log may have.
+type logLine struct {
+	Plugin, Message, Phase, Decision, Object, Function string
+	Took                                               float64
+	Result                                             int
+}
+
+// showLogs: one extension is traced, and nothing else: its events, what it was
+// asked about, what it decided, and how long each took.
+func showLogs(tr *trial) {
+	m := &messages{}
+	addr := tr.serve(m)
+	rules, _ := json.Marshal([]map[string]string{{"pattern": "*/kept.dat", "action": "save"}})
+	tr.write("hiatus.yaml", fmt.Sprintf("extensions:\n  filepolicy:\n    path: %s\n    grants: files\n    config:\n      rules: %s\n"+
+		"  notify:\n    path: %s\n    grants: [\"exec:/bin/true\", \"http:%s\"]\n    config:\n      url: http://%s/\n",
+		tr.suite.extension("filepolicy"), rules, tr.suite.extension("notify"), addr, addr))
+	tr.write("kept.dat", "begin\n")
+	flags := []string{"--log-level=off", "--debug-logs=filepolicy=trace"}
+	tr.launchPython(`kept, other = open("kept.dat"), open("other.dat", "w")`, "pass", flags...)
+
+	follow := tr.start("logs", tr.name, "--follow", "--json")
+	lines := func(args ...string) (list []logLine) {
+		tr.Helper()
+		for text := range strings.Lines(tr.must(append([]string{"logs", tr.name, "--json"}, args...)...)) {
+			var l logLine
+			if err := json.Unmarshal([]byte(text), &l); err != nil {
+				tr.Fatalf("%v: %q", err, text)
+			}
+			if l.Plugin != "filepolicy" {
+				tr.Errorf("a line of another: %s", text)
+			}
+			list = append(list, l)
+		}
+		return list
+	}
+	called := func(list []logLine, phases ...string) {
+		tr.Helper()
+		for _, phase := range phases {
+			i := slices.IndexFunc(list, func(l logLine) bool {
+				return l.Message == "call" && l.Phase == phase && l.Decision == "done" && l.Took > 0
+			})
+			if i < 0 {
+				tr.Errorf("no call of %s in %+v", phase, list)
+			}
+		}
+	}
+	tr.checkpoint()
+	tr.await("the outcome", func() bool { return strings.Contains(tr.read("hiatus.log"), `"outcome"`) })
+	list := lines("--since", "1h", "--plugin", "filepolicy")
+	called(list, "new", "launch", "presuspend", "precheckpoint", "take-file", "save", "resume", "outcome")
+	decisions := map[string]string{}
+	marked := false
+	for _, l := range list {
+		if l.Phase == "take-file" {
+			decisions[filepath.Base(l.Object)] = l.Decision
+		}
+		marked = marked || l.Function == "files.mark" && l.Result == 0
+	}
+	if decisions["kept.dat"] != "done" || decisions["other.dat"] != "not mine" || !marked {
+		tr.Errorf("decisions %v, marked: %t", decisions, marked)
+	}
+	if more := append(lines("--plugin", "notify"), lines("--since", "2999-01-02T15:04:05Z")...); len(more) > 0 {
+		tr.Errorf("lines that nobody asked for: %+v", more)
+	}
+	if text := tr.must("logs", tr.name); !strings.Contains(text, "phase=precheckpoint") || !strings.Contains(text, "kept.dat: save") {
+		tr.Errorf("as text: %s", text)
+	}
+	status := tr.must("status", tr.name)
+	for _, plugin := range []string{"engine", "file", "filepolicy", "notify"} {
+		if !strings.Contains(status, "\n"+plugin+" ") {
+			tr.Errorf("no times of %s in %s", plugin, status)
+		}
+	}
+
+	tr.suspend()
+	tr.ends(follow, 0)
+	if text := follow.stdout.String(); strings.Count(text, `"phase":"outcome"`) != 2 || !strings.Contains(text, `"phase":"exit"`) {
+		tr.Errorf("followed: %s", text)
+	}
+	if err := os.Remove(tr.path("hiatus.log")); err != nil {
+		tr.Fatal(err)
+	}
+	tr.restart(flags...)
+	tr.advance(1)
+	called(lines(), "new", "load", "restart", "reopen-file", "running")
 	tr.finish()
 }
 
