@@ -201,6 +201,9 @@ func (p *Plugin) claimDatagram(f plugin.OpenFile, fd int, k kind) (err error) {
 	if s.Groups, err = memberships(fd, k.family); err != nil {
 		return err
 	}
+	if err := p.saveMulticastIndex(fd, k, &s); err != nil {
+		return err
+	}
 	switch queued := ready[0].Revents&unix.POLLIN != 0; {
 	case queued && hasPorts(k):
 		if s.Queue, err = p.peekDatagrams(fd, uint32(f.Stat.Ino)); err != nil {

@@ -37,12 +37,16 @@ func (o *inetOptions) saveInterfaces(fd int, k kind) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", opt.name, err)
 		}
-		if o.Interfaces == nil {
-			o.Interfaces = make(map[string]string)
-		}
-		o.Interfaces[opt.name] = name
+		o.keepInterface(opt.name, name)
 	}
 	return nil
+}
+
+func (o *inetOptions) keepInterface(option, name string) {
+	if o.Interfaces == nil {
+		o.Interfaces = make(map[string]string)
+	}
+	o.Interfaces[option] = name
 }
 
 func (o inetOptions) applyInterfaces(fd int) error {
@@ -59,12 +63,21 @@ func (o inetOptions) applyInterfaces(fd int) error {
 			return fmt.Errorf("setsockopt %s to %q: %w", opt.name, name, err)
 		}
 	}
+	if name := o.Interfaces[multicastIF]; name != "" {
+		index, err := interfaceIndex(fd, name)
+		if err == nil {
+			err = unix.SetsockoptIPMreqn(fd, unix.IPPROTO_IP, unix.IP_MULTICAST_IF, &unix.IPMreqn{Ifindex: int32(index)})
+		}
+		if err != nil {
+			return fmt.Errorf("setsockopt %s to %q: %w", multicastIF, name, err)
+		}
+	}
 	return nil
 }
 
 func (o inetOptions) validateInterfaces() error {
 	for option, name := range o.Interfaces {
-		known := false
+		known := option == multicastIF
 		for _, opt := range interfaceTable {
 			known = known || opt.name == option
 		}

@@ -23,16 +23,20 @@ type look struct {
 
 // option sets an option of SOL_SOCKET while fn runs, which may change it too.
 func (l look) option(opt, value int, fn func() error) error {
-	old, err := unix.GetsockoptInt(l.fd, unix.SOL_SOCKET, opt)
+	return withOption(l.fd, unix.SOL_SOCKET, opt, value, fn)
+}
+
+func withOption(fd, level, opt, value int, fn func() error) error {
+	old, err := unix.GetsockoptInt(fd, level, opt)
 	if err != nil {
-		return fmt.Errorf("getsockopt %d: %w", opt, err)
+		return fmt.Errorf("getsockopt %d of level %d: %w", opt, level, err)
 	}
-	if err := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, opt, value); err != nil {
-		return fmt.Errorf("setsockopt %d: %w", opt, err)
+	if err := unix.SetsockoptInt(fd, level, opt, value); err != nil {
+		return fmt.Errorf("setsockopt %d of level %d: %w", opt, level, err)
 	}
 	err = fn()
-	if back := unix.SetsockoptInt(l.fd, unix.SOL_SOCKET, opt, old); back != nil {
-		err = errors.Join(err, fmt.Errorf("setsockopt %d: %w", opt, back))
+	if back := unix.SetsockoptInt(fd, level, opt, old); back != nil {
+		err = errors.Join(err, fmt.Errorf("setsockopt %d of level %d: %w", opt, level, back))
 	}
 	return err
 }

@@ -47,6 +47,7 @@ type Plugin struct {
 	procs        []plugin.Process       // of the checkpoint
 	hosts        []int                  // threads of the tree's processes, by host tid
 	tcp          *tcpTable              // of a checkpoint; nil until needed
+	unheard      bool                   // in this checkpoint: see saveMulticastIndex
 	grown        map[uint32]grownBuffer // by inode
 }
 
@@ -105,7 +106,7 @@ func (p *Plugin) keep(id, fd int) {
 
 // forget drops what is of one checkpoint only.
 func (p *Plugin) forget() {
-	p.pids, p.claimed, p.hosts, p.procs = nil, nil, nil, nil
+	p.pids, p.claimed, p.hosts, p.procs, p.unheard = nil, nil, nil, nil, false
 	p.tcp.close()
 	p.tcp = nil
 }
