@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/tetratelabs/wazero"
@@ -51,4 +52,21 @@ func openCache(dir string) (wazero.CompilationCache, error) {
 		return nil, fmt.Errorf("%s: others may write to it (mode %04o)", dir, st.Mode().Perm())
 	}
 	return wazero.NewCompilationCacheWithDir(dir)
+}
+
+// emptyCache removes the entries, which are compiled again when they are
+// needed: a damaged one would be found by every launch. What others are
+// writing just now stays, for them to rename.
+func emptyCache(dir string) error {
+	entries, err := filepath.Glob(filepath.Join(dir, "*", "*"))
+	errs := []error{err}
+	for _, e := range entries {
+		if strings.HasSuffix(e, ".tmp") {
+			continue
+		}
+		if err := os.Remove(e); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }

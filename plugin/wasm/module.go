@@ -159,20 +159,27 @@ func readFile(path string) ([]byte, error) {
 
 // compile makes the runtime, with the cache where there is a usable one.
 func (m *Module) compile(ctx context.Context, code []byte) error {
-	if dir := m.cfg.CacheDir; dir != "" {
-		cache, err := openCache(dir)
-		if err == nil {
-			m.cache = cache
-			if err = m.compileWith(ctx, code); err == nil {
-				return nil
-			}
-			m.Close(ctx)
-		}
-		if m.cfg.Warning != nil {
-			m.cfg.Warning("extension %s: compiled without the cache: %v", m.cfg.Path, err)
-		}
+	if m.cfg.CacheDir == "" {
+		return m.compileWith(ctx, code)
 	}
-	return m.compileWith(ctx, code)
+	cache, err := openCache(m.cfg.CacheDir)
+	if err == nil {
+		m.cache = cache
+		if err = m.compileWith(ctx, code); err == nil {
+			return nil
+		}
+		m.Close(ctx)
+	}
+	if err := m.compileWith(ctx, code); err != nil {
+		return err // the module's own fault
+	}
+	if cache != nil { // an entry is damaged, or the disk is full
+		err = errors.Join(err, emptyCache(m.cfg.CacheDir))
+	}
+	if m.cfg.Warning != nil {
+		m.cfg.Warning("extension %s: compiled without the cache: %v", m.cfg.Path, err)
+	}
+	return nil
 }
 
 func (m *Module) compileWith(ctx context.Context, code []byte) (err error) {

@@ -395,8 +395,13 @@ func TestCache(t *testing.T) {
 			}
 		}
 		load()
+		warned = ""
+		for range 2 { // the first writes it anew
+			if load(); warned != "" {
+				t.Errorf("damaged to %.10q, the cache was never used again", damage)
+			}
+		}
 	}
-	warned = ""
 	if err := os.Chmod(dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
