@@ -120,7 +120,7 @@ func (s datagramSocket) validate() error {
 		}
 	}
 	for _, g := range s.Groups {
-		if !g.Address.IsMulticast() || g.Address.Is4() != (s.Family == unix.AF_INET) || g.Interface < 0 {
+		if !g.Address.IsMulticast() || g.Address.Is4() != (s.Family == unix.AF_INET) || g.Interface == "" || len(g.Interface) >= unix.IFNAMSIZ {
 			return fmt.Errorf("multicast group %v", g)
 		}
 	}

@@ -18,7 +18,8 @@ import (
 // group4or6 is a multicast group that a socket is a member of.
 type group4or6 struct {
 	Address   netip.Addr `json:"address"`
-	Interface int        `json:"interface"` // index
+	Interface string     `json:"interface"` // its name: the index may be another by then
+	index     int
 }
 
 // Of linux/in.h: both families have them.
@@ -40,7 +41,7 @@ func (g group4or6) level() int {
 func (g group4or6) request(size int) []byte {
 	b := make([]byte, size)
 	e := binary.NativeEndian
-	e.PutUint32(b, uint32(g.Interface))
+	e.PutUint32(b, uint32(g.index))
 	if g.Address.Is4() {
 		e.PutUint16(b[8:], unix.AF_INET)
 		copy(b[12:], g.Address.AsSlice())
@@ -54,8 +55,13 @@ func (g group4or6) request(size int) []byte {
 const groupRequestSize = 8 + 128
 
 func (g group4or6) join(fd int) error {
+	index, err := interfaceIndex(fd, g.Interface)
+	if err != nil {
+		return fmt.Errorf("membership of group %v on interface %q: %w", g.Address, g.Interface, err)
+	}
+	g.index = int(index)
 	if err := unix.SetsockoptString(fd, g.level(), mcastJoinGroup, string(g.request(groupRequestSize))); err != nil {
-		return fmt.Errorf("membership of group %v on interface %d: %w", g.Address, g.Interface, err)
+		return fmt.Errorf("membership of group %v on interface %q: %w", g.Address, g.Interface, err)
 	}
 	return nil
 }
@@ -96,9 +102,13 @@ func memberships(fd, family int) ([]group4or6, error) {
 		if err != nil {
 			return nil, err
 		}
-		if is {
-			groups = append(groups, g)
+		if !is {
+			continue
 		}
+		if g.Interface, err = interfaceName(fd, uint32(g.index)); err != nil {
+			return nil, err
+		}
+		groups = append(groups, g)
 	}
 	return groups, nil
 }
@@ -120,7 +130,7 @@ func parseIGMP(text string) (groups []group4or6) {
 		if v, err := strconv.ParseUint(words[0], 16, 32); err == nil && index > 0 {
 			var a [4]byte
 			binary.NativeEndian.PutUint32(a[:], uint32(v))
-			groups = append(groups, group4or6{netip.AddrFrom4(a), index})
+			groups = append(groups, group4or6{Address: netip.AddrFrom4(a), index: index})
 		}
 	}
 	return groups
@@ -136,7 +146,7 @@ func parseIGMP6(text string) (groups []group4or6) {
 		index, err := strconv.Atoi(words[0])
 		raw, err2 := hex.DecodeString(words[2])
 		if err == nil && err2 == nil && len(raw) == 16 && index > 0 {
-			groups = append(groups, group4or6{netip.AddrFrom16([16]byte(raw)), index})
+			groups = append(groups, group4or6{Address: netip.AddrFrom16([16]byte(raw)), index: index})
 		}
 	}
 	return groups
