@@ -174,13 +174,23 @@ func (r *Restorer) emptyStub(ctx context.Context) error {
 // lastFD is the last descriptor, as close_range(2) takes it.
 const lastFD = uint64(^uint32(0))
 
-// mounts makes the mount namespace's own /proc, and /dev/pts where the tree
-// has pseudoterminals of its own. Mounts made later on the host still come in.
+// mqueueMagic is MQUEUE_MAGIC of the kernel's ipc/mqueue.c.
+const mqueueMagic = 0x19800202
+
+// mounts makes the mount namespace's own /proc, /dev/mqueue where the host has
+// one (mq_overview(7): it shows the queues of an IPC namespace), and /dev/pts
+// where the tree has pseudoterminals of its own. Mounts made later on the host
+// still come in.
 func (r *Restorer) mounts(b *args) []call {
 	const hardened = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	calls := []call{
 		sys(unix.SYS_MOUNT, 0, b.str("/"), 0, unix.MS_REC|unix.MS_SLAVE, 0).as("mount / as slave"),
 		sys(unix.SYS_MOUNT, b.str("proc"), b.str("/proc"), b.str("proc"), hardened, 0).as("mount /proc"),
+	}
+	var fs unix.Statfs_t
+	if unix.Statfs("/dev/mqueue", &fs) == nil && fs.Type == mqueueMagic {
+		calls = append(calls,
+			sys(unix.SYS_MOUNT, b.str("mqueue"), b.str("/dev/mqueue"), b.str("mqueue"), hardened, 0).as("mount /dev/mqueue"))
 	}
 	if r.st.OwnPtys {
 		// Never gid=5: it does not exist in the user namespace.

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"strings"
 )
@@ -96,5 +97,77 @@ func closedDescriptors(tr *trial) {
 		if o.code != want {
 			tr.Errorf("launch%s: %s: want exit code %d", flag, o, want)
 		}
+	}
+}
+
+// pipeOutside passes a pipe above the standard descriptors, whose other end
+// the tests hold: it has no place in an image, and the user reads so.
+func pipeOutside(tr *trial) {
+	for n, reason := range []string{"its write end is held by a process outside the computation", "its read end is held by a process outside the computation"} {
+		tr.name = fmt.Sprintf("end%d", n)
+		r, w, err := os.Pipe()
+		if err != nil {
+			tr.Fatal(err)
+		}
+		defer r.Close()
+		defer w.Close()
+		tr.passed = []*os.File{[]*os.File{r, w}[n]}
+		tr.write("progress", "")
+		_ = os.Remove(tr.path("stop"))
+		tr.launch("sh", "-c", "echo 1 >progress; while [ ! -e stop ]; do sleep 0.02; done; echo ok")
+		tr.advance(1)
+		for _, command := range []string{"check", "checkpoint"} {
+			o := tr.hiatus(command, tr.name)
+			if out := o.stdout + o.stderr; o.code != 1 || !strings.Contains(out, reason) || !strings.Contains(out, "fd 3") {
+				tr.Errorf("%s: %s: want fd 3 and %q", command, o, reason)
+			}
+		}
+		tr.finish()
+	}
+	// --close-fds leaves it to whoever launched.
+	tr.name = "closed"
+	_ = os.Remove(tr.path("stop"))
+	tr.write("progress", "")
+	tr.launchWith([]string{"--close-fds"}, "sh", "-c", "echo 1 >progress; while [ ! -e stop ]; do sleep 0.02; done; echo ok")
+	tr.advance(1)
+	tr.suspend()
+	tr.restart()
+	tr.running()
+	tr.finish()
+}
+
+// privately makes every hiatus in front run in a mount and an IPC namespace of
+// its own, in which the script has been run.
+func (tr *trial) privately(script string) {
+	if tr.id.uid != 0 {
+		tr.Skip("only root may mount")
+	}
+	tr.under = []string{"unshare", "--mount", "--ipc", "sh", "-c", script + ` && exec "$@"`, "sh"}
+}
+
+// readOnlyMount reads a file on a read-only mount, which the restart has too.
+func readOnlyMount(tr *trial) {
+	tr.privately("mount --bind data data && mount -o remount,bind,ro data")
+	if err := os.Mkdir(tr.path("data"), 0o755); err != nil {
+		tr.Fatal(err)
+	}
+	tr.write("data/input", "first\nsecond\nthird\nfourth\n")
+	const program = "exec 3<data/input 4<data; read line <&3; n=0; while :; do n=$((n+1)); echo $n >progress; " +
+		"while [ ! -e go.$n ]; do sleep 0.02; done; read line <&3; echo $line; " +
+		"if (echo >data/new) 2>/dev/null; then exit 9; fi; if [ -e stop ]; then echo ok; exit; fi; done"
+	tr.launch("sh", "-c", program)
+	tr.await("the first point", func() bool { return tr.progress() == 1 })
+	for n := range int64(2) {
+		tr.suspend()
+		tr.restart()
+		tr.running()
+		tr.write(fmt.Sprintf("go.%d", n+1), "")
+		tr.await("the next line", func() bool { return tr.progress() == n+2 })
+	}
+	tr.write("stop", "")
+	tr.write("go.3", "")
+	tr.ends(tr.front, 0)
+	if got := tr.front.stdout.String(); got != "third\nfourth\nok\n" {
+		tr.Errorf("read %q", got)
 	}
 }

@@ -53,3 +53,30 @@ func control(nr uintptr, id, cmd int) syscall.Errno {
 	_, _, errno := syscall.Syscall(nr, uintptr(id), uintptr(cmd), uintptr(cmd))
 	return errno
 }
+
+// mqueueMount looks at POSIX message queues by their directory: a restored tree
+// sees its own there.
+func mqueueMount(tr *trial) {
+	tr.privately("mkdir -p dev && mount -t tmpfs dev dev && >dev/null && mount --bind /dev/null dev/null && " +
+		"mkdir dev/mqueue && mount -t mqueue mqueue dev/mqueue && mount --rbind dev /dev")
+	const program = `>/dev/mqueue/queue; exec 3</dev/mqueue; n=0
+while :; do
+	n=$((n + 1)); echo $n >progress
+	while [ ! -e go.$n ]; do sleep 0.02; done
+	[ "$(ls /dev/mqueue)" = queue ] && [ "$(ls /proc/self/fd/3/)" = queue ] && grep -q '^QSIZE:0 ' /dev/mqueue/queue || exit 9
+	if [ -e stop ]; then echo ok; exit; fi
+done`
+	tr.launch("sh", "-c", program)
+	tr.await("the first point", func() bool { return tr.progress() == 1 })
+	for n := range int64(2) {
+		tr.suspend()
+		tr.restart("--namespaces", "always")
+		tr.running()
+		tr.write(fmt.Sprintf("go.%d", n+1), "")
+		tr.await("the queue", func() bool { return tr.progress() == n+2 })
+	}
+	tr.write("stop", "")
+	tr.write("go.3", "")
+	tr.ends(tr.front, 0)
+	tr.saysOK(tr.front)
+}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -53,6 +54,9 @@ type trial struct {
 	fronts []*front // all
 
 	commands int // run to their end
+
+	under  []string   // a command that runs each hiatus in front
+	passed []*os.File // descriptors 3 and up of each hiatus in front
 }
 
 // front is a hiatus that stays in front of its program. Standard output is a
@@ -204,7 +208,9 @@ func exitCode(state *os.ProcessState) int {
 // start starts a hiatus that stays in front.
 func (tr *trial) start(args ...string) *front {
 	tr.Helper()
-	f := &front{cmd: tr.command(context.Background(), tr.suite.hiatus(), args...), stdout: &transcript{}}
+	command := slices.Concat(tr.under, []string{tr.suite.hiatus()}, args)
+	f := &front{cmd: tr.command(context.Background(), command[0], command[1:]...), stdout: &transcript{}}
+	f.cmd.ExtraFiles = tr.passed
 	stderr := tr.create("stderr")
 	defer stderr.Close()
 	f.cmd.Stdout, f.cmd.Stderr = f.stdout, stderr
