@@ -36,7 +36,7 @@ unit-as-user:
 
 e2e:
 	HIATUS_E2E_STRICT=$$([ "$$(id -u)" != 0 ] || echo 1) HIATUS_E2E_TABLE=$(E2E_TABLE) \
-		go test -count=1 -vet=off -timeout 18m ./test/e2e; \
+		go test -count=1 -vet=off -timeout 25m ./test/e2e; \
 		code=$$?; cat $(E2E_TABLE) 2>/dev/null; rm -f $(E2E_TABLE); exit $$code
 
 lint:

@@ -16,7 +16,7 @@ func servers() []program {
 		server("redis", "redis.sh", "redis-server"),
 		server("postgres, pgbench", "postgres.sh", "psql").only("user"), // it refuses to run as root
 		server("nginx, wrk", "nginx.sh", "nginx", "wrk").with(1),
-		script("GNU parallel", "parallel.sh", "bash").with(1).wants("parallel"),
+		gnuParallel(),
 		script("git clone", "clone.sh", "bash").with(1).wants("git"),
 		// Agents are not dumpable.
 		job("ssh-agent", "agents.sh", "ssh").wants("ssh-agent").launched("--userns"),
@@ -78,6 +78,13 @@ func freePort(tr *trial) int {
 	}
 	tr.Fatal("no port is free")
 	return 0
+}
+
+// gnuParallel is 100 tasks, again and again.
+func gnuParallel() program {
+	p := script("GNU parallel", "parallel.sh", "bash").with(30).wants("parallel")
+	p.progress = func(tr *trial) int64 { return fileSize(tr, "done") } // a byte a task
+	return p
 }
 
 // mpi is a ring of four ranks.
