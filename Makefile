@@ -3,13 +3,14 @@
 # make test   runs all tests; as root also as an ordinary user that it makes
 # make lint   gofmt, go vet, staticcheck, both architectures
 # make cover  coverage of the unit tests in bin/cover.html
+# make bench  what extensions cost, as shares of what they may
 # make clean  removes what make made
 
 export CGO_ENABLED = 0
 GOBUILD = go build -trimpath -buildvcs=false
 E2E_TABLE := $(shell mktemp -u /tmp/ht-table-XXXXXX)
 
-.PHONY: all build demo test unit unit-as-user e2e setup lint cover clean
+.PHONY: all build demo test unit unit-as-user e2e setup lint cover bench clean
 
 all: build
 
@@ -51,6 +52,9 @@ cover:
 	go test -count=1 -vet=off -coverprofile=bin/cover.out $$(go list ./... | grep -v /test)
 	go tool cover -html=bin/cover.out -o bin/cover.html
 	go tool cover -func=bin/cover.out | tail -n 1
+
+bench:
+	go test -vet=off -run '^$$' -bench . ./bench/...
 
 clean:
 	rm -rf bin
