@@ -27,6 +27,7 @@ func behaviours() []behaviour {
 		{"ten generations", gcc, tenGenerations},
 		{"killed with SIGKILL", gcc, killedHard},
 		{"restarted twice at once", gcc, twins},
+		{"shared memory restarted twice at once", gcc, sharedTwins},
 		{"clocks leave the downtime out", gcc, downtime},
 		{"refused: userfaultfd", gcc, func(tr *trial) { refused(tr, "userfaultfd") }},
 		{"refused: tcp", gcc, func(tr *trial) { refused(tr, "tcp") }},
@@ -169,8 +170,17 @@ func killedHard(tr *trial) {
 
 // twins runs one image twice at once, while the original still runs: in
 // namespaces, the same process ids exist three times.
-func twins(tr *trial) {
-	tr.launch(tr.suite.fixture("threads"))
+func twins(tr *trial) { tr.twins("threads") }
+
+// sharedTwins have System V objects of their own, and one file in /dev/shm.
+func sharedTwins(tr *trial) {
+	name := filepath.Base(tr.dir)
+	tr.Cleanup(func() { _ = os.Remove("/dev/shm/" + name) })
+	tr.twins("shared", "/"+name)
+}
+
+func (tr *trial) twins(fixture string, args ...string) {
+	tr.launch(append([]string{tr.suite.fixture(fixture)}, args...)...)
 	tr.advance(2)
 	tr.checkpoint()
 	original := tr.front
