@@ -118,8 +118,19 @@ func (t *Tree) pageRuns(ctx context.Context, st *State) ([]pageRun, error) {
 		if err != nil {
 			return nil, fmt.Errorf("pid %d: %w", p.pid, err)
 		}
+		var shared []*MapState
 		for j := range ps.Maps {
-			r, err := t.runsOf(ctx, st, p, ps, &ps.Maps[j], f, seen)
+			if m := &ps.Maps[j]; m.content == contentAll && st.Objects[m.Ref].File == 0 {
+				shared = append(shared, m)
+			}
+		}
+		resident, err := p.resident(ctx, shared)
+		if err != nil {
+			f.Close()
+			return nil, fmt.Errorf("pid %d: %w", p.pid, err)
+		}
+		for j := range ps.Maps {
+			r, err := t.runsOf(st, p, ps, &ps.Maps[j], f, resident[&ps.Maps[j]], seen)
 			if err != nil {
 				f.Close()
 				return nil, fmt.Errorf("pid %d: %w", p.pid, err)
@@ -131,7 +142,7 @@ func (t *Tree) pageRuns(ctx context.Context, st *State) ([]pageRun, error) {
 	return runs, nil
 }
 
-func (t *Tree) runsOf(ctx context.Context, st *State, p *Process, ps *ProcessState, m *MapState, pagemap *os.File, seen []intervals) (runs []pageRun, err error) {
+func (t *Tree) runsOf(st *State, p *Process, ps *ProcessState, m *MapState, pagemap *os.File, resident []linux.PageRange, seen []intervals) (runs []pageRun, err error) {
 	add := func(start, end uint64, space uint32, key uint64, holes bool) {
 		for start < end {
 			n := min(end-start, chunkSize)
@@ -156,10 +167,6 @@ func (t *Tree) runsOf(ctx context.Context, st *State, p *Process, ps *ProcessSta
 		if st.Objects[m.Ref].File != 0 {
 			return nil, nil
 		}
-		var resident []linux.PageRange
-		if resident, err = p.resident(ctx, m); err != nil {
-			return nil, err
-		}
 		for _, r := range resident {
 			for _, fresh := range seen[m.Ref].add(m.Offset+r.Start-m.Start, m.Offset+r.End-m.Start) {
 				add(m.Start+fresh.Start-m.Offset, m.Start+fresh.End-m.Offset, st.Objects[m.Ref].Space, fresh.Start, true)
@@ -169,41 +176,71 @@ func (t *Tree) runsOf(ctx context.Context, st *State, p *Process, ps *ProcessSta
 	return runs, err
 }
 
-// resident lists the pages of shared memory that exist. Page tables do not
-// tell: another process may have made them, so that mincore(2) is asked. What
-// is swapped out it does not show either: with swap in use all is read.
-func (p *Process) resident(ctx context.Context, m *MapState) ([]linux.PageRange, error) {
+// resident lists the pages of shared memory that exist, mapping by mapping. Page
+// tables do not tell: another process may have made them, so that mincore(2) is
+// asked, of many mappings at once. What is swapped out it does not show either:
+// with swap in use all is read.
+func (p *Process) resident(ctx context.Context, maps []*MapState) (map[*MapState][]linux.PageRange, error) {
+	out := map[*MapState][]linux.PageRange{}
 	if swapInUse() {
-		return []linux.PageRange{{Start: m.Start, End: m.End}}, nil
+		for _, m := range maps {
+			out[m] = []linux.PageRange{{Start: m.Start, End: m.End}}
+		}
+		return out, nil
 	}
 	page := uint64(os.Getpagesize())
-	var out []linux.PageRange
-	vec := make([]byte, blobScratch)
-	for at := m.Start; at < m.End; {
-		n := min((m.End-at)/page, blobScratch)
-		err := p.tr.Do(func() error {
-			return p.run(ctx, p.threads[0], []call{sys(unix.SYS_MINCORE, at, n*page, p.inj.scratch()).as("mincore %#x", at)})
-		})
-		if err == nil {
-			err = p.readMem(p.inj.scratch(), vec[:n])
+	var batch mincoreBatch
+	for _, m := range maps {
+		for at := m.Start; at < m.End; {
+			if batch.used == blobScratch || len(batch.calls) == maxRecords {
+				if err := batch.run(ctx, p, page, out); err != nil {
+					return nil, err
+				}
+			}
+			n := min((m.End-at)/page, blobScratch-batch.used)
+			batch.calls = append(batch.calls, sys(unix.SYS_MINCORE, at, n*page, p.inj.scratch()+batch.used).as("mincore %#x", at))
+			batch.maps = append(batch.maps, m)
+			batch.used += n
+			at += n * page
 		}
-		if err != nil {
-			return nil, err
-		}
-		for i, v := range vec[:n] {
+	}
+	return out, batch.run(ctx, p, page, out)
+}
+
+// mincoreBatch is calls of mincore(2), whose answers lie behind each other in
+// the scratch area, and the mapping of each.
+type mincoreBatch struct {
+	calls []call
+	maps  []*MapState
+	used  uint64
+}
+
+func (b *mincoreBatch) run(ctx context.Context, p *Process, page uint64, out map[*MapState][]linux.PageRange) error {
+	vec := make([]byte, b.used)
+	err := p.tr.Do(func() error { return p.run(ctx, p.threads[0], b.calls) })
+	if err == nil {
+		err = p.readMem(p.inj.scratch(), vec)
+	}
+	if err != nil {
+		return err
+	}
+	for i, c := range b.calls {
+		n := c.args[1] / page
+		for k, v := range vec[:n] {
 			if v&1 == 0 {
 				continue
 			}
-			a := at + uint64(i)*page
-			if k := len(out); k > 0 && out[k-1].End == a {
-				out[k-1].End += page
+			a, list := c.args[0]+uint64(k)*page, out[b.maps[i]]
+			if last := len(list) - 1; last >= 0 && list[last].End == a {
+				list[last].End += page
 			} else {
-				out = append(out, linux.PageRange{Start: a, End: a + page})
+				out[b.maps[i]] = append(list, linux.PageRange{Start: a, End: a + page})
 			}
 		}
-		at += n * page
+		vec = vec[n:]
 	}
-	return out, nil
+	*b = mincoreBatch{}
+	return nil
 }
 
 func swapInUse() bool {
