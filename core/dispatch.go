@@ -218,6 +218,11 @@ func (s *pluginSet) Hold(ctx context.Context, ev plugin.Event) error {
 	return errors.Join(errs...)
 }
 
+// MapsPaths says whether a plugin may know other places of files.
+func (s *pluginSet) MapsPaths() bool {
+	return slices.ContainsFunc(s.members, func(m *member) bool { return m.paths != nil })
+}
+
 // MapPath asks the plugins, in reverse, where path is now: the first that
 // knows another place decides.
 func (s *pluginSet) MapPath(path string) string {

@@ -104,7 +104,11 @@ func (r *restart) read(ctx context.Context) (err error) {
 	}
 	a := r.a
 	a.computation, a.command, a.cwd = r.manifest.Computation, r.core.Command, r.manifest.Cwd
-	return r.state.CheckHost()
+	err = r.state.CheckHost()
+	if !a.plugins.MapsPaths() { // else only they know where a directory is now
+		err = errors.Join(err, r.state.CheckDirectories())
+	}
+	return err
 }
 
 // progress tells the caller how far a phase is.
@@ -214,6 +218,9 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	for i := range r.state.Processes {
 		p := &r.state.Processes[i]
 		p.Cwd = a.plugins.MapPath(p.Cwd)
+	}
+	if err := r.state.CheckDirectories(); err != nil {
+		return err
 	}
 	if err := r.fill(ctx); err != nil {
 		return err

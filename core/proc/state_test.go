@@ -3,6 +3,7 @@ package proc
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -402,7 +403,7 @@ func TestCheckHost(t *testing.T) {
 			os.RemoveAll(file)
 			st := own()
 			tc.change(st)
-			err := st.CheckHost()
+			err := errors.Join(st.CheckHost(), st.CheckDirectories())
 			if len(tc.want) == 0 && err != nil {
 				t.Errorf("refused: %v", err)
 			}

@@ -309,12 +309,17 @@ func (st *State) CheckHost() error {
 			errs = append(errs, err)
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// CheckDirectories refuses an image whose working directories are not there.
+// All findings are joined.
+func (st *State) CheckDirectories() error {
+	var errs []error
 	for i := range st.Processes {
-		p := &st.Processes[i]
-		if p.Zombie {
-			continue
+		if p := &st.Processes[i]; !p.Zombie {
+			errs = append(errs, p.checkDirectories())
 		}
-		errs = append(errs, p.checkDirectories())
 	}
 	return errors.Join(errs...)
 }
