@@ -215,11 +215,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Restart, Generation: generation, Procs: procs}); err != nil {
 		return err
 	}
-	for i := range r.state.Processes {
-		p := &r.state.Processes[i]
-		p.Cwd = a.plugins.MapPath(p.Cwd)
-	}
-	if err := r.state.CheckDirectories(); err != nil {
+	if err := r.mapDirectories(); err != nil {
 		return err
 	}
 	if err := r.fill(ctx); err != nil {
@@ -251,6 +247,18 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	}
 	a.server.Restored()
 	return nil
+}
+
+// mapDirectories finds the working directories where plugins say they are now.
+func (r *restart) mapDirectories() error {
+	if !r.a.plugins.MapsPaths() {
+		return nil // read has looked for them
+	}
+	for i := range r.state.Processes {
+		p := &r.state.Processes[i]
+		p.Cwd = r.a.plugins.MapPath(p.Cwd)
+	}
+	return r.state.CheckDirectories()
 }
 
 // fill has the plugins make the open file descriptions again, in the order of

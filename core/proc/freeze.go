@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"syscall"
 	"time"
 
@@ -229,71 +227,6 @@ func startOver(p *Process, seen map[int]bool) {
 	}
 	p.execed, p.threads = false, nil
 	clear(seen)
-}
-
-// seize attaches to a thread and asks it to stop. It returns nil for one that
-// has ended.
-func (t *Tree) seize(p *Process, tid int) (*Thread, error) {
-	th := &Thread{HostTID: tid, sleep: t.sleeps.before(p.host, tid)}
-	delete(t.tr.late, tid)
-	stop := t.tr.watch(p.hostTIDs())
-	err := attach(p.host, tid)
-	stop()
-	if err != nil {
-		return nil, whyNotSeized(p.host, tid, err)
-	}
-	if err := ptrace(ptraceInterrupt, tid, 0, 0); err != nil && err != unix.ESRCH {
-		return nil, fmt.Errorf("pid %d tid %d: interrupt: %w", p.host, tid, err)
-	}
-	return th, nil
-}
-
-// freezeOptions make the children that a tracee forks before it stops tracees
-// from birth: a program that forks faster than it can be followed is caught
-// so. Not those of vfork(2), for which their parent waits; and not threads,
-// which an execve(2) waits for until their tracer buries them.
-const freezeOptions = unix.PTRACE_O_TRACESYSGOOD | unix.PTRACE_O_TRACEFORK
-
-// attach is PTRACE_SEIZE. It succeeds for a thread that is the caller's tracee
-// already: one born so, or one that had not stopped when a freeze was given up.
-// EPERM also comes for a zombie, and for a thread that dies just now, as a leader
-// does whose id a thread in execve(2) takes over: that is worth another try.
-func attach(pid, tid int) error {
-	const tries = 100
-	for i := 1; ; i++ {
-		err := ptrace(ptraceSeize, tid, 0, freezeOptions)
-		if err != unix.EPERM {
-			return err
-		}
-		s, serr := procfs.ReadTaskStatus(pid, tid)
-		if serr == nil && s.TracerPid == unix.Gettid() {
-			return nil
-		}
-		dead := strings.IndexByte("ZX", s.State) >= 0 && s.Threads <= 1
-		if serr != nil || s.TracerPid != 0 || dead || i == tries {
-			return err
-		}
-		runtime.Gosched()
-	}
-}
-
-// whyNotSeized turns the error of PTRACE_SEIZE into nil for a thread that is
-// gone, or a refusal that says what stands in the way.
-func whyNotSeized(pid, tid int, err error) error {
-	s, serr := procfs.ReadTaskStatus(pid, tid)
-	if err == unix.ESRCH || procfs.IsGone(serr) || strings.IndexByte("ZX", s.State) >= 0 {
-		return nil
-	}
-	reason := "may not be traced: it is not dumpable, or belongs to another user (ptrace(2), PTRACE_MODE_ATTACH)"
-	if os.Geteuid() != 0 && len(s.NSpid) == 1 {
-		reason += "; hiatus launch --userns lets it be"
-	}
-	if s.TracerPid != 0 {
-		name, _ := procfs.Comm(s.TracerPid, s.TracerPid)
-		reason = fmt.Sprintf("is traced by pid %d (%s), and a thread has one tracer", innerPID(s.TracerPid), name)
-	}
-	return fmt.Errorf("%w: %w", &plugin.RefusalError{PID: s.InnerTGID(), FD: -1,
-		Object: fmt.Sprintf("thread %d (%s)", s.InnerPID(), s.Name), Reason: reason}, err)
 }
 
 // awaitStops waits until fresh stand still and reads their registers. Threads
