@@ -79,7 +79,7 @@ func (p *Process) isOurs(v *procfs.VMA) bool {
 
 // refusedFlags are VmFlags of memory that cannot come back.
 var refusedFlags = map[string]string{
-	"ht": "huge pages of hugetlbfs are kept of private anonymous memory only",
+	"ht": "huge pages of hugetlbfs are kept of anonymous and of shared memory only",
 	"io": "it is memory of a device",
 	"pf": "it is memory of a device",
 	"um": "it is watched by a userfaultfd",
@@ -98,6 +98,9 @@ func (s *mapSaver) describe(ctx context.Context, p *Process, v *procfs.VMA) (Map
 		if v.Has(f) {
 			m.Flags = append(m.Flags, f)
 		}
+	}
+	if v.Has("ht") {
+		m.Huge = bits.TrailingZeros64(v.Page)
 	}
 	if isVdso(v.Path) {
 		m.Kind = MapVdso
@@ -130,7 +133,7 @@ func (s *mapSaver) claimed(m MapState, v *procfs.VMA, owner string, policy plugi
 	m.Owner = owner
 	switch policy {
 	case plugin.MapSave:
-		m.Kind, m.Shared, m.content = MapAnon, false, contentRead
+		m.Kind, m.Shared, m.Huge, m.content = MapAnon, false, 0, contentRead
 	case plugin.MapShare:
 		s.object(&m, v, false)
 	case plugin.MapAttach:
@@ -150,11 +153,9 @@ func (s *mapSaver) claimed(m MapState, v *procfs.VMA, owner string, policy plugi
 
 // unclaimed applies the engine's own rules.
 func (s *mapSaver) unclaimed(p *Process, m MapState, v *procfs.VMA) (MapState, error) {
-	if v.Has("ht") && !v.Shared && v.Path == "/anon_hugepage" {
-		m.Huge = bits.TrailingZeros64(v.Page)
-	}
+	anonHuge := v.Path == "/anon_hugepage" || v.Shared && strings.HasPrefix(v.Path, "/memfd:")
 	for _, f := range v.Flags {
-		if why := refusedFlags[f]; why != "" && (f != "ht" || m.Huge == 0) && v.Path != "[uprobes]" {
+		if why := refusedFlags[f]; why != "" && (f != "ht" || !anonHuge) && v.Path != "[uprobes]" {
 			return m, refuse(p, describeVMA(v), "%s", why)
 		}
 	}
@@ -170,7 +171,7 @@ func (s *mapSaver) unclaimed(p *Process, m MapState, v *procfs.VMA) (MapState, e
 		if v.Has("dp") {
 			m.content = contentNone
 		}
-	case m.Huge != 0:
+	case m.Huge != 0 && !v.Shared:
 		m.Kind, m.Offset, m.Path, m.content = MapAnon, 0, "", contentPrivate
 	case strings.HasPrefix(v.Path, "/SYSV") || strings.HasPrefix(v.Path, "/[aio]"):
 		return m, refuse(p, describeVMA(v), "no plugin keeps this kind of memory")
@@ -198,7 +199,7 @@ func (s *mapSaver) object(m *MapState, v *procfs.VMA, attached bool) {
 	if !ok {
 		i = len(s.st.Objects)
 		s.objects[key] = i
-		s.st.Objects = append(s.st.Objects, ObjectState{Name: v.Path, Attached: attached})
+		s.st.Objects = append(s.st.Objects, ObjectState{Name: v.Path, Attached: attached, Huge: m.Huge})
 	}
 	o := &s.st.Objects[i]
 	o.Size = max(o.Size, v.Offset+v.Len())

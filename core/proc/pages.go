@@ -179,18 +179,18 @@ func (t *Tree) runsOf(st *State, p *Process, ps *ProcessState, m *MapState, page
 // resident lists the pages of shared memory that exist, mapping by mapping. Page
 // tables do not tell: another process may have made them, so that mincore(2) is
 // asked, of many mappings at once. What is swapped out it does not show either:
-// with swap in use all is read.
+// with swap in use all is read. Of hugetlbfs it shows page tables only
+// (mm/mincore.c, mincore_hugetlb): all is read.
 func (p *Process) resident(ctx context.Context, maps []*MapState) (map[*MapState][]linux.PageRange, error) {
 	out := map[*MapState][]linux.PageRange{}
-	if swapInUse() {
-		for _, m := range maps {
-			out[m] = []linux.PageRange{{Start: m.Start, End: m.End}}
-		}
-		return out, nil
-	}
+	swapped := swapInUse()
 	page := uint64(os.Getpagesize())
 	var batch mincoreBatch
 	for _, m := range maps {
+		if swapped || m.Huge != 0 {
+			out[m] = []linux.PageRange{{Start: m.Start, End: m.End}}
+			continue
+		}
 		for at := m.Start; at < m.End; {
 			if batch.used == blobScratch || len(batch.calls) == maxRecords {
 				if err := batch.run(ctx, p, page, out); err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -129,7 +130,11 @@ func (m *memoryRestorer) makeObjects(files map[int]int) error {
 			m.objects = append(m.objects, f)
 			continue
 		}
-		fd, err := unix.MemfdCreate(o.memfdName(), unix.MFD_CLOEXEC)
+		flags := unix.MFD_CLOEXEC
+		if o.Huge != 0 {
+			flags |= unix.MFD_HUGETLB | o.Huge<<unix.MFD_HUGE_SHIFT
+		}
+		fd, err := unix.MemfdCreate(o.memfdName(), flags)
 		if err != nil {
 			return fmt.Errorf("shared memory %s: memfd_create: %w", o.Name, err)
 		}
@@ -330,7 +335,7 @@ func mmapCall(ms *MapState, flags uint64, fd uint64) call {
 	default:
 		flags |= unix.MAP_PRIVATE
 	}
-	if ms.Huge != 0 {
+	if ms.Huge != 0 && ms.Kind == MapAnon {
 		flags |= unix.MAP_HUGETLB | uint64(ms.Huge)<<unix.MAP_HUGE_SHIFT
 		c := sys(unix.SYS_MMAP, ms.Start, ms.End-ms.Start, uint64(ms.Prot), flags, fd, 0)
 		return c.as("mmap %x-%x of huge pages (there must be as many in vm.nr_hugepages)", ms.Start, ms.End)
@@ -341,8 +346,12 @@ func mmapCall(ms *MapState, flags uint64, fd uint64) call {
 	if slices.Contains(ms.Flags, "nr") {
 		flags |= unix.MAP_NORESERVE
 	}
+	what := ms.Path
+	if ms.Huge != 0 {
+		what += " of huge pages (there must be as many in vm.nr_hugepages)"
+	}
 	return sys(unix.SYS_MMAP, ms.Start, ms.End-ms.Start, uint64(ms.Prot), flags, fd, ms.Offset).
-		as("mmap %x-%x %s", ms.Start, ms.End, ms.Path)
+		as("mmap %x-%x %s", ms.Start, ms.End, what)
 }
 
 // descriptorOf returns the agent's descriptor for a mapping.
@@ -403,9 +412,14 @@ func (m *memoryRestorer) fill(ctx context.Context, progress func(done, total int
 		}
 	}
 	for i, o := range m.st.Objects {
-		if o.Attached {
+		switch {
+		case o.Attached:
 			targets[o.Space] = m.attachedTo(i)
-		} else {
+		case o.Huge != 0:
+			h := &linux.HugeFile{FD: int(m.objects[i].Fd()), Size: int64(o.Size)}
+			defer h.Close()
+			targets[o.Space] = h
+		default:
 			targets[o.Space] = m.objects[i]
 		}
 	}

@@ -239,6 +239,7 @@ type ObjectState struct {
 	// Attached: it has no descriptor, and comes back by mappings of the kind
 	// MapAttach.
 	Attached bool `json:"attached,omitempty"`
+	Huge     int  `json:"huge,omitempty"` // of pages of hugetlbfs: the power of two of their size
 	// File is the open file description, by its id, where the tree has one:
 	// the plugin that keeps it keeps the content too.
 	File int `json:"file,omitempty"`

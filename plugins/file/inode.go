@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -267,7 +268,7 @@ func (p *Plugin) ContentTarget(_ context.Context, object int, size int64) (io.Wr
 		return nil, err
 	}
 	if d.Huge > 0 {
-		h := &hugeFile{fd: fd, size: d.Size}
+		h := &linux.HugeFile{FD: fd, Size: d.Size}
 		p.making.huge = append(p.making.huge, h)
 		return h, nil
 	}

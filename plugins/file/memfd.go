@@ -1,12 +1,9 @@
 package file
 
 import (
-	"bytes"
 	"fmt"
-	"io"
 	"math/bits"
 	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,37 +82,4 @@ func (d *inode) seal(fd int) error {
 		return fmt.Errorf("fcntl F_ADD_SEALS %#x: %w", d.Seals, err)
 	}
 	return nil
-}
-
-// hugeFile writes to a file of hugetlbfs, which has no write(2), through a
-// mapping. Zeros are left out: they would take pages, of which there are few.
-type hugeFile struct {
-	fd   int
-	size int64
-	once sync.Once
-	mem  []byte
-	err  error
-}
-
-// WriteAt maps the file when there is something to write.
-func (h *hugeFile) WriteAt(b []byte, off int64) (int, error) {
-	if off < 0 || off > h.size || int64(len(b)) > h.size-off {
-		return 0, io.ErrShortWrite
-	}
-	if bytes.Count(b, []byte{0}) == len(b) {
-		return len(b), nil
-	}
-	h.once.Do(func() {
-		h.mem, h.err = unix.Mmap(h.fd, 0, int(h.size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	})
-	if h.err != nil {
-		return 0, fmt.Errorf("mmap of huge pages, of which there must be enough free ones (/proc/sys/vm/nr_hugepages): %w", h.err)
-	}
-	return copy(h.mem[off:], b), nil
-}
-
-func (h *hugeFile) close() {
-	if h.mem != nil {
-		_ = unix.Munmap(h.mem)
-	}
 }

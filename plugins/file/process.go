@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/internal/procparse"
 	"github.com/hiatus-project/hiatus/plugin"
 )
@@ -153,7 +154,7 @@ func (p *Plugin) RestoreProcess(ctx context.Context, proc plugin.Process) error 
 type making struct {
 	anchors  closers
 	inodes   map[int]int // anchors by index
-	huge     []*hugeFile
+	huge     []*linux.HugeFile
 	pipes    map[int]pipeAnchors
 	ptys     map[int]*ptyAnchors
 	async    map[int][]asyncFile // by pid
@@ -177,7 +178,7 @@ func (m *making) reset() {
 		_ = os.Remove(name)
 	}
 	for _, h := range m.huge {
-		h.close()
+		h.Close()
 	}
 	*m = making{
 		inodes:    map[int]int{},

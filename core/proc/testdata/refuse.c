@@ -74,7 +74,9 @@ static void device(void)
 
 static void hugetlb(void)
 {
-	if (mmap(0, 2 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE, -1, 0) == MAP_FAILED)
+	int fd = memfd_create("huge", MFD_HUGETLB);
+	if (fd < 0 || ftruncate(fd, 2 << 20) != 0 ||
+	    mmap(0, 2 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0) == MAP_FAILED)
 		cannot();
 }
 
