@@ -48,8 +48,11 @@ type agent struct {
 	// until the tree runs.
 	sequence sync.Mutex
 	held     *heldTree
-	result   coord.AgentResult // of the checkpoint whose Finish is to come
-	released chan struct{}     // holds a value after a tree was let go
+	// storeSpeed is how fast the directory took the last image, in bytes a
+	// second; 0: unknown.
+	storeSpeed float64
+	result     coord.AgentResult // of the checkpoint whose Finish is to come
+	released   chan struct{}     // holds a value after a tree was let go
 
 	mu   sync.Mutex // of tree.ended
 	tree treeRoots

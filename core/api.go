@@ -18,7 +18,7 @@ type Options struct {
 	Dir      string        // the directory of images (--ckptdir), absolute
 	Interval time.Duration // between checkpoints; 0: on request only
 	Keep     int           // committed generations kept; at least 1
-	Compress string        // "none" or "zstd"
+	Compress string        // as image.CheckCompression allows
 	LogFile  string        // absolute; "" for none
 	Detached bool          // the command has let go of its terminal
 	// OpenFiles has every checkpoint save the content of open files.

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -237,7 +238,7 @@ func (c *checkpoint) write(ctx context.Context) (err error) {
 		return err
 	}
 	c.state.SetContents(contents)
-	c.w, err = image.Create(c.order.Dir, image.Options{Compress: a.opts.Compress, Stripes: stripes})
+	c.w, err = image.Create(c.order.Dir, image.Options{Compress: a.opts.Compress, Stripes: stripes, Speed: a.storeSpeed})
 	if err != nil {
 		return err
 	}
@@ -256,7 +257,7 @@ func (c *checkpoint) write(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	return c.tree.WriteMemory(ctx, c.state, contents, c.w, stripes, a.member.Progress)
+	return c.tree.WriteMemory(ctx, c.state, contents, c.w, a.member.Progress)
 }
 
 // pluginPrefix begins the names of the plugins' sections.
@@ -293,6 +294,7 @@ func (c *checkpoint) finishImage(ctx context.Context) (coord.AgentResult, error)
 	c.w = nil
 	if err == nil {
 		c.timed("sync", begun)
+		c.a.storeSpeed = cmp.Or(sum.Speed, c.a.storeSpeed)
 		err = c.a.member.Barrier(ctx, c.order.Generation, "written")
 	}
 	if err != nil {

@@ -34,6 +34,7 @@ const (
 	wazero   = "github.com/tetratelabs/wazero/..."
 	compress = "github.com/klauspost/compress/..."
 	xxh3     = "github.com/zeebo/xxh3/..."
+	lz4      = "github.com/pierrec/lz4/v4/..."
 	viper    = "github.com/spf13/viper/..."
 	cobra    = "github.com/spf13/cobra/..."
 	script   = "github.com/rogpeppe/go-internal/..."
@@ -52,7 +53,7 @@ func importRules() []rule {
 		{"plugin/wasm/...", []string{"plugin", "plugin/wasm/...", "sdk/abi", "internal/...", sys, zerolog, wazero}, []string{"plugin/plugintest"}},
 
 		// The image alone compresses and computes checksums.
-		{"core/image/...", []string{"core/image/...", "plugin", "internal/...", sys, zerolog, compress, xxh3}, nil},
+		{"core/image/...", []string{"core/image/...", "plugin", "internal/...", sys, zerolog, compress, lz4, xxh3}, nil},
 		// The runtime knows the contract, and no plugin.
 		{"core/...", []string{"core/...", "plugin", "internal/...", sys, zerolog}, []string{"plugin/plugintest"}},
 
@@ -76,6 +77,7 @@ func users() map[string]string {
 	return map[string]string{
 		wazero:   "plugin/wasm/...",
 		compress: "core/image/...",
+		lz4:      "core/image/...",
 		xxh3:     "core/image/...",
 		viper:    "cmd/hiatus",
 		cobra:    "cmd/hiatus",

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/hiatus-project/hiatus/core/image"
 )
 
 // completionPatience is how long the shell may wait for a list of names.
@@ -38,7 +40,7 @@ func (a *app) completeRunFlags(cmd *cobra.Command) {
 	completeList(cmd, "with-plugin", plugins...)
 	completeList(cmd, "disable-plugin", plugins...)
 	completeList(cmd, "debug-logs", append([]string{coreLog}, plugins...)...)
-	completeChoice(cmd, "compress", "none", "zstd")
+	completeChoice(cmd, "compress", image.Compressions()...)
 	completeChoice(cmd, "log-level", logLevels()...)
 	completeChoice(cmd, "tcp-outside", "refuse", "close")
 	for _, flag := range []string{"interval", "keep", "name"} { // free words

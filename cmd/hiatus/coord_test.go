@@ -32,7 +32,7 @@ func (h *agent) Checkpoint(ctx context.Context, order coord.Order) (coord.AgentR
 	}
 	defer w.Abort()
 	page := bytes.Repeat([]byte{1}, os.Getpagesize())
-	if err := errors.Join(w.Section("file", 1, []byte(`{}`)), w.Stripe(0).Write(0, 0, page)); err != nil {
+	if err := errors.Join(w.Section("file", 1, []byte(`{}`)), w.PageWriter(0).Write(0, 0, page)); err != nil {
 		return coord.AgentResult{}, err
 	}
 	s, err := w.Close(ctx)

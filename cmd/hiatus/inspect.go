@@ -89,7 +89,19 @@ func printAgent(w io.Writer, agent *image.AgentReport) error {
 	}
 	rows = append(rows, spaceRow("all", agent.Memory))
 	fmt.Fprintln(w)
-	return table(w, "MEMORY EXTENTS COMPRESSED SIZE STORED", rows)
+	if err := table(w, "MEMORY EXTENTS COMPRESSED SIZE STORED", rows); err != nil {
+		return err
+	}
+	return printCodecs(w, agent.Codecs)
+}
+
+func printCodecs(w io.Writer, codecs []image.CodecStats) error {
+	rows := make([][]string, 0, len(codecs))
+	for _, c := range codecs {
+		rows = append(rows, []string{c.Codec, strconv.Itoa(c.Extents), size(c.Bytes), size(c.Stored)})
+	}
+	fmt.Fprintln(w)
+	return table(w, "CODEC EXTENTS SIZE STORED", rows)
 }
 
 func spaceRow(name string, s image.SpaceStats) []string {

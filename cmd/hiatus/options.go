@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hiatus-project/hiatus/core"
+	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -36,6 +37,21 @@ func (c choice) Type() string { return strings.Join(c.allowed, "|") }
 func (c choice) Set(s string) error {
 	if !slices.Contains(c.allowed, s) {
 		return fmt.Errorf("must be one of %s", strings.Join(c.allowed, ", "))
+	}
+	*c.value = s
+	return nil
+}
+
+// compression is the value of --compress.
+type compression struct{ value *string }
+
+func (c compression) String() string { return choice{value: c.value}.String() }
+
+func (compression) Type() string { return strings.Join(image.Compressions(), "|") + "[:LEVEL]" }
+
+func (c compression) Set(s string) error {
+	if err := image.CheckCompression(s); err != nil {
+		return err
 	}
 	*c.value = s
 	return nil
@@ -63,14 +79,14 @@ type runFlags struct {
 // register adds the flags to cmd. nameDefault says where a name comes from
 // that is not given.
 func (f *runFlags) register(a *app, cmd *cobra.Command, nameDefault string) {
-	f.compress, f.logLevel = "none", "warn"
+	f.compress, f.logLevel = image.CompressAuto, "warn"
 	fs := cmd.Flags()
 	fs.StringVar(&f.name, "name", "", "`NAME` of the computation (default: "+nameDefault+")")
 	fs.DurationVar(&f.interval, "interval", 0, "checkpoint each `DUR` (10m, 1h30m); 0: on request only")
 	fs.IntVar(&f.keep, "keep", 2, "keep the last `N` generations")
 	fs.StringArrayVar(&f.withPlugins, "with-plugin", nil, "use plugin `P`, even where --disable-plugin names it, or the extension P (FILE.wasm[,grant=CAPABILITY+...][,OPTION=VALUE...]); may be repeated")
 	fs.StringSliceVar(&f.disablePlugins, "disable-plugin", nil, "do not use plugin `P`; may be repeated")
-	fs.Var(choice{&f.compress, []string{"none", "zstd"}}, "compress", "compress images")
+	fs.Var(compression{&f.compress}, "compress", "compress images; auto: as suits the speed of the directory")
 	fs.BoolVar(&f.openFiles, "ckpt-open-files", false, "save the content of open files in each image; restart makes those again that are gone")
 	fs.Var(choice{&f.logLevel, logLevels()}, "log-level", "log messages of this level and above")
 	fs.StringSliceVar(&f.debugLogs, "debug-logs", nil, "a level for single plugins: `PLUGIN[=LEVEL],...` (LEVEL is debug where not given; \"core\" is the engine)")

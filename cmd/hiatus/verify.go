@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,7 +15,9 @@ type verifyView struct {
 	Path  string `json:"path"`
 	OK    bool   `json:"ok"`
 	Bytes int64  `json:"bytes"` // of memory content read, where it is known
-	Error string `json:"error,omitempty"`
+	// Codecs has the sizes by compression, where all is whole.
+	Codecs []image.CodecStats `json:"codecs,omitempty"`
+	Error  string             `json:"error,omitempty"`
 }
 
 func (a *app) verifyCommand() *cobra.Command {
@@ -48,12 +51,13 @@ configuration.`,
 func (a *app) verify(ctx context.Context, path string, asJSON bool) error {
 	v := verifyView{Path: path}
 	bar := newProgress(a.stderr)
-	err := image.Verify(ctx, path, func(done, total int64) {
+	codecs, err := image.Verify(ctx, path, func(done, total int64) {
 		v.Bytes = done
 		bar.show("verifying", done, total)
 	})
 	bar.end()
 	if asJSON {
+		v.Codecs = codecs
 		if v.OK = err == nil; err != nil {
 			v.Error = err.Error()
 		}
@@ -65,6 +69,20 @@ func (a *app) verify(ctx context.Context, path string, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(a.stdout, "%s is whole, %s of memory read\n", printable(path), size(v.Bytes))
+	_, err = fmt.Fprintf(a.stdout, "%s is whole, %s of memory read%s\n", printable(path), size(v.Bytes), byCodec(codecs))
 	return err
+}
+
+// byCodec tells how the memory is stored, where anything is compressed.
+func byCodec(codecs []image.CodecStats) string {
+	var list []string
+	compressed := false
+	for _, c := range codecs {
+		compressed = compressed || c.Codec != image.Raw.String()
+		list = append(list, fmt.Sprintf("%s of %s as %s", size(c.Stored), size(c.Bytes), c.Codec))
+	}
+	if !compressed {
+		return ""
+	}
+	return ": " + strings.Join(list, ", ")
 }

@@ -64,7 +64,7 @@ func TestCrash(t *testing.T) {
 			if got != filepath.Join(s.Path(), generationName(newest)) {
 				t.Errorf("newest is %s, want generation %d", got, newest)
 			}
-			check(t, Verify(t.Context(), got, nil))
+			must[[]CodecStats](t)(Verify(t.Context(), got, nil))
 			p := must[*Pending](t)(s.Begin(must[uint64](t)(s.Next())))
 			check(t, p.Abort())
 			wantNames(t, s, tt.names...)
@@ -91,7 +91,7 @@ func crashAt(t *testing.T, step string) {
 	dir := must[string](t)(p.AgentDir("0"))
 	reached("agent")
 	w := must[*Writer](t)(Create(dir, Options{Stripes: 2}))
-	check(t, w.Stripe(0).Write(1, 0, randomBytes(1, 3<<20)))
+	check(t, w.PageWriter(0).Write(1, 0, randomBytes(1, 3<<20)))
 	reached("writing")
 	sum := must[Summary](t)(w.Close(t.Context()))
 	reached("written")
@@ -152,7 +152,7 @@ func limitedGeneration(t *testing.T, p *Pending, failed func(error)) *Manifest {
 	w := must[*Writer](t)(Create(dir, Options{Stripes: 1}))
 	defer w.Abort()
 	section := w.Section("core", 1, []byte(strings.Repeat(" ", 20_000)))
-	write := w.Stripe(0).Write(1, 0, randomBytes(1, 3<<20))
+	write := w.PageWriter(0).Write(1, 0, randomBytes(1, 3<<20))
 	sum, err := w.Close(t.Context())
 	failed(errors.Join(section, write, err))
 	return testManifest(1, testComputation, AgentManifest{ID: "0", Folder: filepath.Base(dir), Files: sum.Files})

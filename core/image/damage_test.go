@@ -1,6 +1,7 @@
 package image
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io/fs"
@@ -105,32 +106,45 @@ func TestLies(t *testing.T) {
 	}
 }
 
-// TestNotZstd reads extents whose sums are right and whose frames are not.
-func TestNotZstd(t *testing.T) {
-	encoder := must[*Writer](t)(Create(t.TempDir(), Options{Compress: "zstd"})).encoder
-	frame := func(n int) []byte { return encoder.EncodeAll(textBytes(n), nil) }
-	// RFC 8878: magic, a frame header with an 8-byte content size of 2^60.
-	bomb := append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0xe0}, binary.LittleEndian.AppendUint64(nil, 1<<60)...)
-	for name, stored := range map[string][]byte{
-		"no frame":    []byte("not a frame at all"),
-		"too short":   frame(testPage / 2),
-		"too long":    frame(2 * testPage),
-		"truncated":   frame(testPage)[:20],
-		"claims 2^60": bomb,
-	} {
-		t.Run(name, func(t *testing.T) {
-			im := newRawImage()
-			e := &im.extents[2]
-			e.Codec, e.Stored, e.Sum = Zstd, uint64(len(stored)), xxh3.Hash(stored)
-			im.stripes[1] = stored
-			wantFormatError(t, openAll(t, im.write(t)))
-		})
+// TestBadBlocks reads extents whose sums are right and whose blocks are not.
+func TestBadBlocks(t *testing.T) {
+	// RFC 8878: magic, a frame header with an 8-byte content size of 2^60;
+	// and the length before an s2 block.
+	bombs := map[Codec][]byte{
+		Zstd: append([]byte{0x28, 0xb5, 0x2f, 0xfd, 0xe0}, binary.LittleEndian.AppendUint64(nil, 1<<60)...),
+		S2:   append(binary.AppendUvarint(nil, 1<<31), 0, 0),
+		LZ4:  append([]byte{0x1f, 'a', 1, 0}, bytes.Repeat([]byte{255}, testPage/2)...), // a match of 510 KiB
+	}
+	for _, codec := range []Codec{Zstd, S2, LZ4} {
+		c := must[*compressor](t)(newCompressor(codec.String()))
+		block := func(n int) []byte {
+			stored, _, ok := c.encode(nil, textBytes(n))
+			if !ok {
+				t.Fatalf("%v: text does not shrink", codec)
+			}
+			return stored
+		}
+		for name, stored := range map[string][]byte{
+			"no block":        []byte("not a block at all"),
+			"too short":       block(testPage / 2),
+			"too long":        block(2 * testPage),
+			"truncated":       block(testPage)[:20],
+			"claims too much": bombs[codec],
+		} {
+			t.Run(codec.String()+"/"+name, func(t *testing.T) {
+				im := newRawImage()
+				e := &im.extents[2]
+				e.Codec, e.Stored, e.Sum = codec, uint64(len(stored)), xxh3.Hash(stored)
+				im.stripes[1] = stored
+				wantFormatError(t, openAll(t, im.write(t)))
+			})
+		}
 	}
 }
 
 // TestFlippedBits flips each bit of image.hia, and bits all over the stripes.
 func TestFlippedBits(t *testing.T) {
-	for _, compress := range []string{"none", "zstd"} {
+	for _, compress := range []string{"none", "zstd", "s2", "lz4"} {
 		dir := t.TempDir()
 		sum := writeImage(t, dir, compress)
 		check(t, openAll(t, dir))

@@ -60,10 +60,11 @@
 //
 // The extents of a stripe lie end to end from offset 0 to the end of the file,
 // so that each byte is under the sum of one extent, which is the sum of the
-// bytes as they are stored. Codec 0 is raw (stored = len). Codec 1 is one zstd
-// frame (RFC 8878) of a window of at most 1 MiB, independent of the others,
-// and stored < len: an extent that does not shrink is stored raw. In an image
-// without compression every offset is thus a multiple of the page size.
+// bytes as they are stored. Codec 0 is raw (stored = len). With the others
+// stored < len, and each extent is one independent block: 1 is a zstd frame (RFC
+// 8878) of a window of at most 1 MiB, 2 an s2 block, 3 an LZ4 block without a
+// frame. An extent that does not shrink is stored raw. In an image without
+// compression every offset is thus a multiple of the page size.
 //
 // # manifest.json
 //

@@ -54,25 +54,6 @@ func formatErrorf(path, format string, args ...any) error {
 	return &FormatError{Path: path, What: fmt.Sprintf(format, args...)}
 }
 
-// Codec says how the bytes of an extent are stored.
-type Codec uint8
-
-const (
-	Raw  Codec = 0 // as they are
-	Zstd Codec = 1 // one zstd frame
-)
-
-// String returns the name used in reports.
-func (c Codec) String() string {
-	switch c {
-	case Raw:
-		return "raw"
-	case Zstd:
-		return "zstd"
-	}
-	return fmt.Sprintf("codec(%d)", uint8(c))
-}
-
 // Extent is a piece of memory and its place in a stripe.
 type Extent struct {
 	Addr   uint64 // in its space, page-aligned
@@ -99,10 +80,10 @@ func (e *Extent) check(pageSize, stripes uint64) string {
 		return fmt.Sprintf("address %#x", e.Addr)
 	case uint64(e.Stripe) >= stripes:
 		return fmt.Sprintf("stripe %d of %d", e.Stripe, stripes)
-	case e.Codec > Zstd:
+	case e.Codec >= codecs:
 		return fmt.Sprintf("unknown codec %d", e.Codec)
 	case e.Codec == Raw && e.Stored != e.Len,
-		e.Codec == Zstd && (e.Stored == 0 || e.Stored >= e.Len):
+		e.Codec != Raw && (e.Stored == 0 || e.Stored >= e.Len):
 		return fmt.Sprintf("%d bytes stored as %d bytes of %v", e.Len, e.Stored, e.Codec)
 	case e.Offset > math.MaxInt64-e.Stored:
 		return fmt.Sprintf("offset %d", e.Offset)

@@ -18,6 +18,11 @@ func FuzzOpen(f *testing.F) {
 	path := filepath.Join(dir, imageFile)
 	f.Add(must[[]byte](f)(os.ReadFile(path)))
 	f.Add(newRawImage().bytes())
+	for _, compress := range []string{"s2", "lz4"} {
+		other := f.TempDir()
+		writeImage(f, other, compress)
+		f.Add(must[[]byte](f)(os.ReadFile(filepath.Join(other, imageFile))))
+	}
 	var pages [][]byte
 	for i := range 2 {
 		pages = append(pages, must[[]byte](f)(os.ReadFile(filepath.Join(dir, stripeName(i)))))
@@ -110,6 +115,26 @@ func FuzzManifest(f *testing.F) {
 			if _, what := decodeManifest(again); what != "" {
 				t.Errorf("written again: %s", what)
 			}
+		}
+	})
+}
+
+// FuzzDecode decodes blocks of every codec, whose sums nobody has checked.
+func FuzzDecode(f *testing.F) {
+	for _, codec := range []Codec{Zstd, S2, LZ4} {
+		c := must[*compressor](f)(newCompressor(codec.String()))
+		stored, _, _ := c.encode(nil, textBytes(testPage))
+		f.Add(byte(codec), uint32(testPage), bytes.Clone(stored))
+	}
+	d := must[*decompressor](f)(newDecompressor())
+	f.Fuzz(func(t *testing.T, codec byte, size uint32, stored []byte) {
+		// A guard behind the block shows what is written too far.
+		const guard = 64
+		n := int(size % (maxExtent + 1))
+		buf := bytes.Repeat([]byte{0xa5}, n+guard)
+		_ = d.decode(Codec(codec%codecs), buf[:n], stored)
+		if !bytes.Equal(buf[n:], bytes.Repeat([]byte{0xa5}, guard)) {
+			t.Error("written behind the block")
 		}
 	})
 }

@@ -69,9 +69,9 @@ func writeImage(t testing.TB, dir, compress string) Summary {
 	defer w.Abort()
 	check(t, w.Section("core", 3, []byte(`{"procs":[1,2]}`)))
 	check(t, w.Section("file", 1, []byte(`{}`)))
-	check(t, w.Stripe(0).Write(1, 0x10000, randomBytes(1, 2*testPage)))
-	check(t, w.Stripe(1).Write(1, 0x20000, randomBytes(2, testPage)))
-	check(t, w.Stripe(1).Write(2, 0x10000, textBytes(testPage)))
+	check(t, w.PageWriter(0).Write(1, 0x10000, randomBytes(1, 2*testPage)))
+	check(t, w.PageWriter(1).Write(1, 0x20000, randomBytes(2, testPage)))
+	check(t, w.PageWriter(1).Write(2, 0x10000, textBytes(testPage)))
 	return must[Summary](t)(w.Close(t.Context()))
 }
 

@@ -52,14 +52,14 @@ func TestRoundTrip(t *testing.T) {
 		{"out of order", []write{{addr: 0x9000, data: textBytes(testPage)}, {addr: 0x1000, data: textBytes(testPage), stripe: 2}}, 2, 2 * testPage},
 		{"scattered", scattered, 700, 700 * testPage},
 	}
-	for _, compress := range []string{"none", "zstd"} {
+	for _, compress := range []string{"none", "zstd", "s2", "lz4"} {
 		for _, tt := range tests {
 			t.Run(compress+"/"+tt.name, func(t *testing.T) {
 				dir := t.TempDir()
 				w := must[*Writer](t)(Create(dir, Options{Compress: compress, Stripes: 3}))
 				want := map[string][]byte{}
 				for _, x := range tt.writes {
-					s := w.Stripe(x.stripe)
+					s := w.PageWriter(x.stripe)
 					if x.dense {
 						check(t, s.WriteDense(x.space, x.addr, x.data))
 					} else {
@@ -132,39 +132,106 @@ func verifyWithProgress(t *testing.T, r *Reader, sum Summary) {
 
 func TestCompressed(t *testing.T) {
 	skipUnlessPage4K(t)
+	for name, codec := range map[string]Codec{"zstd": Zstd, "zstd:1": Zstd, "zstd:9": Zstd, "zstd:22": Zstd, "s2": S2, "lz4": LZ4} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			w := must[*Writer](t)(Create(dir, Options{Compress: name, Stripes: 1}))
+			check(t, w.PageWriter(0).Write(1, 0, textBytes(2<<20)))
+			check(t, w.PageWriter(0).Write(1, 1<<30, randomBytes(1, 64*testPage)))
+			sum := must[Summary](t)(w.Close(t.Context()))
+			r := must[*Reader](t)(Open(dir))
+			defer r.Close()
+			var got []Codec
+			for _, e := range r.Extents() {
+				got = append(got, e.Codec)
+			}
+			if want := []Codec{codec, codec, Raw}; !slices.Equal(got, want) {
+				t.Errorf("codecs %v, want %v", got, want)
+			}
+			if sum.Bytes >= sum.RawBytes/2 {
+				t.Errorf("%d bytes of memory became %d", sum.RawBytes, sum.Bytes)
+			}
+			text := textBytes(2 << 20)
+			for _, e := range r.Extents()[:2] {
+				b := make([]byte, e.Len)
+				check(t, r.ReadExtent(e, b))
+				if !bytes.Equal(b, text[e.Addr:e.Addr+e.Len]) {
+					t.Errorf("extent at %#x: other bytes", e.Addr)
+				}
+			}
+		})
+	}
+}
+
+func TestCheckCompression(t *testing.T) {
+	for _, s := range []string{"auto", "none", "s2", "lz4", "zstd", "zstd:1", "zstd:22"} {
+		check(t, CheckCompression(s))
+	}
+	for _, s := range []string{"", "raw", "gzip", "zstd:", "zstd:0", "zstd:23", "zstd:x", "s2:1", "auto:1"} {
+		if CheckCompression(s) == nil {
+			t.Errorf("%q is allowed", s)
+		}
+	}
+}
+
+// TestAuto takes the compression that the speed of the directory wants, which
+// it learns from what it writes.
+func TestAuto(t *testing.T) {
+	for _, tt := range []struct {
+		speed float64
+		want  Codec
+	}{{2 << 30, Raw}, {500 << 20, S2}, {100 << 20, Zstd}} {
+		dir := t.TempDir()
+		w := must[*Writer](t)(Create(dir, Options{Compress: "auto", Speed: tt.speed, Stripes: 1}))
+		check(t, w.PageWriter(0).Write(1, 0, textBytes(1<<20)))
+		if sum := must[Summary](t)(w.Close(t.Context())); sum.Speed != 0 {
+			t.Errorf("a megabyte shows a speed of %f", sum.Speed)
+		}
+		r := must[*Reader](t)(Open(dir))
+		if got := r.Extents()[0].Codec; got != tt.want {
+			t.Errorf("%.0f bytes a second: codec %v, want %v", tt.speed, got, tt.want)
+		}
+		check(t, r.Close())
+	}
+}
+
+func TestAutoMeasures(t *testing.T) {
 	dir := t.TempDir()
-	w := must[*Writer](t)(Create(dir, Options{Compress: "zstd", Stripes: 1}))
-	check(t, w.Stripe(0).Write(1, 0, textBytes(2<<20)))
-	check(t, w.Stripe(0).Write(1, 1<<30, randomBytes(1, 64*testPage)))
-	sum := must[Summary](t)(w.Close(t.Context()))
+	w := must[*Writer](t)(Create(dir, Options{Compress: "auto", Stripes: 2}))
+	told := make(chan float64, 1)
+	adapt := w.meter.told
+	w.meter.told = func(speed float64) { adapt(100 << 20); told <- speed } // as of a slow disk
+	check(t, w.PageWriter(0).Write(1, 0, textBytes(probeSize)))
+	if speed := <-told; speed <= 0 {
+		t.Errorf("speed %f", speed)
+	}
+	check(t, w.PageWriter(1).Write(1, 1<<30, textBytes(1<<20)))
+	if sum := must[Summary](t)(w.Close(t.Context())); sum.Speed <= 0 {
+		t.Errorf("summary has the speed %f", sum.Speed)
+	}
 	r := must[*Reader](t)(Open(dir))
 	defer r.Close()
-	var codecs []Codec
-	for _, e := range r.Extents() {
-		codecs = append(codecs, e.Codec)
-	}
-	if want := []Codec{Zstd, Zstd, Raw}; !slices.Equal(codecs, want) {
-		t.Errorf("codecs %v, want %v", codecs, want)
-	}
-	if sum.Bytes >= sum.RawBytes/2 {
-		t.Errorf("%d bytes of memory became %d", sum.RawBytes, sum.Bytes)
+	check(t, r.VerifyPages(t.Context(), nil))
+	extents := r.Extents()
+	if first, last := extents[0].Codec, extents[len(extents)-1].Codec; first != Raw || last != Zstd {
+		t.Errorf("codecs %v to %v, want raw to zstd", first, last)
 	}
 }
 
 // TestParallelStripes writes stripes at the same time, as agents do, and reads
 // extents at the same time.
 func TestParallelStripes(t *testing.T) {
-	for _, compress := range []string{"none", "zstd"} {
+	for _, compress := range []string{"none", "zstd", "s2", "lz4"} {
 		t.Run(compress, func(t *testing.T) {
 			dir := t.TempDir()
 			w := must[*Writer](t)(Create(dir, Options{Compress: compress, Stripes: 4}))
-			errs := make([]error, w.Stripes())
+			errs := make([]error, w.PageWriters())
 			var wg sync.WaitGroup
-			for i := range w.Stripes() {
+			for i := range w.PageWriters() {
 				wg.Go(func() {
 					errs[i] = errors.Join(
-						w.Stripe(i).Write(uint32(i), 0, textBytes(3<<20)),
-						w.Stripe(i).Write(uint32(i), 1<<30, randomBytes(uint64(i), 3<<20)))
+						w.PageWriter(i).Write(uint32(i), 0, textBytes(3<<20)),
+						w.PageWriter(i).Write(uint32(i), 1<<30, randomBytes(uint64(i), 3<<20)))
 				})
 			}
 			wg.Wait()
@@ -190,7 +257,7 @@ func TestManyExtents(t *testing.T) {
 	page := randomBytes(1, testPage)
 	const n = 2*indexBlock + 5
 	for i := range n {
-		check(t, w.Stripe(i%2).Write(1, uint64(n-i)*2*testPage, page))
+		check(t, w.PageWriter(i%2).Write(1, uint64(n-i)*2*testPage, page))
 	}
 	must[Summary](t)(w.Close(t.Context()))
 	r := must[*Reader](t)(Open(dir))
@@ -233,13 +300,13 @@ func TestWriterRefuses(t *testing.T) {
 		{"section twice", func(w *Writer) error { return errors.Join(w.Section("a", 1, nil), w.Section("a", 1, nil)) }, "twice"},
 		{"section without a name", func(w *Writer) error { return w.Section("", 1, nil) }, "name of 0 bytes"},
 		{"section with a newline", func(w *Writer) error { return w.Section("a\nb", 1, nil) }, "not printable"},
-		{"odd address", func(w *Writer) error { return w.Stripe(0).Write(1, 12, page) }, "whole pages"},
-		{"odd length", func(w *Writer) error { return w.Stripe(0).Write(1, 0, page[1:]) }, "whole pages"},
+		{"odd address", func(w *Writer) error { return w.PageWriter(0).Write(1, 12, page) }, "whole pages"},
+		{"odd length", func(w *Writer) error { return w.PageWriter(0).Write(1, 0, page[1:]) }, "whole pages"},
 		{"wraps around", func(w *Writer) error {
-			return w.Stripe(0).Write(1, -uint64(len(page)), slices.Concat(page, page))
+			return w.PageWriter(0).Write(1, -uint64(len(page)), slices.Concat(page, page))
 		}, "whole pages"},
 		{"memory twice", func(w *Writer) error {
-			err := errors.Join(w.Stripe(0).Write(1, 0, page), w.Stripe(1).Write(1, 0, page))
+			err := errors.Join(w.PageWriter(0).Write(1, 0, page), w.PageWriter(1).Write(1, 0, page))
 			_, closeErr := w.Close(context.Background())
 			return errors.Join(err, closeErr)
 		}, "written twice"},
@@ -303,7 +370,7 @@ func TestClosed(t *testing.T) {
 	must[Summary](t)(w.Close(t.Context()))
 	w.Abort()
 	_, closeErr := w.Close(t.Context())
-	for _, err := range []error{closeErr, w.Section("a", 1, nil), w.Stripe(0).Write(0, 0, nil)} {
+	for _, err := range []error{closeErr, w.Section("a", 1, nil), w.PageWriter(0).Write(0, 0, nil)} {
 		if !errors.Is(err, os.ErrClosed) {
 			t.Errorf("got error %v, want ErrClosed", err)
 		}
@@ -396,6 +463,9 @@ func BenchmarkWrite(b *testing.B) {
 		{"zero", "none", make([]byte, size), 256 << 10},
 		{"zstd-random", "zstd", random, 1 << 20},
 		{"zstd-text", "zstd", textBytes(size), 1 << 20},
+		{"zstd:9-random", "zstd:9", random, 1 << 20},
+		{"s2-text", "s2", textBytes(size), 1 << 20},
+		{"lz4-text", "lz4", textBytes(size), 1 << 20},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			b.SetBytes(size)
@@ -405,7 +475,7 @@ func BenchmarkWrite(b *testing.B) {
 				w := must[*Writer](b)(Create(b.TempDir(), Options{Compress: bb.compress, Stripes: 1}))
 				b.StartTimer()
 				for at := 0; at < size; at += bb.piece {
-					check(b, w.Stripe(0).Write(1, uint64(at), bb.data[at:at+bb.piece]))
+					check(b, w.PageWriter(0).Write(1, uint64(at), bb.data[at:at+bb.piece]))
 				}
 				b.StopTimer()
 				w.Abort()
@@ -417,11 +487,11 @@ func BenchmarkWrite(b *testing.B) {
 
 func BenchmarkRead(b *testing.B) {
 	const size = 64 << 20
-	for _, compress := range []string{"none", "zstd"} {
+	for _, compress := range []string{"none", "zstd", "s2", "lz4"} {
 		dir := b.TempDir()
 		w := must[*Writer](b)(Create(dir, Options{Compress: compress, Stripes: 2}))
 		for i, data := range [][]byte{randomBytes(1, size/2), textBytes(size / 2)} {
-			check(b, w.Stripe(i).Write(uint32(i), 0, data))
+			check(b, w.PageWriter(i).Write(uint32(i), 0, data))
 		}
 		must[Summary](b)(w.Close(b.Context()))
 		r := must[*Reader](b)(Open(dir))

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/zeebo/xxh3"
@@ -55,8 +54,10 @@ func (s *Settings) check() string {
 		return fmt.Sprintf("interval of %d ns", s.Interval)
 	case s.Keep < 0:
 		return fmt.Sprintf("%d generations to keep", s.Keep)
-	case !slices.Contains([]string{"", "none", "zstd"}, s.Compress):
-		return fmt.Sprintf("compression %q", s.Compress)
+	case s.Compress != "":
+		if err := CheckCompression(s.Compress); err != nil {
+			return err.Error()
+		}
 	}
 	return ""
 }

@@ -22,7 +22,7 @@ func (r *Reader) ReadExtent(e Extent, dst []byte) error {
 	if e.Codec == Raw {
 		return r.readStored(&e, dst)
 	}
-	if e.Codec != Zstd || r.decoder == nil {
+	if e.Codec >= codecs || r.decoder == nil {
 		return r.damaged(&e, "codec differs from the image's")
 	}
 	buf := r.buffers.Get().(*[maxExtent]byte)
@@ -31,12 +31,8 @@ func (r *Reader) ReadExtent(e Extent, dst []byte) error {
 	if err := r.readStored(&e, stored); err != nil {
 		return err
 	}
-	out, err := r.decoder.DecodeAll(stored, dst[:0:len(dst)])
-	if err != nil {
+	if err := r.decoder.decode(e.Codec, dst, stored); err != nil {
 		return r.damaged(&e, err.Error())
-	}
-	if len(out) != len(dst) {
-		return r.damaged(&e, fmt.Sprintf("decodes to %d bytes, not %d", len(out), e.Len))
 	}
 	return nil
 }

@@ -10,11 +10,9 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/zeebo/xxh3"
 )
 
@@ -44,7 +42,7 @@ type Reader struct {
 	order    []uint32 // extents by stripe and offset
 	stripes  []*os.File
 
-	decoder *zstd.Decoder // nil where nothing is compressed
+	decoder *decompressor // nil where nothing is compressed
 	buffers sync.Pool     // of *[maxExtent]byte
 }
 
@@ -127,18 +125,11 @@ func (r *Reader) stripeEnds(path string) ([]uint64, error) {
 	return ends, nil
 }
 
-// openDecoder makes the decoder if any extent wants it. Its limits keep a
-// frame that claims more than an extent may have from taking memory.
-func (r *Reader) openDecoder() error {
-	if !slices.ContainsFunc(r.extents, func(e Extent) bool { return e.Codec == Zstd }) {
-		return nil
+// openDecoder makes the decoder if any extent wants it.
+func (r *Reader) openDecoder() (err error) {
+	if slices.ContainsFunc(r.extents, func(e Extent) bool { return e.Codec != Raw }) {
+		r.decoder, err = newDecompressor()
 	}
-	var err error
-	r.decoder, err = zstd.NewReader(nil,
-		zstd.WithDecoderConcurrency(runtime.GOMAXPROCS(0)),
-		zstd.WithDecoderMaxMemory(maxExtent),
-		zstd.WithDecoderMaxWindow(maxExtent),
-		zstd.WithDecodeAllCapLimit(true))
 	return err
 }
 
@@ -180,7 +171,7 @@ func (r *Reader) Close() error {
 		errs = append(errs, f.Close())
 	}
 	if r.decoder != nil {
-		r.decoder.Close()
+		r.decoder.close()
 	}
 	return errors.Join(errs...)
 }

@@ -7,14 +7,15 @@ import (
 )
 
 // Verify reads a generation whole and compares everything with its sums: the
-// manifest, each image.hia, each extent. progress, unless it is nil, gets the
+// manifest, each image.hia, each extent. It returns what it has read. progress, unless it is nil, gets the
 // bytes of stripes done and of all; one goroutine calls it at a time, with done
 // growing.
-func Verify(ctx context.Context, genDir string, progress func(done, total int64)) error {
+func Verify(ctx context.Context, genDir string, progress func(done, total int64)) ([]CodecStats, error) {
 	m, err := ReadManifest(genDir)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	var stats codecStats
 	var done, total int64
 	for _, a := range m.Agents {
 		total += a.stripeBytes()
@@ -24,15 +25,15 @@ func Verify(ctx context.Context, genDir string, progress func(done, total int64)
 		if progress != nil {
 			report = func(n, _ int64) { progress(done+n, total) }
 		}
-		if err := verifyAgent(ctx, genDir, a, report); err != nil {
-			return err
+		if err := verifyAgent(ctx, genDir, a, &stats, report); err != nil {
+			return nil, err
 		}
 		done += a.stripeBytes()
 	}
-	return nil
+	return stats.list(), nil
 }
 
-func verifyAgent(ctx context.Context, genDir string, a AgentManifest, progress func(done, total int64)) error {
+func verifyAgent(ctx context.Context, genDir string, a AgentManifest, stats *codecStats, progress func(done, total int64)) error {
 	r, err := OpenAgent(genDir, a)
 	if err != nil {
 		return err
@@ -41,6 +42,7 @@ func verifyAgent(ctx context.Context, genDir string, a AgentManifest, progress f
 	if err := r.VerifyPages(ctx, progress); err != nil {
 		return fmt.Errorf("agent %q: %w", a.ID, err)
 	}
+	stats.add(r.extents)
 	return nil
 }
 
@@ -65,7 +67,41 @@ type AgentReport struct {
 	Header   Header          `json:"header"`
 	Sections []SectionReport `json:"sections"`
 	Memory   SpaceStats      `json:"memory"` // of all spaces
+	Codecs   []CodecStats    `json:"codecs"` // those that are used
 	Spaces   []SpaceReport   `json:"spaces"`
+}
+
+// CodecStats are the sums over the extents of a codec.
+type CodecStats struct {
+	Codec   string `json:"codec"`
+	Extents int    `json:"extents"`
+	Bytes   int64  `json:"bytes"`  // of memory
+	Stored  int64  `json:"stored"` // bytes in the stripes
+}
+
+// codecStats has the sums by codec.
+type codecStats [codecs]CodecStats
+
+func (s *codecStats) add(extents []Extent) {
+	for i := range extents {
+		e := &extents[i]
+		c := &s[e.Codec]
+		c.Extents++
+		c.Bytes += int64(e.Len)
+		c.Stored += int64(e.Stored)
+	}
+}
+
+// list returns the codecs that are used.
+func (s *codecStats) list() []CodecStats {
+	list := []CodecStats{}
+	for i, c := range s {
+		if c.Extents > 0 {
+			c.Codec = Codec(i).String()
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 // SectionReport is one section with its payload.
@@ -137,5 +173,8 @@ func inspectAgent(id string, r *Reader) AgentReport {
 		report.Spaces[len(report.Spaces)-1].add(e)
 		report.Memory.add(e)
 	}
+	var stats codecStats
+	stats.add(r.extents)
+	report.Codecs = stats.list()
 	return report
 }

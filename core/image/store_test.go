@@ -52,7 +52,7 @@ func TestCommit(t *testing.T) {
 		if path != filepath.Join(s.Path(), generationName(want)) {
 			t.Errorf("committed as %s", path)
 		}
-		check(t, Verify(t.Context(), path, nil))
+		must[[]CodecStats](t)(Verify(t.Context(), path, nil))
 	}
 	wantGenerations(t, s, 1, 2, 3)
 	wantNames(t, s, "00001", "00002", "00003")
@@ -311,7 +311,7 @@ func TestManifestLies(t *testing.T) {
 			}
 			tt.lie(m)
 			check(t, os.WriteFile(path, must[[]byte](t)(m.encode()), fileMode))
-			err := Verify(t.Context(), genDir, nil)
+			_, err := Verify(t.Context(), genDir, nil)
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("got error %v, want %q", err, tt.want)
 			}
@@ -363,7 +363,8 @@ func TestLinksInGeneration(t *testing.T) {
 			moved := filepath.Join(t.TempDir(), "moved")
 			check(t, os.Rename(filepath.Join(genDir, name), moved))
 			check(t, os.Symlink(moved, filepath.Join(genDir, name)))
-			wantFormatError(t, Verify(t.Context(), genDir, nil))
+			_, err := Verify(t.Context(), genDir, nil)
+			wantFormatError(t, err)
 		})
 	}
 }
@@ -379,7 +380,7 @@ func TestVerifyProgress(t *testing.T) {
 	genDir := must[string](t)(p.Commit(m))
 	want := m.Agents[0].stripeBytes() + m.Agents[1].stripeBytes()
 	var last int64
-	check(t, Verify(t.Context(), genDir, func(done, total int64) {
+	must[[]CodecStats](t)(Verify(t.Context(), genDir, func(done, total int64) {
 		if done <= last || total != want {
 			t.Errorf("progress %d of %d after %d, want a total of %d", done, total, last, want)
 		}
@@ -397,6 +398,9 @@ func TestInspect(t *testing.T) {
 	a := report.Agents[0]
 	if len(a.Spaces) != 2 || a.Memory.Extents != 3 || a.Memory.Bytes != 4*testPage || a.Memory.Compressed != 1 {
 		t.Errorf("memory %+v, spaces %+v", a.Memory, a.Spaces)
+	}
+	if len(a.Codecs) != 2 || a.Codecs[0].Codec != "raw" || a.Codecs[0].Stored != 3*testPage || a.Codecs[1].Codec != "zstd" || a.Codecs[1].Bytes != testPage {
+		t.Errorf("codecs %+v", a.Codecs)
 	}
 	var back struct {
 		Manifest struct{ Generation int }

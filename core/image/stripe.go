@@ -7,8 +7,9 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"sync/atomic"
+	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/zeebo/xxh3"
 	"golang.org/x/sys/unix"
 )
@@ -17,18 +18,21 @@ import (
 // smaller ones cost more in system calls than in copying.
 const minWrite = 256 << 10
 
-// StripeWriter writes one stripe of an image. It is used by one goroutine at a
-// time; different stripes are written in parallel. After an error every call
-// returns that error.
-type StripeWriter struct {
-	file     *os.File
-	number   uint16
-	pageSize int
-	encoder  *zstd.Encoder // nil: no compression
+// stripe is one file of memory. Writers append to it side by side.
+type stripe struct {
+	file   *os.File
+	number uint16
+	end    atomic.Int64 // bytes that were given room
+}
 
-	// direct is the size from which bytes are stored without passing
-	// through run: 1 MiB where they are compressed, which larger blocks do better.
-	direct int
+// PageWriter writes memory to the image, compressing it, for one goroutine at
+// a time; different ones work in parallel, also on the same stripe. After an
+// error every call returns that error.
+type PageWriter struct {
+	stripe   *stripe
+	pageSize int
+	codec    *atomic.Pointer[compressor] // of the blocks to come; nil: raw
+	meter    *meter
 
 	space uint32 // of run
 	addr  uint64 // of run
@@ -36,26 +40,11 @@ type StripeWriter struct {
 
 	packed []byte // the compressed form of an extent
 	out    []byte // small stored extents that wait for a write
-	disk   int64  // bytes given to the file so far
+	placed int    // extents that have a place; Offset of the others is in out
 
 	extents []Extent
-	size    int64 // bytes of all extents as stored
 	raw     int64 // bytes of all extents in memory
 	err     error
-}
-
-func newStripeWriter(file *os.File, number, pageSize int, encoder *zstd.Encoder) *StripeWriter {
-	s := &StripeWriter{
-		file:     file,
-		number:   uint16(number),
-		pageSize: pageSize,
-		encoder:  encoder,
-		direct:   minWrite,
-	}
-	if encoder != nil {
-		s.direct = maxExtent
-	}
-	return s
 }
 
 // Write stores the memory of space at addr, but for pages that are all zero:
@@ -63,7 +52,7 @@ func newStripeWriter(file *os.File, number, pageSize int, encoder *zstd.Encoder)
 // the length are multiples of the page size. What follows on the Write before
 // it joins its extent. pages may be used again when Write returns. The fastest
 // calls give 256 KiB or more (1 MiB with compression), which are not copied.
-func (s *StripeWriter) Write(space uint32, addr uint64, pages []byte) error {
+func (s *PageWriter) Write(space uint32, addr uint64, pages []byte) error {
 	if err := s.admit(addr, pages); err != nil {
 		return err
 	}
@@ -81,7 +70,7 @@ func (s *StripeWriter) Write(space uint32, addr uint64, pages []byte) error {
 
 // WriteDense is Write that stores all-zero pages too: for memory over a file,
 // where a page left out would show the file.
-func (s *StripeWriter) WriteDense(space uint32, addr uint64, pages []byte) error {
+func (s *PageWriter) WriteDense(space uint32, addr uint64, pages []byte) error {
 	if err := s.admit(addr, pages); err != nil {
 		return err
 	}
@@ -89,24 +78,24 @@ func (s *StripeWriter) WriteDense(space uint32, addr uint64, pages []byte) error
 }
 
 // admit refuses what cannot be indexed.
-func (s *StripeWriter) admit(addr uint64, pages []byte) error {
+func (s *PageWriter) admit(addr uint64, pages []byte) error {
 	if s.err != nil {
 		return s.err
 	}
 	size := uint64(s.pageSize)
 	if addr%size != 0 || uint64(len(pages))%size != 0 || addr > math.MaxUint64-uint64(len(pages)) {
-		return s.fail(fmt.Errorf("%s: memory at %#x of %d bytes is not whole pages", s.file.Name(), addr, len(pages)))
+		return s.fail(fmt.Errorf("%s: memory at %#x of %d bytes is not whole pages", s.stripe.file.Name(), addr, len(pages)))
 	}
 	return nil
 }
 
-func (s *StripeWriter) fail(err error) error {
+func (s *PageWriter) fail(err error) error {
 	s.err = err
 	return err
 }
 
 // add gives memory to the current run, and stores each full extent.
-func (s *StripeWriter) add(space uint32, addr uint64, b []byte) error {
+func (s *PageWriter) add(space uint32, addr uint64, b []byte) error {
 	if len(s.run) > 0 && len(b) > 0 && (space != s.space || addr != s.addr+uint64(len(s.run))) {
 		if err := s.endRun(); err != nil {
 			return err
@@ -114,7 +103,7 @@ func (s *StripeWriter) add(space uint32, addr uint64, b []byte) error {
 	}
 	for len(b) > 0 {
 		n := min(len(b), maxExtent-len(s.run))
-		if len(s.run) == 0 && n >= s.direct {
+		if len(s.run) == 0 && n >= s.direct() {
 			if err := s.store(space, addr, b[:n]); err != nil {
 				return err
 			}
@@ -126,7 +115,7 @@ func (s *StripeWriter) add(space uint32, addr uint64, b []byte) error {
 	return nil
 }
 
-func (s *StripeWriter) extendRun(space uint32, addr uint64, b []byte) error {
+func (s *PageWriter) extendRun(space uint32, addr uint64, b []byte) error {
 	if s.run == nil {
 		s.run = make([]byte, 0, maxExtent)
 	}
@@ -140,7 +129,7 @@ func (s *StripeWriter) extendRun(space uint32, addr uint64, b []byte) error {
 	return nil
 }
 
-func (s *StripeWriter) endRun() error {
+func (s *PageWriter) endRun() error {
 	if len(s.run) == 0 {
 		return nil
 	}
@@ -149,27 +138,36 @@ func (s *StripeWriter) endRun() error {
 	return err
 }
 
+// direct is the size from which bytes are stored without passing through run:
+// 1 MiB where they are compressed, which larger blocks do better.
+func (s *PageWriter) direct() int {
+	if s.codec.Load() == nil {
+		return minWrite
+	}
+	return maxExtent
+}
+
 // store makes an extent of b, compressed if that is asked for and helps.
-func (s *StripeWriter) store(space uint32, addr uint64, b []byte) error {
+func (s *PageWriter) store(space uint32, addr uint64, b []byte) error {
 	stored, codec := b, Raw
-	if s.encoder != nil {
-		s.packed = s.encoder.EncodeAll(b, s.packed[:0])
-		if len(s.packed) < len(b) {
-			stored, codec = s.packed, Zstd
+	if c := s.codec.Load(); c != nil {
+		var packed []byte
+		var ok bool
+		if packed, s.packed, ok = c.encode(s.packed, b); ok {
+			stored, codec = packed, c.codec
 		}
 	}
 	s.extents = append(s.extents, Extent{
 		Addr: addr, Len: uint64(len(b)),
-		Offset: uint64(s.size), Stored: uint64(len(stored)), Sum: xxh3.Hash(stored),
-		Space: space, Stripe: s.number, Codec: codec,
+		Offset: uint64(len(s.out)), Stored: uint64(len(stored)), Sum: xxh3.Hash(stored),
+		Space: space, Stripe: s.stripe.number, Codec: codec,
 	})
-	s.size += int64(len(stored))
 	s.raw += int64(len(b))
 	return s.put(stored)
 }
 
 // put gathers small pieces and writes large ones from where they are.
-func (s *StripeWriter) put(b []byte) error {
+func (s *PageWriter) put(b []byte) error {
 	if s.out == nil {
 		s.out = make([]byte, 0, 2*minWrite)
 	}
@@ -183,9 +181,11 @@ func (s *StripeWriter) put(b []byte) error {
 // write writes what was gathered, then b, in one call where the kernel takes
 // them whole. A short write is continued, so that its reason (ENOSPC, EFBIG,
 // EDQUOT) comes to light.
-func (s *StripeWriter) write(gathered, b []byte) error {
+func (s *PageWriter) write(gathered, b []byte) error {
+	at := s.place(len(gathered) + len(b))
 	for len(gathered)+len(b) > 0 {
-		n, err := unix.Pwritev(int(s.file.Fd()), [][]byte{gathered, b}, s.disk)
+		begun := time.Now()
+		n, err := unix.Pwritev(int(s.stripe.file.Fd()), [][]byte{gathered, b}, at)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -193,9 +193,10 @@ func (s *StripeWriter) write(gathered, b []byte) error {
 			err = unix.EIO
 		}
 		if err != nil {
-			return s.fail(&os.PathError{Op: "pwritev", Path: s.file.Name(), Err: err})
+			return s.fail(&os.PathError{Op: "pwritev", Path: s.stripe.file.Name(), Err: err})
 		}
-		s.disk += int64(n)
+		s.meter.wrote(n, time.Since(begun))
+		at += int64(n)
 		k := min(n, len(gathered))
 		gathered, b = gathered[k:], b[n-k:]
 	}
@@ -203,22 +204,31 @@ func (s *StripeWriter) write(gathered, b []byte) error {
 	return nil
 }
 
-// finish writes what is pending and makes the file durable.
-func (s *StripeWriter) finish() error {
+// place gives the extents that have none yet a place in the stripe, of n bytes
+// together.
+func (s *PageWriter) place(n int) int64 {
+	at := s.stripe.end.Add(int64(n)) - int64(n)
+	if s.placed == 0 && n > 0 {
+		s.meter.writers.Add(1)
+	}
+	for i := range s.extents[s.placed:] {
+		s.extents[s.placed+i].Offset += uint64(at)
+	}
+	s.placed = len(s.extents)
+	return at
+}
+
+// finish writes what is pending.
+func (s *PageWriter) finish() error {
 	if s.err != nil {
 		return s.err
 	}
 	if err := s.endRun(); err != nil {
 		return err
 	}
-	if err := s.write(s.out, nil); err != nil {
-		return err
-	}
+	err := s.write(s.out, nil)
 	s.run, s.packed, s.out = nil, nil, nil
-	if err := s.file.Sync(); err != nil {
-		return s.fail(err)
-	}
-	return nil
+	return err
 }
 
 // zeroPrefix returns the bytes of the all-zero pages that b begins with.

@@ -11,15 +11,20 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/zeebo/xxh3"
 )
 
 // Options are the options of Create.
 type Options struct {
-	Compress string // "none" (or "") or "zstd"
+	Compress string // as CheckCompression allows; "" is "none"
 	Stripes  int    // files for memory, at most 256; 0: one a processor, at most 8
+	// Speed of the directory, in bytes a second, by which "auto" goes: that of
+	// an earlier Summary. 0: unknown. "auto" then measures with the first
+	// megabytes of the image, which are stored raw.
+	Speed float64
 }
 
 // FileInfo is one file of an image as its manifest lists it.
@@ -36,6 +41,7 @@ type Summary struct {
 	Files    []FileInfo // image.hia, then the stripes in order
 	Bytes    int64      // of all files
 	RawBytes int64      // of memory, without the zero pages left out and before compression
+	Speed    float64    // of the directory, bytes a second; 0 where too little was written to tell
 }
 
 // Writer writes the image of one agent. Its own methods are called by one
@@ -49,8 +55,10 @@ type Writer struct {
 	names    map[string]bool
 	machine  uint16
 	pageSize int
-	encoder  *zstd.Encoder
-	stripes  []*StripeWriter
+	codec    atomic.Pointer[compressor] // of the blocks to come; nil: raw
+	meter    meter
+	stripes  []*stripe
+	pages    []*PageWriter
 	made     []string // files to remove if the image is given up
 	finished bool     // closed with success, or aborted
 }
@@ -68,37 +76,44 @@ func Create(dir string, o Options) (*Writer, error) {
 	if w.machine == 0 {
 		return nil, fmt.Errorf("image format has no number for %s", runtime.GOARCH)
 	}
-	var err error
-	if w.encoder, err = newEncoder(o); err != nil {
+	if err := w.chooseCodec(o); err != nil {
 		return nil, err
 	}
+	var err error
 	if w.dir, err = openDir(dir, false); err != nil {
 		return nil, err
 	}
-	if err := w.makeFiles(o.Stripes); err != nil {
+	if err := w.makeFiles(o); err != nil {
 		w.Abort()
 		return nil, err
 	}
 	return w, nil
 }
 
-// newEncoder returns nil for no compression. Blocks have sums of their own, so
-// that zstd's would be computed for nothing.
-func newEncoder(o Options) (*zstd.Encoder, error) {
-	switch o.Compress {
-	case "", "none":
-		return nil, nil
-	case "zstd":
-		return zstd.NewWriter(nil,
-			zstd.WithEncoderLevel(zstd.SpeedFastest),
-			zstd.WithEncoderConcurrency(o.Stripes),
-			zstd.WithWindowSize(maxExtent),
-			zstd.WithEncoderCRC(false))
+// chooseCodec sets the codec of the first blocks, and what may change it.
+func (w *Writer) chooseCodec(o Options) error {
+	name := o.Compress
+	if name == CompressAuto {
+		w.meter.told = func(float64) {}
+		if name = CompressNone; o.Speed > 0 {
+			name = forSpeed(o.Speed)
+		} else {
+			w.meter.told = w.adapt
+		}
 	}
-	return nil, fmt.Errorf("unknown compression %q, want none or zstd", o.Compress)
+	c, err := newCompressor(name)
+	w.codec.Store(c)
+	return err
 }
 
-func (w *Writer) makeFiles(stripes int) error {
+// adapt has the blocks to come compressed as suits the speed.
+func (w *Writer) adapt(speed float64) {
+	if c, err := newCompressor(forSpeed(speed)); err == nil {
+		w.codec.Store(c)
+	}
+}
+
+func (w *Writer) makeFiles(o Options) error {
 	if _, err := w.dir.Readdirnames(1); !errors.Is(err, io.EOF) {
 		if err == nil {
 			err = errors.New("not empty")
@@ -109,12 +124,20 @@ func (w *Writer) makeFiles(stripes int) error {
 	if w.file, err = w.create(imageFile); err != nil {
 		return err
 	}
-	for i := range stripes {
+	for i := range o.Stripes {
 		f, err := w.create(stripeName(i))
 		if err != nil {
 			return err
 		}
-		w.stripes = append(w.stripes, newStripeWriter(f, i, w.pageSize, w.encoder))
+		w.stripes = append(w.stripes, &stripe{file: f, number: uint16(i)})
+	}
+	w.meter.stripes = w.stripes
+	writers := o.Stripes
+	if o.Compress != "" && o.Compress != CompressNone { // which takes more than one processor a file
+		writers = max(writers, runtime.GOMAXPROCS(0))
+	}
+	for i := range writers {
+		w.pages = append(w.pages, &PageWriter{stripe: w.stripes[i%o.Stripes], pageSize: w.pageSize, codec: &w.codec, meter: &w.meter})
 	}
 	w.out = bufio.NewWriterSize(w.file, minWrite)
 	return w.emit(make([]byte, headerSize)) // known at the end only
@@ -165,21 +188,24 @@ func (w *Writer) Section(name string, version uint16, payload []byte) error {
 	return nil
 }
 
-// Stripes returns the number of stripes.
-func (w *Writer) Stripes() int { return len(w.stripes) }
+// PageWriters returns the number of PageWriters: at least that of stripes, and
+// of processors where the image is compressed.
+func (w *Writer) PageWriters() int { return len(w.pages) }
 
-// Stripe returns the writer of stripe i, 0 ≤ i < Stripes().
-func (w *Writer) Stripe(i int) *StripeWriter { return w.stripes[i] }
+// PageWriter returns a writer of memory, 0 ≤ i < PageWriters(). The first ones
+// have a stripe each.
+func (w *Writer) PageWriter(i int) *PageWriter { return w.pages[i] }
 
 // Close ends the image: it writes what is pending, the index and the header,
-// and makes all files and their names durable (fsync). No stripe is in use any
-// more. After an error the caller calls Abort. Close looks at ctx between its
+// and makes all files and their names durable (fsync). No PageWriter is in use
+// any more. After an error the caller calls Abort. Close looks at ctx between its
 // steps; a running fsync cannot be interrupted.
 func (w *Writer) Close(ctx context.Context) (Summary, error) {
 	if w.finished {
 		return Summary{}, os.ErrClosed
 	}
-	if err := w.finishStripes(ctx); err != nil {
+	speed, err := w.finishStripes(ctx)
+	if err != nil {
 		return Summary{}, err
 	}
 	extents, err := w.index()
@@ -197,31 +223,44 @@ func (w *Writer) Close(ctx context.Context) (Summary, error) {
 		return Summary{}, err
 	}
 	w.finished = true
-	return w.summary(sum), w.closeFiles()
+	return w.summary(sum, speed), w.closeFiles()
 }
 
-func (w *Writer) finishStripes(ctx context.Context) error {
+// finishStripes makes the stripes durable and returns the store's speed.
+func (w *Writer) finishStripes(ctx context.Context) (speed float64, err error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return 0, err
 	}
-	errs := make([]error, len(w.stripes))
+	if err := each(w.pages, (*PageWriter).finish); err != nil {
+		return 0, err
+	}
+	begun := time.Now()
+	if err := each(w.stripes, func(s *stripe) error { return s.file.Sync() }); err != nil {
+		return 0, err
+	}
+	return w.meter.end(time.Since(begun))
+}
+
+// each calls f for all of list side by side.
+func each[T any](list []T, f func(T) error) error {
+	errs := make([]error, len(list))
 	var wg sync.WaitGroup
-	for i, s := range w.stripes {
-		wg.Go(func() { errs[i] = s.finish() })
+	for i, x := range list {
+		wg.Go(func() { errs[i] = f(x) })
 	}
 	wg.Wait()
 	return errors.Join(errs...)
 }
 
-// index returns the extents of all stripes in order.
+// index returns the extents of all writers in order.
 func (w *Writer) index() ([]Extent, error) {
 	n := 0
-	for _, s := range w.stripes {
-		n += len(s.extents)
+	for _, p := range w.pages {
+		n += len(p.extents)
 	}
 	extents := make([]Extent, 0, n)
-	for _, s := range w.stripes {
-		extents = append(extents, s.extents...)
+	for _, p := range w.pages {
+		extents = append(extents, p.extents...)
 	}
 	slices.SortFunc(extents, compareMemory)
 	for i := 1; i < len(extents); i++ {
@@ -274,15 +313,19 @@ func (w *Writer) emitIndex(extents []Extent) error {
 	return nil
 }
 
-func (w *Writer) summary(sum uint64) Summary {
+func (w *Writer) summary(sum uint64, speed float64) Summary {
 	s := Summary{
 		Files: []FileInfo{{Name: imageFile, Size: w.size, XXH3: hexSum(sum)}},
 		Bytes: w.size,
+		Speed: speed,
 	}
 	for i, stripe := range w.stripes {
-		s.Files = append(s.Files, FileInfo{Name: stripeName(i), Size: stripe.size})
-		s.Bytes += stripe.size
-		s.RawBytes += stripe.raw
+		size := stripe.end.Load()
+		s.Files = append(s.Files, FileInfo{Name: stripeName(i), Size: size})
+		s.Bytes += size
+	}
+	for _, p := range w.pages {
+		s.RawBytes += p.raw
 	}
 	return s
 }
@@ -302,16 +345,16 @@ func (w *Writer) Abort() {
 }
 
 func (w *Writer) closeFiles() error {
+	w.meter.probe.Wait() // which uses the files
 	var errs []error
+	for _, p := range w.pages {
+		p.err = os.ErrClosed
+	}
 	for _, s := range w.stripes {
-		s.err = os.ErrClosed
 		errs = append(errs, s.file.Close())
 	}
 	if w.file != nil {
 		errs = append(errs, w.file.Close())
-	}
-	if w.encoder != nil {
-		errs = append(errs, w.encoder.Close())
 	}
 	return errors.Join(append(errs, w.dir.Close())...)
 }

@@ -83,7 +83,7 @@ func (x *subject) write(tree *Tree, st *State) *image.Reader {
 		x.tb.Fatal(err)
 	}
 	defer w.Abort()
-	if err := tree.WriteMemory(soon(x.tb), st, nil, w, stripes, func(_, _ int64) {}); err != nil {
+	if err := tree.WriteMemory(soon(x.tb), st, nil, w, func(_, _ int64) {}); err != nil {
 		x.tb.Fatal(err)
 	}
 	if _, err := w.Close(soon(x.tb)); err != nil {

@@ -280,7 +280,7 @@ func writeImage(t *testing.T, tree *Tree, st *State) *image.Reader {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tree.WriteMemory(soon(t), st, nil, w, stripes, func(done, total int64) {}); err != nil {
+	if err := tree.WriteMemory(soon(t), st, nil, w, func(done, total int64) {}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.Close(soon(t)); err != nil {

@@ -29,8 +29,8 @@ type pageRun struct {
 }
 
 // WriteMemory writes all memory that the image must hold, with as many
-// writers as w has stripes.
-func (t *Tree) WriteMemory(ctx context.Context, st *State, contents []Content, w *image.Writer, stripes int, progress func(done, total int64)) error {
+// writers as w has.
+func (t *Tree) WriteMemory(ctx context.Context, st *State, contents []Content, w *image.Writer, progress func(done, total int64)) error {
 	runs, err := t.pageRuns(ctx, st)
 	if err != nil {
 		return err
@@ -45,11 +45,11 @@ func (t *Tree) WriteMemory(ctx context.Context, st *State, contents []Content, w
 	next := make(chan pageRun)
 	var wg sync.WaitGroup
 	var mu sync.Mutex
-	for i := range stripes {
+	for i := range w.PageWriters() {
 		wg.Go(func() {
 			buf := make([]byte, chunkSize)
 			for r := range next {
-				if err := r.write(w.Stripe(i), buf); err != nil {
+				if err := r.write(w.PageWriter(i), buf); err != nil {
 					cancel(err)
 					return
 				}
@@ -76,7 +76,7 @@ feed:
 // chunkSize is what a writer reads and writes at a time.
 const chunkSize = 1 << 20
 
-func (r *pageRun) write(s *image.StripeWriter, buf []byte) error {
+func (r *pageRun) write(s *image.PageWriter, buf []byte) error {
 	b := buf[:r.len]
 	var err error
 	if r.from != nil {

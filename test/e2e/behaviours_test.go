@@ -317,10 +317,10 @@ func interval(tr *trial) {
 
 func compressed(tr *trial) {
 	tr.front = tr.start("launch", "--name", tr.name, "--ckptdir", tr.images(), "--compress", "zstd", "--", tr.suite.fixture("memory"))
-	for range 2 {
+	for _, compress := range []string{"s2", "lz4", "zstd:9", "auto"} {
 		tr.advance(2)
 		tr.suspend()
-		tr.restart("--compress", "zstd")
+		tr.restart("--compress", compress)
 	}
 	tr.advance(2)
 	tr.finish()
