@@ -3,14 +3,15 @@
 # make test   runs all tests; as root also as an ordinary user that it makes
 # make lint   gofmt, go vet, staticcheck, both architectures
 # make cover  coverage of the unit tests in bin/cover.html
-# make bench  what extensions cost, as shares of what they may
+# make bench  what extensions, checkpoints and restarts cost, beside what they may
+# make bench-full  the tables of docs/performance.md
 # make clean  removes what make made
 
 export CGO_ENABLED = 0
 GOBUILD = go build -trimpath -buildvcs=false
 E2E_TABLE := $(shell mktemp -u /tmp/ht-table-XXXXXX)
 
-.PHONY: all build demo test unit unit-as-user e2e setup lint cover bench clean
+.PHONY: all build demo test unit unit-as-user e2e setup lint cover bench bench-full clean
 
 all: build
 
@@ -55,6 +56,10 @@ cover:
 
 bench:
 	go test -vet=off -run '^$$' -bench . ./bench/...
+	go run ./bench/speed
+
+bench-full:
+	go run ./bench/speed -full
 
 clean:
 	rm -rf bin
