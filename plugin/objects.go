@@ -56,6 +56,14 @@ type Call struct {
 	Err syscall.Errno // set by Batch; 0 where the call succeeded or was not reached
 }
 
+// SiftRing as the Nr of a Call is no system call, but code of the engine's. It
+// takes out of the ring of an asynchronous I/O context, io_setup(2), at Args[0]
+// with Args[2] slots the events of requests whose iocb is at Args[1]. The others
+// keep their order and move up to the tail. So requests that a batch makes in a
+// context of the program leave nothing in it, whatever becomes of the
+// supervisor meanwhile.
+const SiftRing = ^uintptr(0)
+
 // Source says where an argument of a Call comes from.
 type Source struct {
 	Arg    int    // index in Args

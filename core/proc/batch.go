@@ -64,6 +64,9 @@ func (p *Process) newBatch(calls []plugin.Call) (*batch, error) {
 		if !c.MayFail {
 			one.flags = callStop
 		}
+		if c.Nr == plugin.SiftRing {
+			one.flags |= callSift
+		}
 		b.run = append(b.run, one)
 	}
 	return b, nil

@@ -1,13 +1,14 @@
 #include "textflag.h"
 
 // The blob: position-independent code that is copied into the target. It is
-// never called here. Offsets of its three entries are in blob.go.
+// never called here. Offsets of its entries are in blob.go; the batch calls the sift
+// itself.
 
 // func blobText()
 TEXT ·blobText(SB), NOSPLIT|NOFRAME, $0
 	// Batch, at 0. rbx = records, r12 = their number, r13 = tgid and announcer<<32, r14 = tid,
 	// rbp = escape. A record: nr, a0..a5, ret, flags; 72 bytes.
-	// flags: 1 stop on error; 2 keep the result in r15; n<<8: argument n-1 := r15.
+	// flags: 1 stop on error; 2 keep the result in r15; 4 sift instead; n<<8: argument n-1 := r15.
 batch:
 	TESTQ R12, R12
 	JZ    done
@@ -24,7 +25,10 @@ load:
 	MOVQ  32(BX), R10
 	MOVQ  40(BX), R8
 	MOVQ  48(BX), R9
+	TESTB $4, 64(BX)
+	JNZ   sift
 	SYSCALL
+result:
 	MOVQ  AX, 56(BX)
 	TESTB $2, 64(BX)
 	JZ    check
@@ -82,6 +86,49 @@ park:
 	MOVL  $34, AX // pause()
 	SYSCALL
 	JMP   park
+
+	// Sift: rdi = ring of an AIO context, rsi = iocb, edx = number of its
+	// slots. Moves all events of other iocbs up to the tail, and the head
+	// behind those of this one. No stack, and no registers of the batch.
+	PCALIGN $256
+sift:
+	MOVL 8(DI), R9   // head
+	MOVL 12(DI), R10 // source, from the tail down
+	MOVL R10, R11    // target
+pick:
+	CMPL  R10, R9
+	JEQ   sifted
+	TESTL R10, R10
+	JNZ   down
+	MOVL  DX, R10
+down:
+	DECL R10
+	MOVL R10, AX
+	SHLQ $5, AX
+	LEAQ 32(DI)(AX*1), AX
+	CMPQ 8(AX), SI
+	JEQ  pick
+	TESTL R11, R11
+	JNZ   put
+	MOVL  DX, R11
+put:
+	DECL R11
+	MOVL R11, CX
+	SHLQ $5, CX
+	LEAQ 32(DI)(CX*1), CX
+	MOVQ 0(AX), R8
+	MOVQ R8, 0(CX)
+	MOVQ 8(AX), R8
+	MOVQ R8, 8(CX)
+	MOVQ 16(AX), R8
+	MOVQ R8, 16(CX)
+	MOVQ 24(AX), R8
+	MOVQ R8, 24(CX)
+	JMP  pick
+sifted:
+	MOVL R11, 8(DI)
+	XORL AX, AX
+	JMP  result
 
 // func blobTextPC() unsafe.Pointer
 TEXT ·blobTextPC(SB), NOSPLIT, $0-8

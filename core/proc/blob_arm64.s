@@ -1,13 +1,14 @@
 #include "textflag.h"
 
 // The blob: position-independent code that is copied into the target. It is
-// never called here. Offsets of its three entries are in blob.go.
+// never called here. Offsets of its entries are in blob.go; the batch calls the sift
+// itself.
 
 // func blobText()
 TEXT ·blobText(SB), NOSPLIT|NOFRAME, $0
 	// Batch, at 0. x19 = records, x20 = their number, x22 = tgid and announcer<<32, x23 = tid,
 	// x24 = escape. A record: nr, a0..a5, ret, flags; 72 bytes.
-	// flags: 1 stop on error; 2 keep the result in x21; n<<8: argument n-1 := x21.
+	// flags: 1 stop on error; 2 keep the result in x21; 4 sift instead; n<<8: argument n-1 := x21.
 batch:
 	CBZ  R20, done
 	MOVD 64(R19), R9
@@ -24,7 +25,10 @@ load:
 	MOVD 32(R19), R3
 	MOVD 40(R19), R4
 	MOVD 48(R19), R5
+	MOVD 64(R19), R9
+	TBNZ $2, R9, sift
 	SVC
+result:
 	MOVD R0, 56(R19)
 	MOVD 64(R19), R9
 	TBZ  $1, R9, check
@@ -83,6 +87,40 @@ park:
 	MOVD $0, R4
 	SVC
 	B    park
+
+	// Sift: x0 = ring of an AIO context, x1 = iocb, w2 = number of its slots.
+	// Moves all events of other iocbs up to the tail, and the head behind
+	// those of this one. No stack, and no registers of the batch.
+	PCALIGN $256
+sift:
+	MOVWU 8(R0), R9   // head
+	MOVWU 12(R0), R10 // source, from the tail down
+	MOVWU R10, R11    // target
+pick:
+	CMPW R9, R10
+	BEQ  sifted
+	CBNZW R10, down
+	MOVWU R2, R10
+down:
+	SUBW $1, R10
+	ADD  R10<<5, R0, R12
+	MOVD 40(R12), R13
+	CMP  R1, R13
+	BEQ  pick
+	CBNZW R11, put
+	MOVWU R2, R11
+put:
+	SUBW $1, R11
+	ADD  R11<<5, R0, R14
+	LDP  32(R12), (R3, R4)
+	STP  (R3, R4), 32(R14)
+	LDP  48(R12), (R3, R4)
+	STP  (R3, R4), 48(R14)
+	B    pick
+sifted:
+	MOVW R11, 8(R0)
+	MOVD $0, R0
+	B    result
 
 // func blobTextPC() unsafe.Pointer
 TEXT ·blobTextPC(SB), NOSPLIT, $0-8

@@ -27,6 +27,7 @@ type call struct {
 const (
 	callStop = 1 // stop the batch if it fails
 	callKeep = 2 // keep the result for arguments of later calls
+	callSift = 4 // no system call: plugin.SiftRing
 )
 
 // sys returns a call that ends its batch if it fails.

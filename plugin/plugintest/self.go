@@ -163,6 +163,12 @@ func (p *Process) Batch(ctx context.Context, calls []plugin.Call) error {
 			}
 			args[s.Arg] = v
 		}
+		if c.Nr == plugin.SiftRing {
+			if err := p.siftRing(int64(args[0]), uint64(args[1]), uint32(args[2])); err != nil {
+				return fmt.Errorf("call %d of the batch: %w", i, err)
+			}
+			continue
+		}
 		got, err := p.do(ctx, request{nr: c.Nr, args: args})
 		if err != nil {
 			return err
@@ -173,6 +179,28 @@ func (p *Process) Batch(ctx context.Context, calls []plugin.Call) error {
 		}
 	}
 	return nil
+}
+
+// siftRing is plugin.SiftRing.
+func (p *Process) siftRing(ring int64, iocb uint64, slots uint32) error {
+	const event, head, tail, obj = 32, 8, 12, 8
+	b, order := make([]byte, event*(int(slots)+1)), binary.NativeEndian
+	if _, err := p.ReadAt(b, ring); err != nil {
+		return err
+	}
+	to := order.Uint32(b[tail:])
+	for from := to; from != order.Uint32(b[head:]); {
+		from = (from + slots - 1) % slots
+		if e := b[event*(from+1):][:event]; order.Uint64(e[obj:]) != iocb {
+			to = (to + slots - 1) % slots
+			copy(b[event*(to+1):], e)
+		}
+	}
+	if _, err := p.WriteAt(b[event:], ring+event); err != nil {
+		return err
+	}
+	_, err := p.WriteAt(order.AppendUint32(nil, to), ring+head)
+	return err
 }
 
 // source returns the argument that s tells of, behind the calls done.

@@ -1,5 +1,6 @@
 // Package event keeps the kernel objects by which a program waits for others:
-// eventfd(2), signalfd(2), epoll(7), inotify(7) and pidfd_open(2).
+// eventfd(2), signalfd(2), epoll(7), inotify(7), pidfd_open(2) and
+// io_setup(2).
 //
 // All but the registrations of an epoll and the watches of an inotify instance
 // are made in the supervisor, before the processes have descriptors.

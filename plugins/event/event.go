@@ -17,7 +17,7 @@ import (
 func Definition() plugin.Definition {
 	return plugin.Definition{
 		Name:    "event",
-		Summary: "eventfd, signalfd, epoll with its registrations, inotify with its watches, pidfd",
+		Summary: "eventfd, signalfd, epoll with its registrations, inotify with its watches, pidfd, asynchronous I/O contexts",
 		State:   stateFormat,
 		Oldest:  stateFormat,
 		Kinds:   []plugin.Kind{plugin.PreCheckpoint, plugin.Resume, plugin.Restart, plugin.Running, plugin.Exit},
@@ -42,6 +42,7 @@ type made struct {
 	files   map[int]plugin.OpenFile // as they were reopened
 	inotify map[int]int             // the supervisor's duplicates
 	ended   map[int]int             // pidfds of ended processes, until they are reopened
+	aio     map[aioKey]uint32       // the kernel's numbers of contexts
 }
 
 // Handle notes the processes of the tree, begins an empty state with each
@@ -72,7 +73,7 @@ func (p *Plugin) forget() {
 			unix.Close(fd)
 		}
 	}
-	p.made = made{files: map[int]plugin.OpenFile{}, inotify: map[int]int{}, ended: map[int]int{}}
+	p.made = made{files: map[int]plugin.OpenFile{}, inotify: map[int]int{}, ended: map[int]int{}, aio: map[aioKey]uint32{}}
 }
 
 // complete does what needs all threads and descriptors to exist. Watches are
@@ -231,5 +232,6 @@ var (
 	_ plugin.Stater       = (*Plugin)(nil)
 	_ plugin.FileClaimer  = (*Plugin)(nil)
 	_ plugin.MapClaimer   = (*Plugin)(nil)
+	_ plugin.MapAttacher  = (*Plugin)(nil)
 	_ plugin.ProcessSaver = (*Plugin)(nil)
 )

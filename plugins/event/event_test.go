@@ -32,6 +32,12 @@ func TestContract(t *testing.T) {
 		Invalid: map[string]string{
 			"no kind of file":   `{"files":{"1":{}}}`,
 			"two kinds of file": `{"files":{"1":{"eventfd":{"count":"1","semaphore":false},"signalfd":{"mask":"1"}}}}`,
+			"aio pid":           `{"aio":[{"pid":0,"start":"4096","size":4096,"head":0,"tail":0}]}`,
+			"aio place":         `{"aio":[{"pid":1,"start":"4097","size":4096,"head":0,"tail":0}]}`,
+			"aio wraps":         `{"aio":[{"pid":1,"start":"18446744073709547520","size":8192,"head":0,"tail":0}]}`,
+			"aio empty":         `{"aio":[{"pid":1,"start":"4096","size":0,"head":0,"tail":0}]}`,
+			"aio size":          `{"aio":[{"pid":1,"start":"4096","size":1099511627776,"head":0,"tail":0}]}`,
+			"aio tail":          `{"aio":[{"pid":1,"start":"4096","size":4096,"head":0,"tail":127}]}`,
 			"eventfd overflow":  `{"files":{"1":{"eventfd":{"count":"18446744073709551615","semaphore":false}}}}`,
 			"eventfd negative":  `{"files":{"1":{"eventfd":{"count":"-1","semaphore":false}}}}`,
 			"epoll pid":         `{"files":{"1":{"epoll":{"targets":[{"pid":0,"epoll_fd":3,"fd":4,"events":1,"data":"0"}]}}}}`,

@@ -20,6 +20,7 @@ const stateFormat = 1
 // state is what the image holds, by plugin.OpenFile's ID.
 type state struct {
 	Files map[int]file `json:"files,omitempty"`
+	AIO   []aioContext `json:"aio,omitempty"`
 }
 
 // file has exactly one member that is not nil. Numbers of 64 bits are
@@ -159,6 +160,11 @@ func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
 	for id, f := range s.Files {
 		if err := f.validate(); err != nil {
 			return fmt.Errorf("event: state of open file %d: %w", id, err)
+		}
+	}
+	for i := range s.AIO {
+		if err := s.AIO[i].validate(); err != nil {
+			return fmt.Errorf("event: state of asynchronous I/O: %w", err)
 		}
 	}
 	p.state = s
