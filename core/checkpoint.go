@@ -13,6 +13,7 @@ import (
 	"github.com/hiatus-project/hiatus/core/coord"
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/core/proc"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -71,6 +72,9 @@ func (a *agent) Checkpoint(ctx context.Context, order coord.Order) (coord.AgentR
 // run is the sequence from the order to the resumed program.
 func (c *checkpoint) run(ctx context.Context) error {
 	a, gen := c.a, c.order.Generation
+	if err := faultpoint.At(faultpoint.Ordered); err != nil {
+		return err
+	}
 	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.PreSuspend, Generation: gen, Request: c.request()}); err != nil {
 		return err
 	}
@@ -78,6 +82,9 @@ func (c *checkpoint) run(ctx context.Context) error {
 		return err
 	}
 	if err := a.member.Barrier(ctx, gen, "suspended"); err != nil {
+		return err
+	}
+	if err := faultpoint.At(faultpoint.Suspended); err != nil {
 		return err
 	}
 	if err := c.save(ctx); err != nil {
@@ -93,7 +100,10 @@ func (c *checkpoint) run(ctx context.Context) error {
 		// The program runs: what failed is the plugins' word for it.
 		a.log.Error().Err(err).Msg("resume")
 	}
-	return a.member.Barrier(ctx, gen, "resumed")
+	if err := a.member.Barrier(ctx, gen, "resumed"); err != nil {
+		return err
+	}
+	return faultpoint.At(faultpoint.Resumed)
 }
 
 func (c *checkpoint) request() plugin.Request {
@@ -116,7 +126,7 @@ func (c *checkpoint) freeze(ctx context.Context) error {
 	if len(c.procs) == 0 {
 		return errors.New("no process is left")
 	}
-	return nil
+	return faultpoint.At(faultpoint.Frozen)
 }
 
 // save lets plugins and engine read all state: nothing is written yet. All
@@ -129,6 +139,9 @@ func (c *checkpoint) save(ctx context.Context) error {
 		return err
 	}
 	if err := tree.Open(ctx); err != nil {
+		return err
+	}
+	if err := faultpoint.At(faultpoint.Opened); err != nil {
 		return err
 	}
 	err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.PreCheckpoint, Generation: c.order.Generation,
@@ -147,7 +160,7 @@ func (c *checkpoint) save(ctx context.Context) error {
 	}
 	state.SetFiles(files)
 	c.state = state
-	return nil
+	return faultpoint.At(faultpoint.Saved)
 }
 
 // claimFiles finds an owner for every open file description, and for those
@@ -257,6 +270,9 @@ func (c *checkpoint) write(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := faultpoint.At(faultpoint.SectionsWritten); err != nil {
+		return err
+	}
 	return c.tree.WriteMemory(ctx, c.state, contents, c.w, a.member.Progress)
 }
 
@@ -270,6 +286,7 @@ func (c *checkpoint) resume(hold context.Context) error {
 	defer cancel()
 	defer func() { c.pause = time.Since(c.frozen) }()
 	err := c.a.plugins.Resume(ctx, c.order.Generation, c.procs)
+	_ = faultpoint.At(faultpoint.Refilled)
 	err = errors.Join(err, c.a.plugins.Hold(hold, plugin.Event{Kind: plugin.Resume, Generation: c.order.Generation, Procs: c.procs}))
 	tree := c.tree
 	c.tree = nil
@@ -296,6 +313,9 @@ func (c *checkpoint) finishImage(ctx context.Context) (coord.AgentResult, error)
 		c.timed("sync", begun)
 		c.a.storeSpeed = cmp.Or(sum.Speed, c.a.storeSpeed)
 		err = c.a.member.Barrier(ctx, c.order.Generation, "written")
+	}
+	if err == nil {
+		err = faultpoint.At(faultpoint.Written)
 	}
 	if err != nil {
 		return coord.AgentResult{}, err
@@ -345,7 +365,9 @@ func (c *checkpoint) timed(phase string, begun time.Time) {
 // Finish implements coord.Handler: a tree that was held is ended, or runs on
 // if the generation was not committed.
 func (a *agent) Finish(_ context.Context, order coord.Order, committed bool, reason string) error {
+	_ = faultpoint.At(faultpoint.Finishing)
 	defer a.sequence.Unlock()
+	defer func() { _ = faultpoint.At(faultpoint.Finished) }()
 	defer a.tellOutcome(order, committed, reason)
 	held := a.held
 	a.held = nil

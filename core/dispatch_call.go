@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -78,6 +79,11 @@ const maxHold = 24 * time.Hour
 func (s *pluginSet) callWithin(ctx context.Context, timeout time.Duration, m *member, phase string, about subject, fn func(context.Context) error) error {
 	if broken := m.brokenIn(); broken != "" {
 		return fmt.Errorf("plugin %s: %s: not called, since it has not come back from %s", m.def.Name, phase, broken)
+	}
+	if faultpoint.Enabled {
+		if err := faultpoint.At(faultpoint.Plugin(m.def.Name, phase)); err != nil {
+			return fmt.Errorf("plugin %s: %s: %w", m.def.Name, phase, err)
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/core/proc"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -32,6 +33,9 @@ func Restart(ctx context.Context, o RestartOptions) (code int, err error) {
 	if err := r.read(ctx); err != nil { // nothing has happened yet
 		return 0, err
 	}
+	if err := faultpoint.At(faultpoint.RestartRead); err != nil {
+		return 0, err
+	}
 	if err := a.openCoordinator(true); err != nil {
 		return 0, err
 	}
@@ -40,6 +44,9 @@ func Restart(ctx context.Context, o RestartOptions) (code int, err error) {
 		return 0, err
 	}
 	a.meeting.begin(r.manifest.Generation, false)
+	if err := faultpoint.At(faultpoint.RestartJoined); err != nil {
+		return 0, err
+	}
 	err = r.rebuild(ctx)
 	a.sequence.Unlock()
 	if err != nil {
@@ -204,6 +211,9 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := t.Tree(ctx, inherit); err != nil {
 		return err
 	}
+	if err := faultpoint.At(faultpoint.RestartTree); err != nil {
+		return err
+	}
 	a.where.setRoot(t.Root())
 	a.where.setEnded(t.MakeEnded)
 	defer a.where.setEnded(nil)
@@ -218,7 +228,13 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := r.mapDirectories(); err != nil {
 		return err
 	}
+	if err := faultpoint.At(faultpoint.RestartObjects); err != nil {
+		return err
+	}
 	if err := r.fill(ctx); err != nil {
+		return err
+	}
+	if err := faultpoint.At(faultpoint.RestartInstalled); err != nil {
 		return err
 	}
 	for _, p := range procs {
@@ -226,7 +242,13 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 			return err
 		}
 	}
+	if err := faultpoint.At(faultpoint.RestartProcesses); err != nil {
+		return err
+	}
 	if err := t.Threads(ctx); err != nil {
+		return err
+	}
+	if err := faultpoint.At(faultpoint.RestartThreads); err != nil {
 		return err
 	}
 	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Running, Generation: generation, Procs: procs}); err != nil {
@@ -235,17 +257,28 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := a.plugins.Hold(ctx, plugin.Event{Kind: plugin.Running, Generation: generation, Procs: procs}); err != nil {
 		return err
 	}
+	if err := faultpoint.At(faultpoint.RestartRunning); err != nil {
+		return err
+	}
 	if err := t.Finish(ctx); err != nil {
 		return err
 	}
+	if err := faultpoint.At(faultpoint.RestartFinished); err != nil {
+		return err
+	}
 	if err := a.member.Barrier(ctx, generation, "restored"); err != nil {
+		return err
+	}
+	if err := faultpoint.At(faultpoint.RestartRestored); err != nil {
 		return err
 	}
 	r.adopt(fresh, inherit)
 	if err := t.Run(ctx); err != nil {
 		return err
 	}
+	_ = faultpoint.At(faultpoint.RestartReleased)
 	a.server.Restored()
+	_ = faultpoint.At(faultpoint.RestartSupervised)
 	return nil
 }
 
@@ -278,10 +311,19 @@ func (r *restart) fill(ctx context.Context) error {
 		}
 		fds[f.ID] = fd
 	}
+	if err := faultpoint.At(faultpoint.RestartReopened); err != nil {
+		return err
+	}
 	if err := r.a.plugins.FillFiles(ctx, r.tree.PluginProcs(), fds); err != nil {
 		return err
 	}
+	if err := faultpoint.At(faultpoint.RestartFilled); err != nil {
+		return err
+	}
 	if err := r.tree.Memory(ctx, fds, r.a.plugins.ReopenMap, r.a.plugins.AttachMap, r.a.plugins.ContentTarget, r.progress("fill")); err != nil {
+		return err
+	}
+	if err := faultpoint.At(faultpoint.RestartMemory); err != nil {
 		return err
 	}
 	return r.tree.Files(ctx, fds)

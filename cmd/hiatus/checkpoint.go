@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hiatus-project/hiatus/core/coord"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
 
 // checkpointFlags are the flags of checkpoint.
@@ -58,10 +59,14 @@ func (a *app) checkpoint(ctx context.Context, name string, f checkpointFlags) er
 		return err
 	}
 	defer c.Close()
+	if err := faultpoint.At(faultpoint.CommandConnected); err != nil {
+		return err
+	}
 	bar := newProgress(a.stderr)
 	result, err := c.Checkpoint(ctx, coord.CheckpointRequest{Kill: f.kill, OpenFiles: f.openFiles, Timeout: f.timeout},
 		func(p coord.Progress) { bar.show("writing", p.Done, p.Total) })
 	bar.end()
+	_ = faultpoint.At(faultpoint.CommandAnswered)
 	if err != nil {
 		return a.refused(ctx, c, err, f.json)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
 
 // finishTimeout is for an agent to release what it holds, or to end its
@@ -58,6 +59,9 @@ func (s *Server) checkpoint(ctx context.Context, req CheckpointRequest, progress
 	if err != nil {
 		return CheckpointResult{}, fmt.Errorf("checkpoint: %w", err)
 	}
+	if err := faultpoint.At(faultpoint.Asked); err != nil {
+		return CheckpointResult{}, fmt.Errorf("checkpoint: %w", err)
+	}
 	x, agents, err := s.begin(ctx, generation, progress)
 	if err != nil {
 		return CheckpointResult{}, fmt.Errorf("checkpoint %d: %w", generation, err)
@@ -90,6 +94,7 @@ func (s *Server) checkpoint(ctx context.Context, req CheckpointRequest, progress
 	if _, pruneErr := s.cfg.Store.Prune(s.cfg.Computation, s.cfg.Keep); pruneErr != nil {
 		s.log.Warn().Err(pruneErr).Int("keep", s.cfg.Keep).Msg("old generations not removed")
 	}
+	_ = faultpoint.At(faultpoint.Answering)
 	if err != nil {
 		return result, fmt.Errorf("checkpoint %d is committed in %s, but: %w", generation, path, err)
 	}
@@ -171,6 +176,9 @@ type attempt struct {
 
 // run asks the agents and commits what they have written.
 func (a *attempt) run() (path string, err error) {
+	if err := faultpoint.At(faultpoint.Begun); err != nil {
+		return "", err
+	}
 	for _, m := range a.agents {
 		dir, err := a.pending.AgentDir(m.hello.ID)
 		if err != nil {

@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
 
 const (
@@ -119,6 +121,7 @@ func (p *Pending) Commit(m *Manifest) (path string, err error) {
 	if err := p.publish(path); err != nil {
 		return "", fmt.Errorf("commit generation %d: %w", p.generation, err)
 	}
+	_ = faultpoint.At(faultpoint.Committed)
 	p.path = ""
 	// The generation stands. A lock file left in it harms nobody, so that
 	// errors from here on would only mislead.
@@ -158,7 +161,12 @@ func (p *Pending) writeManifest(m *Manifest) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
+	if err = faultpoint.At(faultpoint.ManifestWriting); err == nil {
+		_, err = f.Write(b)
+	}
+	if err == nil {
+		err = faultpoint.At(faultpoint.ManifestSyncing)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -172,10 +180,17 @@ func (p *Pending) writeManifest(m *Manifest) error {
 // or EEXIST where the generation exists. Whether a rename that cannot be synced
 // would survive is unknown, so it is taken back.
 func (p *Pending) publish(path string) error {
+	if err := faultpoint.At(faultpoint.Renaming); err != nil {
+		return err
+	}
 	if err := os.Rename(p.path, path); err != nil {
 		return err
 	}
-	if err := syncPath(p.store.path); err != nil {
+	err := faultpoint.At(faultpoint.Renamed)
+	if err == nil {
+		err = syncPath(p.store.path)
+	}
+	if err != nil {
 		return errors.Join(err, os.Rename(path, p.path))
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
 
 const (
@@ -184,6 +186,9 @@ func (s *Store) Prune(computation string, keep int) (removed []uint64, err error
 	if syncErr := syncPath(s.path); syncErr != nil {
 		return removed, errors.Join(err, syncErr)
 	}
+	if err := faultpoint.At(faultpoint.Pruning); err != nil {
+		return removed, err
+	}
 	for _, path := range moved {
 		err = errors.Join(err, os.RemoveAll(path))
 	}
@@ -202,6 +207,9 @@ func (s *Store) setAside(computation string, keep int) (moved []string, gens []u
 	}
 	defer lock.Close()
 	for _, gen := range old[:len(old)-keep] {
+		if err := faultpoint.At(faultpoint.SettingAside); err != nil {
+			return moved, gens, err
+		}
 		tmp := filepath.Join(s.path, tmpName(gen))
 		err := os.Rename(filepath.Join(s.path, generationName(gen)), tmp)
 		if errors.Is(err, fs.ErrNotExist) {

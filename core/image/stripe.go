@@ -12,6 +12,8 @@ import (
 
 	"github.com/zeebo/xxh3"
 	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
 
 // minWrite is the least size of a write to a stripe, but for the last one:
@@ -23,6 +25,18 @@ type stripe struct {
 	file   *os.File
 	number uint16
 	end    atomic.Int64 // bytes that were given room
+}
+
+// sync makes the file durable.
+func (s *stripe) sync() error {
+	err := faultpoint.At(faultpoint.StripeSyncing)
+	if err == nil {
+		err = s.file.Sync()
+	}
+	if err == nil {
+		err = faultpoint.At(faultpoint.StripeSynced)
+	}
+	return err
 }
 
 // PageWriter writes memory to the image, compressing it, for one goroutine at
@@ -182,6 +196,9 @@ func (s *PageWriter) put(b []byte) error {
 // them whole. A short write is continued, so that its reason (ENOSPC, EFBIG,
 // EDQUOT) comes to light.
 func (s *PageWriter) write(gathered, b []byte) error {
+	if err := faultpoint.At(faultpoint.StripeWriting); err != nil {
+		return s.fail(err)
+	}
 	at := s.place(len(gathered) + len(b))
 	for len(gathered)+len(b) > 0 {
 		begun := time.Now()

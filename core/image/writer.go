@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/zeebo/xxh3"
+
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
 
 // Options are the options of Create.
@@ -83,7 +85,11 @@ func Create(dir string, o Options) (*Writer, error) {
 	if w.dir, err = openDir(dir, false); err != nil {
 		return nil, err
 	}
-	if err := w.makeFiles(o); err != nil {
+	err = w.makeFiles(o)
+	if err == nil {
+		err = faultpoint.At(faultpoint.ImageCreated)
+	}
+	if err != nil {
 		w.Abort()
 		return nil, err
 	}
@@ -222,6 +228,9 @@ func (w *Writer) Close(ctx context.Context) (Summary, error) {
 	if err := syncDir(w.dir); err != nil {
 		return Summary{}, err
 	}
+	if err := faultpoint.At(faultpoint.FolderSynced); err != nil {
+		return Summary{}, err
+	}
 	w.finished = true
 	return w.summary(sum, speed), w.closeFiles()
 }
@@ -235,7 +244,7 @@ func (w *Writer) finishStripes(ctx context.Context) (speed float64, err error) {
 		return 0, err
 	}
 	begun := time.Now()
-	if err := each(w.stripes, func(s *stripe) error { return s.file.Sync() }); err != nil {
+	if err := each(w.stripes, (*stripe).sync); err != nil {
 		return 0, err
 	}
 	return w.meter.end(time.Since(begun))
@@ -275,6 +284,9 @@ func (w *Writer) finishImage(ctx context.Context, extents []Extent) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if err := faultpoint.At(faultpoint.IndexWriting); err != nil {
+		return err
+	}
 	if err := w.emitIndex(extents); err != nil {
 		return err
 	}
@@ -295,7 +307,13 @@ func (w *Writer) finishImage(ctx context.Context, extents []Extent) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	return w.file.Sync()
+	if err := faultpoint.At(faultpoint.ImageSyncing); err != nil {
+		return err
+	}
+	if err := w.file.Sync(); err != nil {
+		return err
+	}
+	return faultpoint.At(faultpoint.ImageSynced)
 }
 
 func (w *Writer) emitIndex(extents []Extent) error {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/plugin"
 )
@@ -112,6 +113,9 @@ func (t *Tree) freezeProcess(ctx context.Context, pid int) (*Process, error) {
 	err := t.freezeThreads(ctx, p)
 	if err == nil {
 		err = p.readStatus()
+	}
+	if err == nil {
+		err = faultpoint.At(faultpoint.ProcessFrozen)
 	}
 	if err != nil {
 		err = errors.Join(err, p.release())
@@ -256,6 +260,7 @@ func (t *Tree) awaitStop(ctx context.Context, p *Process, th *Thread) error {
 	}
 	th.stopSig = sig
 	t.tr.held[th.HostTID] = true
+	_ = faultpoint.At(faultpoint.ThreadStopped)
 	if th.Mask, err = getSigmask(th.HostTID); err != nil {
 		return err
 	}
@@ -422,6 +427,7 @@ func (t *Tree) Release(ctx context.Context) error {
 			if err := p.close(ctx); err != nil && !isKilled(err) {
 				errs = append(errs, err)
 			}
+			_ = faultpoint.At(faultpoint.Closed)
 		}
 		return errors.Join(append(errs, t.release())...)
 	})
@@ -434,6 +440,7 @@ func isKilled(err error) bool { return errors.Is(err, unix.ESRCH) || errors.Is(e
 func (t *Tree) release() error {
 	var errs []error
 	for _, p := range slices.Backward(t.procs) {
+		_ = faultpoint.At(faultpoint.Releasing)
 		errs = append(errs, p.release())
 		if p.stopSignal() != 0 {
 			p.awaitStopped()

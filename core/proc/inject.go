@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
 
 // call is one system call to inject.
@@ -233,7 +234,9 @@ func (p *Process) own(th *Thread) error {
 	if th.compat {
 		return nil
 	}
-	return errors.Join(setSigmask(th.HostTID, th.Mask), setRegs(th.HostTID, th.Regs))
+	err := setSigmask(th.HostTID, th.Mask)
+	_ = faultpoint.At(faultpoint.MaskOwn)
+	return errors.Join(err, setRegs(th.HostTID, th.Regs))
 }
 
 // mapBlob maps the blob at address at, or anywhere if that is 0.
@@ -322,16 +325,20 @@ func (p *Process) runChunk(ctx context.Context, th *Thread, calls []call) error 
 	if err != nil {
 		return err
 	}
+	_ = faultpoint.At(faultpoint.BatchPrepared)
 	r := th.Regs
 	r.atBatch(p.inj.base+blobBatch, at, len(recs), p.pid, th.TID, announce, escape)
 	err = setRegs(th.HostTID, r)
 	if err == nil {
+		_ = faultpoint.At(faultpoint.BatchRegisters)
 		// The mask last: until then the thread would go on unharmed.
 		err = setSigmask(th.HostTID, ^sigBit(announce))
 	}
 	if err == nil {
+		_ = faultpoint.At(faultpoint.BatchMasked)
 		err = p.batch(ctx, th)
 	}
+	_ = faultpoint.At(faultpoint.BatchEnded)
 	if err = errors.Join(err, p.own(th)); err != nil {
 		return err
 	}
@@ -366,6 +373,7 @@ func (p *Process) batch(ctx context.Context, th *Thread) error {
 		if err := cont(th.HostTID, sig); err != nil {
 			return err
 		}
+		_ = faultpoint.At(faultpoint.BatchRunning)
 		ws, err := p.tr.wait(ctx, th.HostTID)
 		if ctx.Err() != nil && err != nil && !errors.Is(err, errGone) {
 			return errors.Join(err, p.breakOff(th))
@@ -392,6 +400,7 @@ func (p *Process) batch(ctx context.Context, th *Thread) error {
 				return err
 			}
 			if end {
+				_ = faultpoint.At(faultpoint.BatchAnnounced)
 				return p.interrupt(th)
 			}
 		}

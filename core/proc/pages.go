@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/internal/linux"
 )
 
@@ -70,7 +71,10 @@ feed:
 	}
 	close(next)
 	wg.Wait()
-	return context.Cause(ctx)
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	return faultpoint.At(faultpoint.MemoryWritten)
 }
 
 // chunkSize is what a writer reads and writes at a time.

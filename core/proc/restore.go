@@ -12,6 +12,7 @@ import (
 
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -83,13 +84,22 @@ func (r *Restorer) Tree(ctx context.Context, inherit bool) error {
 		if err := r.startStub(ctx, files); err != nil {
 			return err
 		}
+		if err := faultpoint.At(faultpoint.RestartStub); err != nil {
+			return err
+		}
 		if err := r.emptyStub(ctx); err != nil {
 			return fmt.Errorf("prepare the first process: %w", err)
+		}
+		if err := faultpoint.At(faultpoint.RestartEmptied); err != nil {
+			return err
 		}
 		if err := r.setClocks(); err != nil {
 			return err
 		}
 		if err := r.makeReaper(ctx); err != nil {
+			return err
+		}
+		if err := faultpoint.At(faultpoint.RestartReaper); err != nil {
 			return err
 		}
 		if err := r.runSteps(ctx, steps); err != nil {
@@ -204,6 +214,9 @@ func (r *Restorer) runSteps(ctx context.Context, steps []step) error {
 	for _, s := range steps {
 		if err := r.runStep(ctx, s); err != nil {
 			return fmt.Errorf("process tree: pid %d: %w", s.pid, err)
+		}
+		if err := faultpoint.At(faultpoint.RestartForked); err != nil {
+			return err
 		}
 	}
 	return nil

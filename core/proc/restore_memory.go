@@ -16,6 +16,7 @@ import (
 
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/plugin"
 )
@@ -66,6 +67,9 @@ func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReop
 		}
 		if err := r.tr.Do(func() error { return m.mapProcess(ctx, r.byPID[ps.PID], ps) }); err != nil {
 			return fmt.Errorf("memory: %w", err)
+		}
+		if err := faultpoint.At(faultpoint.RestartMapped); err != nil {
+			return err
 		}
 	}
 	if err := m.attach(ctx, attach, true); err != nil {

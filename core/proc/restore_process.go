@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
 
 // Files installs the open file descriptions, of which the agent has the
@@ -427,7 +429,8 @@ func (r *Restorer) endLeader(ctx context.Context, p *Process, ps *ProcessState) 
 // Run lets the whole tree run.
 func (r *Restorer) Run(ctx context.Context) error {
 	return r.tr.Do(func() error {
-		if err := r.startReapers(ctx); err != nil {
+		reapers, err := r.prepareReapers(ctx)
+		if err != nil {
 			return err
 		}
 		var errs []error
@@ -436,6 +439,7 @@ func (r *Restorer) Run(ctx context.Context) error {
 			if ps.Zombie {
 				continue
 			}
+			_ = faultpoint.At(faultpoint.RestartReleasing)
 			p := r.byPID[ps.PID]
 			p.closeMem()
 			if ps.Stopped {
@@ -447,6 +451,12 @@ func (r *Restorer) Run(ctx context.Context) error {
 			if ps.Stopped {
 				errs = append(errs, r.awaitStopOf(ctx, ps))
 			}
+		}
+		for _, p := range reapers {
+			if p == r.stub {
+				_ = faultpoint.At(faultpoint.RestartLastHold)
+			}
+			errs = append(errs, detach(p.threads[0].HostTID))
 		}
 		return errors.Join(errs...)
 	})
@@ -468,9 +478,11 @@ func (r *Restorer) awaitStopOf(ctx context.Context, ps *ProcessState) error {
 	return err
 }
 
-// startReapers lets the first process and the reaper wait for children from
-// now on, and outlive the agent.
-func (r *Restorer) startReapers(ctx context.Context) error {
+// prepareReapers makes the reaper and the first process wait for children as
+// soon as they are let go, and outlive the agent from then on. The first process
+// must be the last: as long as it is held it ends with the agent, and with it
+// its whole pid namespace, pid_namespaces(7).
+func (r *Restorer) prepareReapers(ctx context.Context) ([]*Process, error) {
 	list := []*Process{r.reaper}
 	if r.stub != r.reaper {
 		list = append(list, r.stub)
@@ -482,16 +494,16 @@ func (r *Restorer) startReapers(ctx context.Context) error {
 		}
 		th := p.threads[0]
 		if err := p.run(ctx, th, calls); err != nil {
-			return err
+			return nil, err
 		}
 		th.Regs.atReaper(p.inj.base+blobReaper, p.inj.base+blobReportOff, r.sockFD+1)
 		err := p.own(th)
 		p.closeMem()
-		if err = errors.Join(err, detach(th.HostTID)); err != nil {
-			return fmt.Errorf("start the reaper: %w", err)
+		if err != nil {
+			return nil, fmt.Errorf("prepare the reaper: %w", err)
 		}
 	}
-	return nil
+	return list, nil
 }
 
 // Ended returns where the tree's ends are reported: the host pids of the

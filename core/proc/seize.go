@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -26,6 +27,7 @@ func (t *Tree) seize(p *Process, tid int) (*Thread, error) {
 	if err := ptrace(ptraceInterrupt, tid, 0, 0); err != nil && err != unix.ESRCH {
 		return nil, fmt.Errorf("pid %d tid %d: interrupt: %w", p.host, tid, err)
 	}
+	_ = faultpoint.At(faultpoint.ThreadSeized)
 	return th, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
 
 // single runs one call in th by the entry and exit stops of PTRACE_SYSCALL:
@@ -24,14 +25,19 @@ func (p *Process) single(ctx context.Context, th *Thread, c call) (int64, error)
 	}
 	r := th.Regs
 	r.atSyscall(p.settleIn(th), c.nr, c.args)
+	_ = faultpoint.At(faultpoint.CallPrepared)
 	err := setRegs(th.HostTID, r)
 	if err == nil {
+		_ = faultpoint.At(faultpoint.CallRegisters)
 		err = setSigmask(th.HostTID, allSignals)
 	}
 	if err == nil {
+		_ = faultpoint.At(faultpoint.CallMasked)
 		r, err = p.enterAndLeave(th)
 	}
+	_ = faultpoint.At(faultpoint.CallInterrupted)
 	err = errors.Join(err, p.own(th))
+	_ = faultpoint.At(faultpoint.CallOwn)
 	if p.inj.nest != 0 {
 		err = errors.Join(err, p.writeMem(p.inj.nest, make([]byte, nestSize)))
 	}
@@ -74,6 +80,7 @@ func (p *Process) enterAndLeave(th *Thread) (Regs, error) {
 			return Regs{}, err
 		}
 		if ws.StopSignal() == unix.SIGTRAP|0x80 {
+			_ = faultpoint.At([]faultpoint.Step{faultpoint.CallEntered, faultpoint.CallLeft}[stops])
 			stops++
 		}
 		sig = stopOnly(ws)
