@@ -84,7 +84,7 @@ func (r *restart) read(ctx context.Context) (err error) {
 	if n := len(r.manifest.Agents); n != 1 {
 		return fmt.Errorf("%s: made by %d agents, which must be restarted together: not possible yet", dir, n)
 	}
-	if r.image, err = image.OpenAgent(dir, r.manifest.Agents[0]); err != nil {
+	if r.image, err = image.OpenAgent(dir, r.manifest, r.manifest.Agents[0]); err != nil {
 		return err
 	}
 	if err := r.image.VerifyPages(ctx, r.progress("verify")); err != nil {

@@ -89,10 +89,18 @@ func printAgent(w io.Writer, agent *image.AgentReport) error {
 	}
 	rows = append(rows, spaceRow("all", agent.Memory))
 	fmt.Fprintln(w)
-	if err := table(w, "MEMORY EXTENTS COMPRESSED SIZE STORED", rows); err != nil {
+	if err := table(w, "MEMORY EXTENTS COMPRESSED SIZE STORED INHERITED", rows); err != nil {
 		return err
 	}
-	return printCodecs(w, agent.Codecs)
+	if err := printCodecs(w, agent.Codecs); err != nil || len(agent.Chain) < 2 {
+		return err
+	}
+	rows = make([][]string, 0, len(agent.Chain))
+	for _, c := range agent.Chain {
+		rows = append(rows, []string{strconv.FormatUint(c.Generation, 10), size(c.Bytes), size(c.Stored)})
+	}
+	fmt.Fprintln(w)
+	return table(w, "CHAIN MEMORY STORED", rows)
 }
 
 func printCodecs(w io.Writer, codecs []image.CodecStats) error {
@@ -105,5 +113,5 @@ func printCodecs(w io.Writer, codecs []image.CodecStats) error {
 }
 
 func spaceRow(name string, s image.SpaceStats) []string {
-	return []string{name, strconv.Itoa(s.Extents), strconv.Itoa(s.Compressed), size(s.Bytes), size(s.Stored)}
+	return []string{name, strconv.Itoa(s.Extents), strconv.Itoa(s.Compressed), size(s.Bytes), size(s.Stored), size(s.Inherited)}
 }

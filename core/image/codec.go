@@ -23,7 +23,10 @@ const (
 	S2   Codec = 2 // one s2 block
 	LZ4  Codec = 3 // one LZ4 block
 
-	codecs = 4 // how many there are
+	// Inherited is memory that is as the parent has it: nothing is stored.
+	Inherited Codec = 4
+
+	codecs = 5 // how many there are
 )
 
 // String returns the name used in reports.
@@ -37,6 +40,8 @@ func (c Codec) String() string {
 		return "s2"
 	case LZ4:
 		return "lz4"
+	case Inherited:
+		return "inherited"
 	}
 	return fmt.Sprintf("codec(%d)", uint8(c))
 }

@@ -66,6 +66,19 @@
 // frame. An extent that does not shrink is stored raw. In an image without
 // compression every offset is thus a multiple of the page size.
 //
+// # Chains
+//
+// An image may leave memory to its parent: an earlier generation of the same
+// agent, beside it in the store, which the manifest names by its number and the
+// sum of its image.hia. Codec 4 is inherited: nothing is stored (stripe, stored
+// and sum are 0), len is at most 1 GiB, offset is the parent's number of the
+// space, and the memory from addr to addr+len is what the parent has there at
+// the same addresses, or nothing where it has nothing. So each page of an image
+// is in exactly one place: stored, inherited, or nowhere, which is how memory
+// that was given back or cleared since is told. No memory of a parent is
+// inherited twice. A parent may have a parent; numbers descend, and a chain has at
+// most 100 generations.
+//
 // # manifest.json
 //
 // A JSON object whose last member is the sum of all bytes before its line. It

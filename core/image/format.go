@@ -57,8 +57,8 @@ func formatErrorf(path, format string, args ...any) error {
 // Extent is a piece of memory and its place in a stripe.
 type Extent struct {
 	Addr   uint64 // in its space, page-aligned
-	Len    uint64 // bytes of memory, at most 1 MiB, a multiple of the page size
-	Offset uint64 // in the stripe
+	Len    uint64 // bytes of memory, at most 1 MiB (Inherited: 1 GiB), a multiple of the page size
+	Offset uint64 // in the stripe; of Inherited, the parent's number of the space
 	Stored uint64 // bytes in the stripe
 	Sum    uint64 // XXH3 of the stored bytes
 	Space  uint32 // the caller's number of one address space or shared object
@@ -73,8 +73,12 @@ func compareMemory(a, b Extent) int {
 
 // check returns what is wrong with e by itself, or "".
 func (e *Extent) check(pageSize, stripes uint64) string {
+	limit := uint64(maxExtent)
+	if e.Codec == Inherited {
+		limit = maxInherited
+	}
 	switch {
-	case e.Len == 0 || e.Len > maxExtent || e.Len%pageSize != 0:
+	case e.Len == 0 || e.Len > limit || e.Len%pageSize != 0:
 		return fmt.Sprintf("length %d", e.Len)
 	case e.Addr%pageSize != 0 || e.Addr > math.MaxUint64-e.Len:
 		return fmt.Sprintf("address %#x", e.Addr)
@@ -82,6 +86,10 @@ func (e *Extent) check(pageSize, stripes uint64) string {
 		return fmt.Sprintf("stripe %d of %d", e.Stripe, stripes)
 	case e.Codec >= codecs:
 		return fmt.Sprintf("unknown codec %d", e.Codec)
+	case e.Codec == Inherited:
+		if e.Stored != 0 || e.Stripe != 0 || e.Sum != 0 || e.Offset > math.MaxUint32 {
+			return fmt.Sprintf("inherited from space %d, with %d bytes stored", e.Offset, e.Stored)
+		}
 	case e.Codec == Raw && e.Stored != e.Len,
 		e.Codec != Raw && (e.Stored == 0 || e.Stored >= e.Len):
 		return fmt.Sprintf("%d bytes stored as %d bytes of %v", e.Len, e.Stored, e.Codec)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/zeebo/xxh3"
@@ -18,6 +19,10 @@ func FuzzOpen(f *testing.F) {
 	path := filepath.Join(dir, imageFile)
 	f.Add(must[[]byte](f)(os.ReadFile(path)))
 	f.Add(newRawImage().bytes())
+	im := newRawImage()
+	im.extents[0] = Extent{Space: 1, Addr: 0x1000, Len: testPage, Offset: 3, Codec: Inherited}
+	im.extents[1].Offset = 0
+	f.Add(im.bytes())
 	for _, compress := range []string{"s2", "lz4"} {
 		other := f.TempDir()
 		writeImage(f, other, compress)
@@ -47,6 +52,9 @@ func fuzzOpen(t *testing.T, dir string, pages [][]byte) {
 	defer r.Close()
 	_ = r.VerifyPages(t.Context(), nil)
 	for _, e := range r.Extents() {
+		if e.Codec == Inherited {
+			continue
+		}
 		b := make([]byte, e.Len)
 		stored := pages[e.Stripe][e.Offset : e.Offset+e.Stored] // in bounds, or Open is wrong
 		if r.ReadExtent(e, b) == nil && e.Codec == Raw && !bytes.Equal(b, stored) {
@@ -135,6 +143,77 @@ func FuzzDecode(f *testing.F) {
 		_ = d.decode(Codec(codec%codecs), buf[:n], stored)
 		if !bytes.Equal(buf[n:], bytes.Repeat([]byte{0xa5}, guard)) {
 			t.Error("written behind the block")
+		}
+	})
+}
+
+// FuzzChain resolves the memory of an image and its parent, of any extents
+// that could stand in an index.
+func FuzzChain(f *testing.F) {
+	f.Add([]byte{1, 0, 8, 0, 1, 8, 4, 0}, []byte{1, 0, 4, 5, 1, 4, 1, 0, 2, 4, 4, 5})
+	parse := func(b []byte) *Reader {
+		r := &Reader{}
+		for c := range slices.Chunk(b[:len(b)/4*4], 4) {
+			e := Extent{Space: uint32(c[0] % 4), Addr: uint64(c[1]) * testPage, Len: uint64(c[2]%16+1) * testPage}
+			if c[3]&1 != 0 {
+				e.Codec, e.Offset = Inherited, uint64(c[3]/2%4)
+			}
+			r.extents = append(r.extents, e)
+		}
+		slices.SortStableFunc(r.extents, compareMemory)
+		kept := r.extents[:0]
+		for _, e := range r.extents {
+			if n := len(kept); n == 0 || !e.overlaps(&kept[n-1]) {
+				kept = append(kept, e)
+			}
+		}
+		r.extents = kept
+		return r
+	}
+	f.Fuzz(func(t *testing.T, parent, child []byte) {
+		if len(parent)+len(child) > 256 {
+			return
+		}
+		r, p := parse(child), parse(parent)
+		p.extents = slices.DeleteFunc(p.extents, func(e Extent) bool { return e.Codec == Inherited })
+		r.ancestors = []*Reader{p}
+		if r.checkInherited() != nil {
+			return
+		}
+		type page struct {
+			space uint32
+			addr  uint64
+		}
+		want := map[page][2]uint32{} // image and extent
+		for i, e := range r.extents {
+			for at := e.Addr; at < e.Addr+e.Len; at += testPage {
+				if e.Codec != Inherited {
+					want[page{e.Space, at}] = [2]uint32{0, uint32(i)}
+					continue
+				}
+				for k, o := range p.extents {
+					if uint64(o.Space) == e.Offset && o.Addr <= at && at < o.Addr+o.Len {
+						want[page{e.Space, at}] = [2]uint32{1, uint32(k)}
+					}
+				}
+			}
+		}
+		got := 0
+		for _, f := range r.fragments() {
+			for at := f.Start; at < f.End; at += testPage {
+				if w, ok := want[page{f.space, at}]; !ok || w != [2]uint32{f.image, f.extent} {
+					t.Errorf("page %#x of space %d: extent %d of image %d, want %v", at, f.space, f.extent, f.image, w)
+				}
+				got++
+			}
+		}
+		for _, piece := range r.Pieces() {
+			for _, l := range piece.Live {
+				got -= int(l.Len() / testPage)
+			}
+		}
+		if got != 0 || len(r.fragments()) > len(r.extents)+len(p.extents) {
+			t.Errorf("%d pages too many in fragments", got)
 		}
 	})
 }

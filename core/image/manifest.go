@@ -66,8 +66,9 @@ func (s *Settings) check() string {
 type AgentManifest struct {
 	ID        string          `json:"id"`
 	Host      string          `json:"host"`
-	Folder    string          `json:"folder"` // beside the manifest
-	Files     []FileInfo      `json:"files"`  // Summary.Files
+	Folder    string          `json:"folder"`           // beside the manifest
+	Files     []FileInfo      `json:"files"`            // Summary.Files
+	Parent    *Parent         `json:"parent,omitempty"` // that the image inherits memory from
 	Processes int             `json:"processes"`
 	Threads   int             `json:"threads"`
 	Pause     time.Duration   `json:"pause_ns"` // the program stood still
@@ -186,6 +187,9 @@ func (m *Manifest) check() string {
 		if what := a.check(); what != "" {
 			return fmt.Sprintf("agent %q: %s", a.ID, what)
 		}
+		if a.Parent != nil && a.Parent.Generation >= m.Generation {
+			return fmt.Sprintf("agent %q: builds on generation %d, which is not before %d", a.ID, a.Parent.Generation, m.Generation)
+		}
 		if ids[a.ID] || folders[a.Folder] {
 			return fmt.Sprintf("agent %q or folder %q stands twice", a.ID, a.Folder)
 		}
@@ -209,6 +213,9 @@ func (a *AgentManifest) check() string {
 	}
 	if n := len(a.Files); n < 2 || n > maxStripes+1 {
 		return fmt.Sprintf("%d files, want %s and 1 to %d stripes", n, imageFile, maxStripes)
+	}
+	if p := a.Parent; p != nil && (p.Generation == 0 || len(p.XXH3) != len(hexSum(0))) {
+		return fmt.Sprintf("parent %d with the checksum %q", p.Generation, p.XXH3)
 	}
 	for i, f := range a.Files {
 		want := imageFile
@@ -252,26 +259,4 @@ func (a *AgentManifest) checkFiles(genDir string) error {
 		}
 	}
 	return nil
-}
-
-// OpenAgent opens the image of an agent in the generation genDir, as Open
-// does, and checks that it is the one that the manifest means.
-func OpenAgent(genDir string, a AgentManifest) (*Reader, error) {
-	folder := filepath.Join(genDir, a.Folder)
-	r, err := Open(folder)
-	if err != nil {
-		return nil, fmt.Errorf("agent %q: %w", a.ID, err)
-	}
-	path := filepath.Join(folder, imageFile)
-	switch {
-	case r.header.XXH3 != a.Files[0].XXH3:
-		err = formatErrorf(path, "checksum %s, the manifest says %q", r.header.XXH3, a.Files[0].XXH3)
-	case r.header.Stripes != len(a.Files)-1:
-		err = formatErrorf(path, "%d stripes, the manifest says %d", r.header.Stripes, len(a.Files)-1)
-	}
-	if err != nil {
-		r.Close()
-		return nil, err
-	}
-	return r, nil
 }

@@ -65,16 +65,17 @@ func (r *Reader) damaged(e *Extent, what string) error {
 	return formatErrorf(r.stripes[e.Stripe].Name(), "%d bytes at offset %d (memory at %#x of space %d): %s", e.Stored, e.Offset, e.Addr, e.Space, what)
 }
 
-// VerifyPages reads all stripes, with as many goroutines as processors, and
-// compares each extent with its sum. progress, unless it is nil, gets the bytes
-// done and of all stripes; it is called by one goroutine at a time, with done
-// growing.
+// VerifyPages reads all stripes, also of the images that memory is inherited
+// from, with as many goroutines as processors, and compares each extent with its
+// sum. progress, unless it is nil, gets the bytes done and of all stripes; it is
+// called by one goroutine at a time, with done growing.
 func (r *Reader) VerifyPages(ctx context.Context, progress func(done, total int64)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	v := &verifier{r: r, batches: r.batches(), progress: progress}
-	for i := range r.extents {
-		v.total += int64(r.extents[i].Stored)
+	v := &verifier{progress: progress}
+	for _, x := range r.chain() {
+		v.batches = append(v.batches, x.batches()...)
+		v.total += x.stored()
 	}
 	var wg sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), len(v.batches)) {
@@ -88,30 +89,42 @@ func (r *Reader) VerifyPages(ctx context.Context, progress func(done, total int6
 	return context.Cause(ctx)
 }
 
-// batches cuts the extents, in the order of their places, into runs of at
-// most 1 MiB that one read gets: ends in r.order.
-func (r *Reader) batches() []int {
-	var ends []int
-	size, stripe := uint64(0), uint16(0)
+// stored returns the bytes of all stripes.
+func (r *Reader) stored() (n int64) {
+	for i := range r.extents {
+		n += int64(r.extents[i].Stored)
+	}
+	return n
+}
+
+// batch is extents that one read gets.
+type batch struct {
+	r       *Reader
+	extents []uint32
+}
+
+// batches cuts the stored extents, in the order of their places, into runs of
+// at most 1 MiB.
+func (r *Reader) batches() (list []batch) {
+	size, stripe, first := uint64(0), uint16(0), 0
 	for i, x := range r.order {
 		e := &r.extents[x]
-		if i > 0 && (e.Stripe != stripe || size+e.Stored > maxExtent) {
-			ends = append(ends, i)
-			size = 0
+		if i > first && (e.Stripe != stripe || size+e.Stored > maxExtent) {
+			list = append(list, batch{r, r.order[first:i]})
+			size, first = 0, i
 		}
 		stripe = e.Stripe
 		size += e.Stored
 	}
-	if len(r.order) > 0 {
-		ends = append(ends, len(r.order))
+	if first < len(r.order) {
+		list = append(list, batch{r, r.order[first:]})
 	}
-	return ends
+	return list
 }
 
 // verifier is one VerifyPages.
 type verifier struct {
-	r        *Reader
-	batches  []int
+	batches  []batch
 	next     atomic.Int64
 	progress func(done, total int64)
 	total    int64
@@ -122,18 +135,13 @@ type verifier struct {
 
 // run verifies batches until there are no more.
 func (v *verifier) run(ctx context.Context) error {
-	buf := v.r.buffers.Get().(*[maxExtent]byte)
-	defer v.r.buffers.Put(buf)
+	buf := new([maxExtent]byte)
 	for {
 		n := int(v.next.Add(1)) - 1
 		if n >= len(v.batches) || ctx.Err() != nil {
 			return nil
 		}
-		first := 0
-		if n > 0 {
-			first = v.batches[n-1]
-		}
-		size, err := v.r.verify(v.r.order[first:v.batches[n]], buf)
+		size, err := v.batches[n].r.verify(v.batches[n].extents, buf)
 		if err != nil {
 			return err
 		}

@@ -139,7 +139,23 @@ func (p *Pending) check(m *Manifest) error {
 	if what != "" {
 		return formatErrorf(filepath.Join(p.path, manifestFile), "%s", what)
 	}
-	return m.checkFiles(p.path)
+	if err := m.checkFiles(p.path); err != nil {
+		return err
+	}
+	return p.checkParents(m)
+}
+
+// checkParents keeps a generation whose parent is gone from being committed.
+func (p *Pending) checkParents(m *Manifest) error {
+	for _, a := range m.Agents {
+		if a.Parent == nil {
+			continue
+		}
+		if _, _, err := m.findParent(filepath.Join(p.store.path, generationName(a.Parent.Generation)), a); err != nil {
+			return fmt.Errorf("agent %q: %w", a.ID, err)
+		}
+	}
+	return nil
 }
 
 func (p *Pending) writeManifest(m *Manifest) error {

@@ -36,10 +36,14 @@ type SectionInfo struct {
 // Reader reads the image of one agent. Its methods, but Close, may be called
 // in parallel.
 type Reader struct {
+	path       string // of image.hia
+	generation uint64
+	ancestors  []*Reader // that memory is inherited from: parent, grandparent, ...
+
 	header   Header
 	sections []section
 	extents  []Extent
-	order    []uint32 // extents by stripe and offset
+	order    []uint32 // stored extents by stripe and offset
 	stripes  []*os.File
 
 	decoder *decompressor // nil where nothing is compressed
@@ -55,14 +59,15 @@ type section struct {
 // them: owner, kind and size of each file, all sums of image.hia, that extents
 // overlap neither in memory nor in a stripe, and that they cover each stripe
 // from its first byte to its last. What is wrong with the content is a
-// [*FormatError]. The content of memory is not read: see VerifyPages.
+// [*FormatError]. The content of memory is not read: see VerifyPages. What is
+// inherited from other generations only OpenAgent finds.
 func Open(dir string) (*Reader, error) {
 	d, err := openDir(dir, false)
 	if err != nil {
 		return nil, err
 	}
 	defer d.Close()
-	r := &Reader{buffers: sync.Pool{New: func() any { return new([maxExtent]byte) }}}
+	r := &Reader{path: filepath.Join(dir, imageFile), buffers: sync.Pool{New: func() any { return new([maxExtent]byte) }}}
 	if err := r.load(d); err != nil {
 		r.Close()
 		return nil, err
@@ -106,9 +111,11 @@ func (r *Reader) openStripes(dir *os.File) error {
 
 // stripeEnds sorts the extents by place and returns where each stripe ends.
 func (r *Reader) stripeEnds(path string) ([]uint64, error) {
-	r.order = make([]uint32, len(r.extents))
-	for i := range r.order {
-		r.order[i] = uint32(i)
+	r.order = make([]uint32, 0, len(r.extents))
+	for i := range r.extents {
+		if r.extents[i].Codec != Inherited {
+			r.order = append(r.order, uint32(i))
+		}
 	}
 	slices.SortFunc(r.order, func(i, j uint32) int {
 		a, b := &r.extents[i], &r.extents[j]
@@ -127,7 +134,7 @@ func (r *Reader) stripeEnds(path string) ([]uint64, error) {
 
 // openDecoder makes the decoder if any extent wants it.
 func (r *Reader) openDecoder() (err error) {
-	if slices.ContainsFunc(r.extents, func(e Extent) bool { return e.Codec != Raw }) {
+	if slices.ContainsFunc(r.extents, func(e Extent) bool { return e.Codec != Raw && e.Codec != Inherited }) {
 		r.decoder, err = newDecompressor()
 	}
 	return err
@@ -156,8 +163,8 @@ func (r *Reader) Section(name string) (payload []byte, version uint16, ok bool) 
 	return nil, 0, false
 }
 
-// Extents returns the index, sorted by space and address. The caller does not
-// change it.
+// Extents returns the index of this image alone, sorted by space and address.
+// The caller does not change it. See Pieces.
 func (r *Reader) Extents() []Extent { return r.extents }
 
 // StripeFile returns the open file of stripe i, 0 ≤ i < Header().Stripes,
@@ -167,6 +174,9 @@ func (r *Reader) StripeFile(i int) *os.File { return r.stripes[i] }
 // Close closes the files.
 func (r *Reader) Close() error {
 	var errs []error
+	for _, a := range r.ancestors {
+		errs = append(errs, a.Close())
+	}
 	for _, f := range r.stripes {
 		errs = append(errs, f.Close())
 	}

@@ -1,13 +1,16 @@
 package image
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 )
 
 // Verify reads a generation whole and compares everything with its sums: the
-// manifest, each image.hia, each extent. It returns what it has read. progress, unless it is nil, gets the
+// manifest, each image.hia, each extent, and so the generations that it builds
+// on. It returns what it has read. progress, unless it is nil, gets the
 // bytes of stripes done and of all; one goroutine calls it at a time, with done
 // growing.
 func Verify(ctx context.Context, genDir string, progress func(done, total int64)) ([]CodecStats, error) {
@@ -16,42 +19,34 @@ func Verify(ctx context.Context, genDir string, progress func(done, total int64)
 		return nil, err
 	}
 	var stats codecStats
+	var readers []*Reader
 	var done, total int64
 	for _, a := range m.Agents {
-		total += a.stripeBytes()
-	}
-	for _, a := range m.Agents {
-		var report func(int64, int64)
-		if progress != nil {
-			report = func(n, _ int64) { progress(done+n, total) }
-		}
-		if err := verifyAgent(ctx, genDir, a, &stats, report); err != nil {
+		r, err := OpenAgent(genDir, m, a)
+		if err != nil {
 			return nil, err
 		}
-		done += a.stripeBytes()
+		defer r.Close()
+		readers = append(readers, r)
+		for _, x := range r.chain() {
+			total += x.stored()
+		}
+	}
+	for i, r := range readers {
+		var report func(int64, int64)
+		last := int64(0)
+		if progress != nil {
+			report = func(n, _ int64) { last = n; progress(done+n, total) }
+		}
+		if err := r.VerifyPages(ctx, report); err != nil {
+			return nil, fmt.Errorf("agent %q: %w", m.Agents[i].ID, err)
+		}
+		done += last
+		for _, x := range r.chain() {
+			stats.add(x.extents)
+		}
 	}
 	return stats.list(), nil
-}
-
-func verifyAgent(ctx context.Context, genDir string, a AgentManifest, stats *codecStats, progress func(done, total int64)) error {
-	r, err := OpenAgent(genDir, a)
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	if err := r.VerifyPages(ctx, progress); err != nil {
-		return fmt.Errorf("agent %q: %w", a.ID, err)
-	}
-	stats.add(r.extents)
-	return nil
-}
-
-func (a *AgentManifest) stripeBytes() int64 {
-	n := int64(0)
-	for _, f := range a.Files[1:] {
-		n += f.Size
-	}
-	return n
 }
 
 // Report is what Inspect tells of a generation.
@@ -66,9 +61,17 @@ type AgentReport struct {
 	ID       string          `json:"id"`
 	Header   Header          `json:"header"`
 	Sections []SectionReport `json:"sections"`
+	Chain    []ChainReport   `json:"chain"`  // this generation, and those it builds on
 	Memory   SpaceStats      `json:"memory"` // of all spaces
 	Codecs   []CodecStats    `json:"codecs"` // those that are used
 	Spaces   []SpaceReport   `json:"spaces"`
+}
+
+// ChainReport tells what one generation has of the memory of another.
+type ChainReport struct {
+	Generation uint64 `json:"generation"`
+	Stored     int64  `json:"stored"` // bytes in its stripes
+	Bytes      int64  `json:"bytes"`  // of memory that comes from there
 }
 
 // CodecStats are the sums over the extents of a codec.
@@ -92,11 +95,11 @@ func (s *codecStats) add(extents []Extent) {
 	}
 }
 
-// list returns the codecs that are used.
+// list returns the codecs that are used to store memory.
 func (s *codecStats) list() []CodecStats {
 	list := []CodecStats{}
 	for i, c := range s {
-		if c.Extents > 0 {
+		if c.Extents > 0 && Codec(i) != Inherited {
 			c.Codec = Codec(i).String()
 			list = append(list, c)
 		}
@@ -120,13 +123,19 @@ type SpaceReport struct {
 
 // SpaceStats are the sums over extents.
 type SpaceStats struct {
-	Extents    int   `json:"extents"`
+	Extents    int   `json:"extents"`    // in this generation
 	Compressed int   `json:"compressed"` // extents
-	Bytes      int64 `json:"bytes"`      // of memory
+	Bytes      int64 `json:"bytes"`      // of memory in this generation
+	Inherited  int64 `json:"inherited"`  // bytes of memory in those before
 	Stored     int64 `json:"stored"`     // bytes in the stripes
 }
 
-func (s *SpaceStats) add(e *Extent) {
+func (s *SpaceStats) add(p *Piece) {
+	if p.Image > 0 {
+		s.Inherited += p.live()
+		return
+	}
+	e := &p.Extent
 	s.Extents++
 	if e.Codec != Raw {
 		s.Compressed++
@@ -144,7 +153,7 @@ func Inspect(genDir string) (*Report, error) {
 	}
 	report := &Report{Path: genDir, Manifest: m}
 	for _, a := range m.Agents {
-		r, err := OpenAgent(genDir, a)
+		r, err := OpenAgent(genDir, m, a)
 		if err != nil {
 			return nil, err
 		}
@@ -165,13 +174,19 @@ func inspectAgent(id string, r *Reader) AgentReport {
 		}
 		report.Sections = append(report.Sections, section)
 	}
-	for i := range r.extents {
-		e := &r.extents[i]
-		if n := len(report.Spaces); n == 0 || report.Spaces[n-1].Space != e.Space {
-			report.Spaces = append(report.Spaces, SpaceReport{Space: e.Space})
+	for _, x := range r.chain() {
+		report.Chain = append(report.Chain, ChainReport{Generation: x.generation, Stored: x.stored()})
+	}
+	pieces := r.Pieces()
+	slices.SortStableFunc(pieces, func(a, b Piece) int { return cmp.Compare(a.Space, b.Space) })
+	for i := range pieces {
+		p := &pieces[i]
+		if n := len(report.Spaces); n == 0 || report.Spaces[n-1].Space != p.Space {
+			report.Spaces = append(report.Spaces, SpaceReport{Space: p.Space})
 		}
-		report.Spaces[len(report.Spaces)-1].add(e)
-		report.Memory.add(e)
+		report.Spaces[len(report.Spaces)-1].add(p)
+		report.Memory.add(p)
+		report.Chain[p.Image].Bytes += p.live()
 	}
 	var stats codecStats
 	stats.add(r.extents)

@@ -170,7 +170,7 @@ func abandoned(path string) (bool, error) {
 }
 
 // Prune removes all generations of a computation, named by its id, but the
-// newest keep, and returns those that are gone. Generations of other
+// newest keep and those that these build on, and returns those that are gone. Generations of other
 // computations, and those whose manifest cannot be read, stay. Each is renamed
 // to a temporary name first, so that no crash leaves half of one that looks
 // committed; the rest of a removal that was cut short goes at the next Begin.
@@ -197,8 +197,8 @@ func (s *Store) Prune(computation string, keep int) (removed []uint64, err error
 
 // setAside renames what Prune removes.
 func (s *Store) setAside(computation string, keep int) (moved []string, gens []uint64, err error) {
-	old, err := s.generationsOf(computation)
-	if err != nil || len(old) <= keep {
+	old, err := s.unneeded(computation, keep)
+	if err != nil || len(old) == 0 {
 		return nil, nil, err
 	}
 	lock, err := s.lock()
@@ -206,7 +206,8 @@ func (s *Store) setAside(computation string, keep int) (moved []string, gens []u
 		return nil, nil, err
 	}
 	defer lock.Close()
-	for _, gen := range old[:len(old)-keep] {
+	// Children before their parents, so that no crash leaves one alone.
+	for _, gen := range slices.Backward(old) {
 		if err := faultpoint.At(faultpoint.SettingAside); err != nil {
 			return moved, gens, err
 		}
@@ -220,18 +221,48 @@ func (s *Store) setAside(computation string, keep int) (moved []string, gens []u
 		}
 		moved, gens = append(moved, tmp), append(gens, gen)
 	}
+	slices.Reverse(gens)
 	return moved, gens, nil
 }
 
-func (s *Store) generationsOf(computation string) ([]uint64, error) {
+// unneeded returns the generations of a computation that are neither among the
+// newest keep nor below one of them in a chain.
+func (s *Store) unneeded(computation string, keep int) ([]uint64, error) {
+	manifests, err := s.manifestsOf(computation)
+	if err != nil || len(manifests) <= keep {
+		return nil, err
+	}
+	needed := map[uint64]bool{}
+	var old []uint64
+	for i, m := range slices.Backward(manifests) { // parents come before their children
+		if i < len(manifests)-keep && !needed[m.Generation] {
+			old = append(old, m.Generation)
+			continue
+		}
+		for _, a := range m.Agents {
+			if a.Parent != nil {
+				needed[a.Parent.Generation] = true
+			}
+		}
+	}
+	slices.Reverse(old)
+	return old, nil
+}
+
+// manifestsOf returns the manifests of a computation's generations, ascending.
+func (s *Store) manifestsOf(computation string) ([]*Manifest, error) {
 	gens, err := s.Generations()
-	return slices.DeleteFunc(gens, func(gen uint64) bool {
+	var manifests []*Manifest
+	for _, gen := range gens {
 		dir, err := openDir(filepath.Join(s.path, generationName(gen)), false)
 		if err != nil {
-			return true
+			continue
 		}
-		defer dir.Close()
 		m, err := loadManifest(dir)
-		return err != nil || m.Computation != computation
-	}), err
+		dir.Close()
+		if err == nil && m.Computation == computation && m.Generation == gen {
+			manifests = append(manifests, m)
+		}
+	}
+	return manifests, err
 }

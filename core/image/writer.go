@@ -49,20 +49,21 @@ type Summary struct {
 // Writer writes the image of one agent. Its own methods are called by one
 // goroutine at a time; stripes are written beside it.
 type Writer struct {
-	dir      *os.File
-	file     *os.File // image.hia
-	out      *bufio.Writer
-	size     int64 // of image.hia so far
-	payloads int64 // bytes of all sections' payloads
-	names    map[string]bool
-	machine  uint16
-	pageSize int
-	codec    atomic.Pointer[compressor] // of the blocks to come; nil: raw
-	meter    meter
-	stripes  []*stripe
-	pages    []*PageWriter
-	made     []string // files to remove if the image is given up
-	finished bool     // closed with success, or aborted
+	dir       *os.File
+	file      *os.File // image.hia
+	out       *bufio.Writer
+	size      int64 // of image.hia so far
+	payloads  int64 // bytes of all sections' payloads
+	names     map[string]bool
+	machine   uint16
+	pageSize  int
+	codec     atomic.Pointer[compressor] // of the blocks to come; nil: raw
+	meter     meter
+	stripes   []*stripe
+	pages     []*PageWriter
+	inherited []Extent
+	made      []string // files to remove if the image is given up
+	finished  bool     // closed with success, or aborted
 }
 
 // Create begins an image in dir, an existing, empty folder. The caller ends it
@@ -202,6 +203,17 @@ func (w *Writer) PageWriters() int { return len(w.pages) }
 // have a stripe each.
 func (w *Writer) PageWriter(i int) *PageWriter { return w.pages[i] }
 
+// Inherit says that the memory of space from start to end, whole pages, is that
+// of space from of the parent, at the same addresses: also where that has
+// none. Nothing of it is written.
+func (w *Writer) Inherit(space, from uint32, start, end uint64) {
+	for start < end {
+		n := min(end-start, maxInherited)
+		w.inherited = append(w.inherited, Extent{Addr: start, Len: n, Offset: uint64(from), Space: space, Codec: Inherited})
+		start += n
+	}
+}
+
 // Close ends the image: it writes what is pending, the index and the header,
 // and makes all files and their names durable (fsync). No PageWriter is in use
 // any more. After an error the caller calls Abort. Close looks at ctx between its
@@ -263,16 +275,19 @@ func each[T any](list []T, f func(T) error) error {
 
 // index returns the extents of all writers in order.
 func (w *Writer) index() ([]Extent, error) {
-	n := 0
+	n := len(w.inherited)
 	for _, p := range w.pages {
 		n += len(p.extents)
 	}
-	extents := make([]Extent, 0, n)
+	extents := append(make([]Extent, 0, n), w.inherited...)
 	for _, p := range w.pages {
 		extents = append(extents, p.extents...)
 	}
 	slices.SortFunc(extents, compareMemory)
 	for i := 1; i < len(extents); i++ {
+		if what := extents[i].check(uint64(w.pageSize), uint64(len(w.stripes))); what != "" {
+			return nil, fmt.Errorf("image in %s: memory at %#x of space %d: %s", w.dir.Name(), extents[i].Addr, extents[i].Space, what)
+		}
 		if e := &extents[i]; e.overlaps(&extents[i-1]) {
 			return nil, fmt.Errorf("image in %s: memory at %#x of space %d is written twice", w.dir.Name(), e.Addr, e.Space)
 		}
