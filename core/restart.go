@@ -164,7 +164,7 @@ func (r *restart) rebuild(ctx context.Context) error {
 		return err
 	}
 	err = r.attempt(ctx, fresh)
-	if errors.Is(err, proc.ErrPidTaken) && !fresh && r.o.Namespaces == "auto" {
+	if (errors.Is(err, proc.ErrPidTaken) || errors.Is(err, proc.ErrPidForbidden)) && !fresh && r.o.Namespaces == "auto" {
 		r.a.log.Debug().Err(err).Msg("restart in new namespaces instead")
 		if err := r.loadPlugins(ctx); err != nil {
 			return err

@@ -15,6 +15,7 @@ git git
 gpg gnupg
 gpg-agent gpg-agent
 gzip gzip
+ip iproute2
 java openjdk-17-jre-headless
 javac openjdk-17-jdk-headless
 make make

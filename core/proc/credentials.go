@@ -35,7 +35,10 @@ func (ps *ProcessState) credOf(ts *ThreadState) *CredState {
 func (r *Restorer) credCalls(b *args, c *CredState) []call {
 	var calls []call
 	if os.Geteuid() == 0 {
-		calls = idCalls(b, c)
+		if !slices.Equal(c.Groups, r.held.Groups) { // not every user namespace allows to set them
+			calls = append(calls, setGroups(b, c.Groups))
+		}
+		calls = append(calls, idCalls(c)...)
 	}
 	held := r.held
 	set := func(e, p, i uint64) call {
@@ -64,14 +67,17 @@ func (r *Restorer) credCalls(b *args, c *CredState) []call {
 	return append(calls, sys(unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, uint64(c.Securebits)).as("PR_SET_SECUREBITS %#x", c.Securebits), final)
 }
 
-// idCalls set the users and groups, and keep the capabilities meanwhile.
-func idCalls(b *args, c *CredState) []call {
+func setGroups(b *args, ids []int) call {
 	var groups []byte
-	for _, id := range c.Groups {
+	for _, id := range ids {
 		groups = le.AppendUint32(groups, uint32(id))
 	}
+	return sys(unix.SYS_SETGROUPS, uint64(len(ids)), b.put(groups)).as("setgroups")
+}
+
+// idCalls set the users and the group, and keep the capabilities meanwhile.
+func idCalls(c *CredState) []call {
 	return []call{
-		sys(unix.SYS_SETGROUPS, uint64(len(c.Groups)), b.put(groups)).as("setgroups"),
 		sys(unix.SYS_SETRESGID, uint64(c.Gid[0]), uint64(c.Gid[1]), uint64(c.Gid[2])).as("setresgid"),
 		sys(unix.SYS_SETFSGID, uint64(c.Gid[3])),
 		sys(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1).as("PR_SET_KEEPCAPS"),

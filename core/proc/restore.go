@@ -20,6 +20,10 @@ import (
 // current pid namespace.
 var ErrPidTaken = errors.New("a process id is in use")
 
+// ErrPidForbidden says that the agent may not choose process ids in the current
+// namespaces: root of a user namespace that does not own them.
+var ErrPidForbidden = errors.New("process ids cannot be chosen here")
+
 // Restorer rebuilds the tree of an image. Its methods are called in the order
 // of the sequence in core/restart.go; an error at any step is followed by
 // Abort, which leaves nothing behind.
@@ -199,6 +203,9 @@ func (r *Restorer) clone(ctx context.Context, p *Process, by *Thread, flags, exi
 	if err := p.run(ctx, by, calls); err != nil {
 		if errors.Is(err, unix.EEXIST) {
 			err = fmt.Errorf("%w: %d: %w", ErrPidTaken, id, err)
+		}
+		if id != 0 && errors.Is(err, unix.EPERM) {
+			err = fmt.Errorf("%w: %w", ErrPidForbidden, err)
 		}
 		return 0, 0, err
 	}

@@ -171,6 +171,8 @@ func (p *Plugin) claimKind(f plugin.OpenFile, fd int, k kind) error {
 		return p.claimDatagram(f, fd, k)
 	case k.family == unix.AF_NETLINK:
 		return p.claimNetlink(f, fd, k)
+	case k.family == unix.AF_PACKET && (k.kind == unix.SOCK_RAW || k.kind == unix.SOCK_DGRAM):
+		return p.claimPacket(f, fd, k)
 	}
 	return errNotKept
 }
@@ -186,6 +188,9 @@ func (p *Plugin) reopen(id int) error {
 	}
 	if s, ok := p.state.Netlink[id]; ok {
 		return p.makeNetlink(id, s)
+	}
+	if s, ok := p.state.Packet[id]; ok {
+		return p.makePacket(id, s)
 	}
 	return errors.New("not in the image")
 }

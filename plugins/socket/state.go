@@ -21,6 +21,7 @@ type state struct {
 	UNIX      map[int]unixSocket     `json:"unix,omitempty"`
 	Datagrams map[int]datagramSocket `json:"datagrams,omitempty"`
 	Netlink   map[int]netlinkSocket  `json:"netlink,omitempty"`
+	Packet    map[int]packetSocket   `json:"packet,omitempty"`
 	TCP       map[int]tcpSocket      `json:"tcp,omitempty"`
 	Signals   map[int]signals        `json:"signals,omitempty"`
 }
@@ -83,6 +84,11 @@ func (p *Plugin) Load(_ context.Context, format uint16, r io.Reader) error {
 		}
 	}
 	for id, sock := range s.Netlink {
+		if err := sock.validate(); err != nil {
+			return fmt.Errorf("socket: state of open file %d: %w", id, err)
+		}
+	}
+	for id, sock := range s.Packet {
 		if err := sock.validate(); err != nil {
 			return fmt.Errorf("socket: state of open file %d: %w", id, err)
 		}

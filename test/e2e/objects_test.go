@@ -22,7 +22,7 @@ type object struct {
 }
 
 // objectKeys may stand in the first comment of a fixture, each with words.
-var objectKeys = []string{"as", "launch", "restart", "checkpoint", "needs", "cc", "beside"}
+var objectKeys = []string{"as", "launch", "restart", "checkpoint", "needs", "cc", "beside", "network"}
 
 // TestObjects shows each kernel object in place and through two generations
 // of kill and restart.
@@ -142,12 +142,27 @@ func (s *suite) showObject(t *testing.T, o object, binary string, id identity, t
 // launchObject starts a fixture and waits for its first point.
 func (tr *trial) launchObject(o object, binary string) {
 	tr.Helper()
+	if o.words["network"] != nil {
+		tr.under = ownNetwork(tr.id)
+	}
 	if o.words["beside"] != nil {
 		tr.beside(binary, tr.dir)
 	}
 	args := append([]string{"launch", "--name", tr.name, "--ckptdir", tr.images()}, o.words["launch"]...)
 	tr.front = tr.start(append(args, "--", binary)...)
 	tr.await("the first point", func() bool { return tr.progress() >= 1 })
+}
+
+// ownNetwork is a command under which the program of its arguments runs in a
+// network namespace of its own, in which all groups may have ping sockets,
+// icmp(7). The ordinary user is root of a user namespace there.
+func ownNetwork(id identity) []string {
+	const script = `ip link set lo up && echo 0 0 >/proc/sys/net/ipv4/ping_group_range && exec "$@"`
+	flags := "-n"
+	if id.name != "root" {
+		flags = "-rn"
+	}
+	return []string{"unshare", flags, "sh", "-c", script, "sh"}
 }
 
 // beside starts a process of the identity's that is not of the tree, and ends

@@ -12,6 +12,9 @@
  * The tests checkpoint it at each point: once in place, and in two generations
  * of kill and restart. What check() does to the object must leave it worth
  * another look.
+ *
+ * With the key "network" all happens in a network namespace of its own, where lo
+ * is up and ping sockets are allowed.
  */
 #ifndef OBJECT_H
 #define OBJECT_H
