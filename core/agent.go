@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -17,13 +16,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/coord"
-	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/core/proc"
 	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
-// agent supervises one process tree, and embeds its computation's coordinator.
+// agent supervises one process tree. The first of a computation embeds its
+// coordinator.
 type agent struct {
 	opts    Options
 	log     zerolog.Logger
@@ -41,8 +40,9 @@ type agent struct {
 	computation string
 	command     []string
 	cwd         string
-	server      *coord.Server
-	member      *coord.Member
+	name        string // of the computation
+	dir         string // of its generations
+	place       membership
 
 	// sequence is held during a checkpoint, up to Finish, during a check, and
 	// until the tree runs.
@@ -77,7 +77,7 @@ type treeRoots struct {
 // effect outside this process.
 func newAgent(o Options) (*agent, error) {
 	a := &agent{opts: o, log: o.Log(""), where: newSurroundings(), meeting: &meetingPoint{}, sleeps: proc.NewSleeps(),
-		released: make(chan struct{}, 1)}
+		released: make(chan struct{}, 1), place: membership{leaving: make(chan struct{})}}
 	var err error
 	a.plugins, err = newPluginSet(o.Plugins, func(d plugin.Definition) plugin.Host {
 		return newPluginHost(d, o.Log(d.Name), o.PluginConfig, a.where, a.meeting)
@@ -102,47 +102,6 @@ func newComputation() string {
 	return hex.EncodeToString(b[:])
 }
 
-// openCoordinator makes the coordinator, which claims the name. In a restart it
-// takes no orders until the tree runs.
-func (a *agent) openCoordinator(restart bool) error {
-	var err error
-	a.server, err = coord.Listen(coord.Config{Name: a.opts.Name, Unique: a.opts.UniqueName, Computation: a.computation,
-		OpenStore: func(name string) (*image.Store, error) { return image.OpenStore(a.opts.Dir, name) },
-		Keep:      a.opts.Keep, Interval: a.opts.Interval, Restart: restart, Manifest: a.manifest, Log: a.log})
-	return err
-}
-
-// join starts the coordinator and makes the agent its member.
-func (a *agent) join(ctx context.Context) error {
-	go func() {
-		if err := a.server.Serve(ctx); err != nil {
-			a.log.Error().Err(err).Msg("the coordinator has ended")
-		}
-	}()
-	host, _ := os.Hostname()
-	hello := coord.Hello{ID: "0", Host: host, PID: os.Getpid()}
-	for _, p := range a.plugins.Infos() {
-		hello.Plugins = append(hello.Plugins, coord.PluginInfo{Name: p.Name, State: p.State, Barriers: p.Barriers})
-	}
-	var err error
-	a.member, err = coord.Join(ctx, a.server.Addr(), hello, a, a.log)
-	if err == nil {
-		a.meeting.join(a.member)
-	}
-	return err
-}
-
-// manifest returns what the agent knows of a generation's manifest.
-func (a *agent) manifest() image.Manifest {
-	var u unix.Utsname
-	_ = unix.Uname(&u)
-	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	return image.Manifest{Computation: a.computation, Name: a.server.Name(), Hiatus: version(), Command: a.command, Cwd: a.cwd,
-		Uid: os.Geteuid(), Arch: archName, Kernel: unix.ByteSliceToString(u.Release[:]),
-		BootID: string(slices.DeleteFunc(boot, func(c byte) bool { return c == '\n' })), Created: time.Now().UTC(),
-		Settings: image.Settings{Compress: a.opts.Compress}}
-}
-
 func version() string {
 	if bi, ok := debug.ReadBuildInfo(); ok && bi.Main.Version != "" {
 		return bi.Main.Version
@@ -151,13 +110,7 @@ func version() string {
 }
 
 func (a *agent) close() {
-	if a.member != nil {
-		a.member.Close()
-		<-a.member.Done()
-	}
-	if a.server != nil {
-		a.server.Close()
-	}
+	a.leave()
 	if a.term != nil {
 		a.term.close()
 	}
@@ -209,7 +162,7 @@ func (a *agent) all() ([]int, error) {
 // Status implements coord.Handler.
 func (a *agent) Status(context.Context) (coord.AgentStatus, error) {
 	host, _ := os.Hostname()
-	st := coord.AgentStatus{ID: "0", Host: host, PID: os.Getpid(), Log: a.opts.LogFile}
+	st := coord.AgentStatus{Host: host, PID: os.Getpid(), Log: a.opts.LogFile}
 	for _, p := range a.plugins.Infos() {
 		st.Plugins = append(st.Plugins, p.Name)
 	}

@@ -26,6 +26,9 @@ type Options struct {
 	// UniqueName lets a suffix be added to Name where a running computation
 	// has it; else that is an error.
 	UniqueName bool
+	// Join makes the tree part of the computation that runs under Name, which
+	// has Dir, Interval and Keep already.
+	Join bool
 
 	Plugins       []plugin.Definition                // in order
 	PluginConfig  func(name string, dst any) error   // decodes a plugin's configuration
@@ -51,6 +54,9 @@ type RestartOptions struct {
 	Options
 	Generation string // the folder of a committed generation
 	Namespaces string // "auto", "always" or "never"
+	// Agent is the one to bring back, by id, of a generation of several: each
+	// is a Restart of its own, with Join. "" is the only one.
+	Agent string
 	// Ignore names plugins whose state in the image is left out.
 	Ignore []string
 

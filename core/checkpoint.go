@@ -58,7 +58,7 @@ type heldTree struct{ c *checkpoint }
 func (a *agent) Checkpoint(ctx context.Context, order coord.Order) (coord.AgentResult, error) {
 	a.sequence.Lock()
 	c := &checkpoint{a: a, order: order, begun: time.Now()}
-	a.meeting.begin(order.Generation, false)
+	a.meeting.begin(order.Generation)
 	err := c.run(ctx)
 	if err != nil {
 		err = errors.Join(err, c.giveUp())
@@ -81,7 +81,7 @@ func (c *checkpoint) run(ctx context.Context) error {
 	if err := c.freeze(ctx); err != nil {
 		return err
 	}
-	if err := a.member.Barrier(ctx, gen, "suspended"); err != nil {
+	if err := a.coordinator().Barrier(ctx, gen, "suspended"); err != nil {
 		return err
 	}
 	if err := faultpoint.At(faultpoint.Suspended); err != nil {
@@ -100,7 +100,7 @@ func (c *checkpoint) run(ctx context.Context) error {
 		// The program runs: what failed is the plugins' word for it.
 		a.log.Error().Err(err).Msg("resume")
 	}
-	if err := a.member.Barrier(ctx, gen, "resumed"); err != nil {
+	if err := a.coordinator().Barrier(ctx, gen, "resumed"); err != nil {
 		return err
 	}
 	return faultpoint.At(faultpoint.Resumed)
@@ -273,7 +273,7 @@ func (c *checkpoint) write(ctx context.Context) (err error) {
 	if err := faultpoint.At(faultpoint.SectionsWritten); err != nil {
 		return err
 	}
-	return c.tree.WriteMemory(ctx, c.state, contents, c.w, a.member.Progress)
+	return c.tree.WriteMemory(ctx, c.state, contents, c.w, a.coordinator().Progress)
 }
 
 // pluginPrefix begins the names of the plugins' sections.
@@ -312,7 +312,7 @@ func (c *checkpoint) finishImage(ctx context.Context) (coord.AgentResult, error)
 	if err == nil {
 		c.timed("sync", begun)
 		c.a.storeSpeed = cmp.Or(sum.Speed, c.a.storeSpeed)
-		err = c.a.member.Barrier(ctx, c.order.Generation, "written")
+		err = c.a.coordinator().Barrier(ctx, c.order.Generation, "written")
 	}
 	if err == nil {
 		err = faultpoint.At(faultpoint.Written)
@@ -392,7 +392,7 @@ func (a *agent) tellOutcome(order coord.Order, committed bool, reason string) {
 	a.result = coord.AgentResult{}
 	err := a.plugins.Dispatch(context.Background(), plugin.Event{Kind: plugin.Outcome, Generation: order.Generation,
 		Outcome: &plugin.Figures{Committed: committed, Reason: reason,
-			Dir:   filepath.Join(a.opts.Dir, a.server.Name(), fmt.Sprintf("%05d", order.Generation)),
+			Dir:   filepath.Join(a.dir, fmt.Sprintf("%05d", order.Generation)),
 			Bytes: r.Bytes, RawBytes: r.RawBytes, Pause: r.Pause, Total: r.Total, Processes: r.Processes, Threads: r.Threads}})
 	if err != nil {
 		a.log.Warn().Err(err).Uint64("generation", order.Generation).Msg("after the checkpoint")
@@ -404,7 +404,7 @@ func (a *agent) tellOutcome(order coord.Order, committed bool, reason string) {
 func (a *agent) Check(ctx context.Context) ([]coord.Refusal, error) {
 	a.sequence.Lock()
 	defer a.sequence.Unlock()
-	a.meeting.begin(0, true)
+	a.meeting.begin(0)
 	c := &checkpoint{a: a, begun: time.Now()}
 	err := c.freeze(ctx)
 	if err == nil {

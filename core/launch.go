@@ -32,18 +32,18 @@ func Launch(ctx context.Context, o LaunchOptions) (code int, err error) {
 		return 0, err
 	}
 	defer a.close()
-	a.computation, a.command = newComputation(), o.Args
-	if a.cwd, err = os.Getwd(); err != nil {
-		return 0, err
+	a.command = o.Args
+	if !o.Join {
+		a.computation = newComputation()
 	}
-	if err := a.openCoordinator(false); err != nil {
+	if a.cwd, err = os.Getwd(); err != nil {
 		return 0, err
 	}
 	// Orphans of the tree become children of the agent.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return 0, fmt.Errorf("become a child subreaper: %w", err)
 	}
-	if err := a.join(ctx); err != nil {
+	if err := a.enter(ctx, "", 0); err != nil {
 		return 0, err
 	}
 	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Launch}); err != nil {
@@ -57,6 +57,7 @@ func Launch(ctx context.Context, o LaunchOptions) (code int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	a.stay(ctx)
 	return l.run(ctx)
 }
 

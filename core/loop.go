@@ -56,9 +56,9 @@ func (l *loop) run(ctx context.Context) (int, error) {
 		go readReports(a.tree.reports, l.reports)
 	}
 	if a.opts.Ready != nil {
-		a.opts.Ready(a.server.Name())
+		a.opts.Ready(a.name)
 	}
-	a.log.Info().Str("name", a.server.Name()).Int("pid", a.tree.main).Msg("running")
+	a.log.Info().Str("name", a.name).Int("pid", a.tree.main).Msg("running")
 	for {
 		exits, more := a.tr.Reap()
 		for _, e := range exits {

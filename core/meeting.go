@@ -13,7 +13,6 @@ type meetingPoint struct {
 	mu         sync.Mutex
 	member     *coord.Member
 	generation uint64
-	alone      bool
 }
 
 func (m *meetingPoint) join(member *coord.Member) {
@@ -22,26 +21,23 @@ func (m *meetingPoint) join(member *coord.Member) {
 	m.member = member
 }
 
-// begin sets the generation. Alone, as in a check, barriers open at once.
-func (m *meetingPoint) begin(generation uint64, alone bool) {
+// begin sets the generation, 0 for a check.
+func (m *meetingPoint) begin(generation uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.generation, m.alone = generation, alone
+	m.generation = generation
 }
 
-func (m *meetingPoint) get() (*coord.Member, uint64, bool) {
+func (m *meetingPoint) get() (*coord.Member, uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.member, m.generation, m.alone
+	return m.member, m.generation
 }
 
 // Barrier waits until every agent has come to name.
 func (m *meetingPoint) Barrier(ctx context.Context, name string) error {
-	member, generation, alone := m.get()
-	switch {
-	case alone:
-		return nil
-	case member == nil:
+	member, generation := m.get()
+	if member == nil {
 		return errNoCoordinator
 	}
 	return member.Barrier(ctx, generation, name)
@@ -49,7 +45,7 @@ func (m *meetingPoint) Barrier(ctx context.Context, name string) error {
 
 // Publish makes val known under key from the next barrier on.
 func (m *meetingPoint) Publish(ctx context.Context, key string, val []byte) error {
-	member, _, _ := m.get()
+	member, _ := m.get()
 	if member == nil {
 		return errNoCoordinator
 	}
@@ -58,7 +54,7 @@ func (m *meetingPoint) Publish(ctx context.Context, key string, val []byte) erro
 
 // Lookup returns what was published under key.
 func (m *meetingPoint) Lookup(ctx context.Context, key string) ([]byte, error) {
-	member, _, _ := m.get()
+	member, _ := m.get()
 	if member == nil {
 		return nil, errNoCoordinator
 	}

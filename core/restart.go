@@ -36,22 +36,25 @@ func Restart(ctx context.Context, o RestartOptions) (code int, err error) {
 	if err := faultpoint.At(faultpoint.RestartRead); err != nil {
 		return 0, err
 	}
-	if err := a.openCoordinator(true); err != nil {
-		return 0, err
-	}
 	a.sequence.Lock() // no check yet
-	if err := a.join(ctx); err != nil {
+	if err := a.enter(ctx, r.agent.ID, r.manifest.Generation); err != nil {
 		return 0, err
 	}
-	a.meeting.begin(r.manifest.Generation, false)
+	a.meeting.begin(r.manifest.Generation)
 	if err := faultpoint.At(faultpoint.RestartJoined); err != nil {
 		return 0, err
 	}
 	err = r.rebuild(ctx)
 	a.sequence.Unlock()
 	if err != nil {
+		a.coordinator().Fail(ctx, err)
 		return 0, err
 	}
+	if err := a.coordinator().Restored(ctx); err != nil {
+		a.log.Warn().Err(err).Msg("the tree runs, and the coordinator does not know it")
+	}
+	_ = faultpoint.At(faultpoint.RestartSupervised)
+	a.stay(ctx)
 	l := newLoop(a)
 	defer l.stop()
 	return l.run(ctx)
@@ -62,6 +65,7 @@ type restart struct {
 	a        *agent
 	o        RestartOptions
 	manifest *image.Manifest
+	agent    image.AgentManifest
 	image    *image.Reader
 	state    *proc.State
 	core     agentState
@@ -81,10 +85,10 @@ func (r *restart) read(ctx context.Context) (err error) {
 	if r.manifest, err = image.ReadManifest(dir); err != nil {
 		return err
 	}
-	if n := len(r.manifest.Agents); n != 1 {
-		return fmt.Errorf("%s: made by %d agents, which must be restarted together: not possible yet", dir, n)
+	if err := r.chooseAgent(); err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
 	}
-	if r.image, err = image.OpenAgent(dir, r.manifest, r.manifest.Agents[0]); err != nil {
+	if r.image, err = image.OpenAgent(dir, r.manifest, r.agent); err != nil {
 		return err
 	}
 	if err := r.image.VerifyPages(ctx, r.progress("verify")); err != nil {
@@ -116,6 +120,24 @@ func (r *restart) read(ctx context.Context) (err error) {
 		err = errors.Join(err, r.state.CheckDirectories())
 	}
 	return err
+}
+
+// chooseAgent finds the agent to bring back.
+func (r *restart) chooseAgent() error {
+	agents := r.manifest.Agents
+	if r.o.Agent == "" {
+		if len(agents) > 1 {
+			return fmt.Errorf("made by %d agents, which are restarted together", len(agents))
+		}
+		r.agent = agents[0]
+		return nil
+	}
+	i := slices.IndexFunc(agents, func(a image.AgentManifest) bool { return a.ID == r.o.Agent })
+	if i < 0 {
+		return fmt.Errorf("no agent %q", r.o.Agent)
+	}
+	r.agent = agents[i]
+	return nil
 }
 
 // progress tells the caller how far a phase is.
@@ -159,6 +181,10 @@ func (r *restart) checkOwners() error {
 // rebuild makes the tree: in the current namespaces if that is possible and
 // wanted, else in new ones.
 func (r *restart) rebuild(ctx context.Context) error {
+	// Nothing is made before all images are known to be whole.
+	if err := r.meet(ctx, "verified"); err != nil {
+		return err
+	}
 	fresh, err := r.newNamespaces(ctx)
 	if err != nil {
 		return err
@@ -172,6 +198,11 @@ func (r *restart) rebuild(ctx context.Context) error {
 		err = r.attempt(ctx, true)
 	}
 	return err
+}
+
+// meet waits for the other agents.
+func (r *restart) meet(ctx context.Context, barrier string) error {
+	return r.a.coordinator().Barrier(ctx, r.manifest.Generation, barrier)
 }
 
 // newNamespaces decides where to restart.
@@ -248,6 +279,9 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := t.Threads(ctx); err != nil {
 		return err
 	}
+	if err := r.meet(ctx, "filled"); err != nil {
+		return err
+	}
 	if err := faultpoint.At(faultpoint.RestartThreads); err != nil {
 		return err
 	}
@@ -266,7 +300,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := faultpoint.At(faultpoint.RestartFinished); err != nil {
 		return err
 	}
-	if err := a.member.Barrier(ctx, generation, "restored"); err != nil {
+	if err := r.meet(ctx, "restored"); err != nil {
 		return err
 	}
 	if err := faultpoint.At(faultpoint.RestartRestored); err != nil {
@@ -277,8 +311,6 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 		return err
 	}
 	_ = faultpoint.At(faultpoint.RestartReleased)
-	a.server.Restored()
-	_ = faultpoint.At(faultpoint.RestartSupervised)
 	return nil
 }
 

@@ -17,9 +17,11 @@ import (
 type engine struct {
 	Launch  func(context.Context, core.LaunchOptions) (code int, err error)
 	Restart func(context.Context, core.RestartOptions) (code int, err error)
-	Dial    func(ctx context.Context, name string) (client, error)
-	Running func(context.Context) ([]coord.Status, error)
-	Plugins []plugin.Definition
+	// Together opens the coordinator of a restart of several agents.
+	Together func(ctx context.Context, o core.Options, generation string) (name string, end func() error, err error)
+	Dial     func(ctx context.Context, name string) (client, error)
+	Running  func(context.Context) ([]coord.Status, error)
+	Plugins  []plugin.Definition
 }
 
 // client is a command's connection to a running computation.

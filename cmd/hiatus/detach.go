@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -119,11 +120,25 @@ func (a *app) terminalOutput(ctx context.Context, opts core.Options) (*os.File, 
 	if opts.UniqueName {
 		name = a.freeName(ctx, name)
 	}
-	dir := filepath.Join(opts.Dir, name)
+	opts.Name = name
+	if !opts.Join {
+		return outputFile(opts, "output.log", 0)
+	}
+	for i := 2; ; i++ { // the computation's other trees have theirs
+		file, err := outputFile(opts, fmt.Sprintf("output-%d.log", i), os.O_EXCL)
+		if !errors.Is(err, fs.ErrExist) {
+			return file, err
+		}
+	}
+}
+
+// outputFile opens a file for output beside the generations.
+func outputFile(opts core.Options, name string, flags int) (*os.File, error) {
+	dir := filepath.Join(opts.Dir, opts.Name)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(filepath.Join(dir, "output.log"), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+	return os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_APPEND|os.O_CREATE|flags, 0o600)
 }
 
 // freeName adds the suffix that the core would add.
@@ -154,34 +169,30 @@ func (a *app) background(output *os.File) (*exec.Cmd, error) {
 		cmd.Stdin = a.stdin
 	}
 	cmd.Stdout, cmd.Stderr = a.stdout, a.stderr
+	a.inPlaceOfTerminal(cmd, output)
+	return cmd, nil
+}
+
+// inPlaceOfTerminal has the output of cmd that would go to a terminal go to a file.
+func (a *app) inPlaceOfTerminal(cmd *exec.Cmd, output *os.File) {
 	if isTerminal(a.stdout) {
 		cmd.Stdout = output
 	}
 	if isTerminal(a.stderr) {
 		cmd.Stderr = output
 	}
-	return cmd, nil
 }
 
 // startReady starts cmd and waits until it says that the computation runs.
 // Else it returns cmd's error, when cmd has ended. Until then cmd is ended
 // when ctx is done; afterwards it lives on.
 func startReady(ctx context.Context, cmd *exec.Cmd) (name string, err error) {
-	read, write, err := os.Pipe()
-	if err != nil {
-		return "", fmt.Errorf("detach: %w", err)
-	}
-	defer read.Close()
-	cmd.ExtraFiles = []*os.File{write} // descriptor 3, os/exec
-	cmd.Env = append(os.Environ(), readyVar+"=3")
-	err = cmd.Start()
-	write.Close()
+	told, err := startTelling(cmd)
 	if err != nil {
 		return "", fmt.Errorf("detach: %w", err)
 	}
 	letLive := context.AfterFunc(ctx, func() { _ = cmd.Process.Signal(syscall.SIGTERM) })
-	var m readyMessage
-	err = json.NewDecoder(read).Decode(&m)
+	m, err := readMessage(told)
 	switch {
 	case !letLive():
 		return "", errors.New("detach: interrupted; the computation was told to end")
@@ -193,6 +204,31 @@ func startReady(ctx context.Context, cmd *exec.Cmd) (name string, err error) {
 		return "", errors.New(m.Error)
 	}
 	return m.Name, nil
+}
+
+// startTelling starts cmd, which tells on a pipe that it runs, or why it does not.
+func startTelling(cmd *exec.Cmd) (told *os.File, err error) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	cmd.ExtraFiles = []*os.File{write} // descriptor 3, os/exec
+	cmd.Env = append(os.Environ(), readyVar+"=3")
+	err = cmd.Start()
+	write.Close()
+	if err != nil {
+		read.Close()
+		return nil, err
+	}
+	return read, nil
+}
+
+// readMessage waits for what it tells. An error says that it ended without a
+// word.
+func readMessage(told *os.File) (m readyMessage, err error) {
+	defer told.Close()
+	err = json.NewDecoder(told).Decode(&m)
+	return m, err
 }
 
 // keepSIGPIPE has a broken pipe on stdout or stderr return EPIPE: by default

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -12,11 +13,17 @@ import (
 	"github.com/hiatus-project/hiatus/core"
 )
 
+// launchFlags are the flags of launch only.
+type launchFlags struct {
+	ckptdir  string
+	join     string // a running computation
+	userns   bool
+	closeFDs bool
+}
+
 func (a *app) launchCommand() *cobra.Command {
 	var f runFlags
-	var ckptdir string
-	var userns bool
-	var closeFDs bool
+	var l launchFlags
 	cmd := &cobra.Command{
 		Use:   "launch [flags] [--] CMD [ARG...]",
 		Short: "Run a command so that it can be checkpointed",
@@ -39,6 +46,11 @@ With --userns CMD runs in a user namespace, user_namespaces(7), in which it may 
 traced. There setuid programs as sudo gain nothing, and the files of others belong
 to nobody. Root needs no --userns: it has no effect then.
 
+With --join NAME, CMD becomes part of the computation that runs under NAME: all
+its trees are checkpointed together, into one image, and restarted together. The
+hiatus commands see one computation. The directory, --interval and --keep are
+those of the first launch. A checkpoint that one tree refuses is given up for all.
+
 CMD inherits the descriptors of this command. A pipe or socket above 2 whose other
 end is not in the tree, as batch systems and build tools leave behind, is refused
 by every checkpoint: --close-fds closes all above 2.
@@ -52,32 +64,43 @@ by every checkpoint: --close-fds closes all above 2.
 	}
 	f.register(a, cmd, "from CMD")
 	cmd.Flags().SetInterspersed(false)
-	cmd.Flags().StringVar(&ckptdir, "ckptdir", ".", "keep images in `DIR`")
+	cmd.Flags().StringVar(&l.ckptdir, "ckptdir", ".", "keep images in `DIR`")
 	completeDir(cmd, "ckptdir")
-	cmd.Flags().BoolVar(&closeFDs, "close-fds", false, "close all descriptors above 2 that this command has inherited")
-	cmd.Flags().BoolVar(&userns, "userns", false, "run CMD in a user namespace, so that programs that are not dumpable can be checkpointed")
+	cmd.Flags().BoolVar(&l.closeFDs, "close-fds", false, "close all descriptors above 2 that this command has inherited")
+	cmd.Flags().BoolVar(&l.userns, "userns", false, "run CMD in a user namespace, so that programs that are not dumpable can be checkpointed")
+	cmd.Flags().StringVar(&l.join, "join", "", "make CMD part of the running computation `NAME`")
+	_ = cmd.RegisterFlagCompletionFunc("join", func(cmd *cobra.Command, _ []string, word string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return a.completeName(cmd, nil, word)
+	})
 	cmd.RunE = a.start(func(ctx context.Context, args []string) error {
-		return a.launch(ctx, &f, ckptdir, userns, closeFDs, args)
+		for _, other := range []string{"name", "ckptdir", "interval", "keep"} {
+			if l.join != "" && cmd.Flags().Changed(other) {
+				return usagef("--%s does not go with --join: the computation has its own", other)
+			}
+		}
+		return a.launch(ctx, &f, l, args)
 	})
 	return cmd
 }
 
-func (a *app) launch(ctx context.Context, f *runFlags, ckptdir string, userns, closeFDs bool, args []string) (err error) {
+func (a *app) launch(ctx context.Context, f *runFlags, l launchFlags, args []string) (err error) {
 	opts, done, err := f.options(ctx, a)
 	if err != nil {
 		return err
 	}
 	defer closeLog(done, &err)
-	if opts.Name, opts.UniqueName, err = computationName(f.name, defaultName(args[0])); err != nil {
-		return err
-	}
 	if err := findCommand(args[0]); err != nil {
 		return err
 	}
-	if opts.Dir, err = imageDir(ckptdir); err != nil {
+	if l.join != "" {
+		err = a.joined(ctx, &opts, l.join)
+	} else if opts.Name, opts.UniqueName, err = computationName(f.name, defaultName(args[0])); err == nil {
+		opts.Dir, err = imageDir(l.ckptdir)
+	}
+	if err != nil {
 		return err
 	}
-	if closeFDs {
+	if l.closeFDs {
 		if err := closeInherited(); err != nil {
 			return err
 		}
@@ -86,8 +109,23 @@ func (a *app) launch(ctx context.Context, f *runFlags, ckptdir string, userns, c
 		return a.detach(ctx, opts, f.json)
 	}
 	keepSIGPIPE()
-	code, err := a.engine.Launch(ctx, core.LaunchOptions{Options: opts, Args: args, Env: os.Environ(), UserNamespace: userns})
+	code, err := a.engine.Launch(ctx, core.LaunchOptions{Options: opts, Args: args, Env: os.Environ(), UserNamespace: l.userns})
 	return programEnd(code, err)
+}
+
+// joined takes what the running computation name has.
+func (a *app) joined(ctx context.Context, opts *core.Options, name string) error {
+	c, err := a.connect(ctx, name)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	s, err := c.Status(ctx)
+	if err != nil {
+		return err
+	}
+	opts.Join, opts.Name, opts.Dir = true, s.Name, filepath.Dir(s.Dir)
+	return nil
 }
 
 // closeInherited closes the descriptors above 2 that are not this command's

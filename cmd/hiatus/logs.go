@@ -14,6 +14,8 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+
+	"github.com/hiatus-project/hiatus/core/coord"
 )
 
 // followEvery is how often a log is looked at for more. A log may be on a file
@@ -34,8 +36,8 @@ func (a *app) logsCommand() *cobra.Command {
 		Use:   "logs [NAME]",
 		Short: "Show the log of a running computation",
 		Long: `Show the log of a running computation that was launched or restarted with
---log-file, as a whole or what single plugins wrote. NAME may be left out where
-one computation runs.
+--log-file, as a whole or what single plugins wrote; where several trees were
+joined, the logs of all. NAME may be left out where one computation runs.
 
 ` + helpExit,
 		Example:           "  hiatus logs sim --plugin file,core --since 10m\n  hiatus logs sim --follow --json | jq .message",
@@ -67,21 +69,10 @@ func (a *app) logs(ctx context.Context, name string, f logsFlags) error {
 	if err != nil {
 		return err
 	}
-	var path string
-	for _, agent := range status.Agents {
-		if agent.Log != "" {
-			path = agent.Log
-			break
-		}
-	}
-	if path == "" {
+	paths := logFiles(status.Agents)
+	if len(paths) == 0 {
 		return fmt.Errorf("%s has no log file: launch or restart it with --log-file", status.Name)
 	}
-	log, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
 	var out io.Writer = a.stdout
 	if !f.json {
 		out = zerolog.ConsoleWriter{Out: a.stdout, TimeFormat: "2006-01-02 15:04:05.000", NoColor: !isTerminal(a.stdout) || os.Getenv("NO_COLOR") != ""}
@@ -90,7 +81,42 @@ func (a *app) logs(ctx context.Context, name string, f logsFlags) error {
 		_, err := c.Status(ctx)
 		return err == nil
 	}
-	return copyLog(out, log, logFilter{f.plugins, since}, f.follow, alive)
+	filter := logFilter{f.plugins, since}
+	out = zerolog.SyncWriter(out)
+	following := make(chan error)
+	for _, path := range paths {
+		if f.follow {
+			go func() { following <- copyLogFile(out, path, filter, true, alive) }()
+		} else {
+			err = errors.Join(err, copyLogFile(out, path, filter, false, nil))
+		}
+	}
+	for range paths {
+		if f.follow {
+			err = errors.Join(err, <-following)
+		}
+	}
+	return err
+}
+
+// logFiles are the files of all agents, each once.
+func logFiles(agents []coord.AgentStatus) []string {
+	var paths []string
+	for _, agent := range agents {
+		if agent.Log != "" && !slices.Contains(paths, agent.Log) {
+			paths = append(paths, agent.Log)
+		}
+	}
+	return paths
+}
+
+func copyLogFile(out io.Writer, path string, filter logFilter, follow bool, alive func() bool) error {
+	log, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	return copyLog(out, log, filter, follow, alive)
 }
 
 // parseSince reads a duration before now or a time; "" is the beginning.

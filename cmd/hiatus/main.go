@@ -46,11 +46,12 @@ func main() {
 		os.Exit(exitOK)
 	}
 	os.Exit(run(engine{
-		Launch:  core.Launch,
-		Restart: core.Restart,
-		Dial:    dial,
-		Running: coord.ListRunning,
-		Plugins: plugins.Standard(),
+		Launch:   core.Launch,
+		Restart:  core.Restart,
+		Together: core.Together,
+		Dial:     dial,
+		Running:  coord.ListRunning,
+		Plugins:  plugins.Standard(),
 	}, os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core"
 	"github.com/hiatus-project/hiatus/core/image"
@@ -128,7 +129,7 @@ func (f *runFlags) options(ctx context.Context, a *app) (opts core.Options, done
 		Keep:         f.keep,
 		Compress:     f.compress,
 		OpenFiles:    f.openFiles,
-		Detached:     a.ready != nil,
+		Detached:     a.ready != nil && leadsSession(),
 		Plugins:      active,
 		PluginConfig: f.pluginConfig(a.config),
 		Log:          log,
@@ -142,6 +143,13 @@ func (f *runFlags) options(ctx context.Context, a *app) (opts core.Options, done
 		opts.Ready = a.ready.done
 	}
 	return opts, done, nil
+}
+
+// leadsSession says whether this process has a session of its own, as with
+// --detach.
+func leadsSession() bool {
+	sid, err := unix.Getsid(0)
+	return err == nil && sid == os.Getpid()
 }
 
 // plugins chooses the built-in plugins and the extensions.

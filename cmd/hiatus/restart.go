@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/hiatus-project/hiatus/core"
 	"github.com/hiatus-project/hiatus/core/image"
@@ -20,6 +21,9 @@ type restartFlags struct {
 	// Of files that are not as they were.
 	allowChanged   bool
 	allowOverwrite bool
+	// Of one agent of several, which this command starts: see together.
+	agent string
+	join  bool
 }
 
 func (a *app) restartCommand() *cobra.Command {
@@ -42,6 +46,10 @@ the checkpoint. --allow-changed-files goes on with files as they are now. Of an
 image with the content of open files (--ckpt-open-files), files that are gone are
 made again; --allow-file-overwrite replaces changed ones too.
 
+A computation of several trees (hiatus launch --join) comes back as a whole, and
+this command returns when all have ended, with the exit code of the first. That
+one is in front; the others have no terminal, but DIR/NAME/output-N.log for it.
+
 Programs find their old process ids, paths and clocks in new namespaces, which
 an ordinary user may make. "never" takes the current ones, which wants privileges
 and free process ids; "auto" does so where it can.
@@ -61,15 +69,20 @@ and free process ids; "auto" does so where it can.
 	complete(cmd, "ignore-plugin", cobra.NoFileCompletions)
 	cmd.Flags().BoolVar(&r.allowChanged, "allow-changed-files", false, "go on with open files as they are now, where they have changed since the checkpoint")
 	cmd.Flags().BoolVar(&r.allowOverwrite, "allow-file-overwrite", false, "put the content that --ckpt-open-files has saved in the place of files that have changed since")
+	cmd.Flags().StringVar(&r.agent, "agent", "", "restart agent `ID` only")
+	cmd.Flags().BoolVar(&r.join, "join", false, "join the restart that is in progress under --name")
+	complete(cmd, "agent", cobra.NoFileCompletions)
+	for _, flag := range []string{"agent", "join"} {
+		_ = cmd.Flags().MarkHidden(flag) // they exist
+	}
 	cmd.RunE = a.start(func(ctx context.Context, args []string) error {
-		return a.restart(ctx, &f, r, optional(args, "."), cmd.Flags().Changed)
+		return a.restart(ctx, &f, r, optional(args, "."), cmd.Flags())
 	})
 	return cmd
 }
 
-// restart starts a generation again. given says which flags stand on the command
-// line.
-func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path string, given func(flag string) bool) (err error) {
+// restart starts a generation again.
+func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path string, flags *pflag.FlagSet) (err error) {
 	opts, done, err := f.options(ctx, a)
 	if err != nil {
 		return err
@@ -79,9 +92,11 @@ func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path str
 	if err != nil {
 		return err
 	}
-	if err := goOnAs(&opts, gen, given); err != nil {
+	m, err := image.ReadManifest(gen)
+	if err != nil {
 		return err
 	}
+	goOnAs(&opts, m.Settings, flags.Changed)
 	// DIR/NAME/GENERATION: see the image format.
 	named := filepath.Dir(gen)
 	opts.Dir = filepath.Dir(named)
@@ -91,20 +106,20 @@ func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path str
 	if f.detach && a.ready == nil {
 		return a.detach(ctx, opts, f.json)
 	}
+	if len(m.Agents) > 1 && r.agent == "" {
+		return a.together(ctx, opts, gen, m.Agents, flagsFor(flags, "name", "generation", "detach", "json", "interval", "keep"))
+	}
+	opts.Join = r.join
 	opts.PluginConfig = pluginConfig(opts.PluginConfig).with("file", map[string]any{
 		"allow_changed_files": r.allowChanged, "allow_file_overwrite": r.allowOverwrite})
 	keepSIGPIPE()
-	code, err := a.engine.Restart(ctx, core.RestartOptions{Options: opts, Generation: gen, Namespaces: r.namespaces, Ignore: r.ignore})
+	code, err := a.engine.Restart(ctx, core.RestartOptions{Options: opts, Generation: gen, Namespaces: r.namespaces,
+		Ignore: r.ignore, Agent: r.agent})
 	return programEnd(code, err)
 }
 
 // goOnAs takes the settings that are not given from the image.
-func goOnAs(opts *core.Options, generation string, given func(flag string) bool) error {
-	m, err := image.ReadManifest(generation)
-	if err != nil {
-		return err
-	}
-	s := m.Settings
+func goOnAs(opts *core.Options, s image.Settings, given func(flag string) bool) {
 	if !given("interval") {
 		opts.Interval = s.Interval
 	}
@@ -114,7 +129,6 @@ func goOnAs(opts *core.Options, generation string, given func(flag string) bool)
 	if !given("compress") {
 		opts.Compress = cmp.Or(s.Compress, opts.Compress)
 	}
-	return nil
 }
 
 // imageName is the name of the computation whose images are in dir. Others may

@@ -85,17 +85,26 @@ func (a *app) printStatus(s coord.Status) error {
 		return nil
 	}
 	fmt.Fprintln(a.stdout)
-	return table(a.stdout, "PID PPID HOST_PID THREADS STATE COMMAND", processRows(s))
+	if len(s.Agents) > 1 {
+		return table(a.stdout, "AGENT PID PPID HOST_PID THREADS STATE COMMAND", processRows(s, true))
+	}
+	return table(a.stdout, "PID PPID HOST_PID THREADS STATE COMMAND", processRows(s, false))
 }
 
-func processRows(s coord.Status) [][]string {
+// processRows has a row for each process. The process ids of two agents may be
+// the same after a restart.
+func processRows(s coord.Status, withAgent bool) [][]string {
 	var rows [][]string
 	for _, agent := range s.Agents {
 		for _, p := range agent.Processes {
-			rows = append(rows, []string{
+			row := []string{
 				strconv.Itoa(p.PID), strconv.Itoa(p.PPID), strconv.Itoa(p.HostPID), strconv.Itoa(p.Threads),
 				p.State, printable(p.Command),
-			})
+			}
+			if withAgent {
+				row = append([]string{agent.ID}, row...)
+			}
+			rows = append(rows, row)
 		}
 	}
 	return rows

@@ -39,6 +39,11 @@ func (s *Server) Checkpoint(ctx context.Context, req CheckpointRequest, progress
 		return CheckpointResult{}, ErrBusy
 	}
 	defer func() { <-s.running }()
+	free, err := s.ask(ctx)
+	if err != nil {
+		return CheckpointResult{}, err
+	}
+	defer free()
 	started := time.Now()
 	result, err := s.checkpoint(ctx, req, progress)
 	s.remember(result, err)
@@ -47,6 +52,18 @@ func (s *Server) Checkpoint(ctx context.Context, req CheckpointRequest, progress
 			Dur("pause", result.Pause).Dur("total", time.Since(started)).Msg("checkpoint committed")
 	}
 	return result, err
+}
+
+// ask waits for its turn to give the agents orders.
+func (s *Server) ask(ctx context.Context) (free func(), err error) {
+	select {
+	case s.asking <- struct{}{}:
+		return func() { <-s.asking }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	case <-s.ctx.Done():
+		return nil, ErrClosed
+	}
 }
 
 // checkpoint is the coordinator's sequence, from top to bottom.
@@ -101,7 +118,7 @@ func (s *Server) checkpoint(ctx context.Context, req CheckpointRequest, progress
 	return result, nil
 }
 
-// begin opens the session of a checkpoint for all members.
+// begin opens the session of a checkpoint, or of a check, for all members.
 func (s *Server) begin(ctx context.Context, generation uint64, progress func(Progress)) (*session, []*member, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,13 +127,10 @@ func (s *Server) begin(ctx context.Context, generation uint64, progress func(Pro
 	switch {
 	case s.closing:
 		return nil, nil, ErrClosed
-	case !s.restored, s.session != nil && s.session.inUse():
+	case s.unrestored > 0, s.session != nil && s.session.inUse():
 		return nil, nil, ErrRestarting
 	case len(agents) == 0:
 		return nil, nil, ErrNoAgent
-	}
-	if err := compare(agents); err != nil {
-		return nil, nil, err
 	}
 	if s.session != nil {
 		s.session.end()
@@ -127,7 +141,7 @@ func (s *Server) begin(ctx context.Context, generation uint64, progress func(Pro
 	return s.session, agents, nil
 }
 
-// end closes the session of a checkpoint.
+// end closes the session of a checkpoint or a check.
 func (s *Server) end(x *session) {
 	s.mu.Lock()
 	s.session = nil
@@ -302,13 +316,10 @@ func slowest(sum, more []Timing) []Timing {
 	return sum
 }
 
-// compare names the first difference between the agents' plugins.
-func compare(agents []*member) error {
-	first := agents[0]
-	for _, other := range agents[1:] {
-		if what := difference(first.hello.Plugins, other.hello.Plugins); what != "" {
-			return fmt.Errorf("%w: %s and %s: %s", ErrMismatch, first.hello.ID, other.hello.ID, what)
-		}
+// compare names the first difference between the plugins of two agents.
+func compare(first, second Hello) error {
+	if what := difference(first.Plugins, second.Plugins); what != "" {
+		return fmt.Errorf("%w: %s and %s: %s", ErrMismatch, first.ID, second.ID, what)
 	}
 	return nil
 }

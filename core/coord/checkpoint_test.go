@@ -6,10 +6,13 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/plugin"
@@ -343,12 +346,13 @@ func TestMismatch(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			s := startServer(t, testConfig(t))
 			startAgent(t, s, Hello{ID: "a", Plugins: base}, nil)
-			startAgent(t, s, Hello{ID: "b", Plugins: test.plugins}, nil)
-			_, err := startClient(t, s).Checkpoint(t.Context(), CheckpointRequest{}, nil)
+			m, err := Join(t.Context(), s.Addr(), Hello{ID: "b", Plugins: test.plugins}, &testAgent{}, zerolog.Nop())
 			if test.want == "" {
 				if err != nil {
 					t.Fatal(err)
 				}
+				m.Close()
+				<-m.Done()
 				return
 			}
 			wantError(t, err, ErrMismatch, "a and b: "+test.want)
@@ -406,6 +410,39 @@ func TestCheck(t *testing.T) {
 	got, err := startClient(t, s).Check(t.Context())
 	if err != nil || len(got) != 1 || got[0] != want {
 		t.Errorf("Check: %+v, %v", got, err)
+	}
+}
+
+// TestCheckMeets: the plugins of several agents meet in a check, and one that
+// refuses keeps no other waiting.
+func TestCheckMeets(t *testing.T) {
+	s := startServer(t, testConfig(t))
+	want := Refusal{PID: 3, FD: -1, Object: "io_uring", Reason: "not kept"}
+	meet := func(a *testAgent) func(context.Context) ([]Refusal, error) {
+		return func(ctx context.Context) ([]Refusal, error) {
+			return nil, errors.Join(a.member.Publish(ctx, "key", []byte("x")), a.member.Barrier(ctx, 0, "met"))
+		}
+	}
+	a, b := &testAgent{}, &testAgent{}
+	a.checks, b.checks = meet(a), meet(b)
+	a.join(t, s, hello("a"))
+	b.join(t, s, hello("b"))
+	for range 2 {
+		if got, err := s.Check(t.Context()); err != nil || len(got) != 0 {
+			t.Errorf("Check: %+v, %v", got, err)
+		}
+	}
+	b.checks = func(context.Context) ([]Refusal, error) { return []Refusal{want}, nil }
+	if got, err := s.Check(t.Context()); err != nil || len(got) != 1 || got[0] != want {
+		t.Errorf("Check: %+v, %v", got, err)
+	}
+	b.checks = func(context.Context) ([]Refusal, error) { return nil, errors.New("broken") }
+	_, err := s.Check(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "broken") {
+		t.Errorf("Check: %v", err)
+	}
+	if _, err := s.Checkpoint(t.Context(), CheckpointRequest{}, nil); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -52,6 +52,23 @@ func dialIn(ctx context.Context, dir, name string) (*Client, error) {
 	return connect(ctx, dir, name)
 }
 
+// Find returns the address for Join of the computation called name. Its errors
+// are Dial's.
+func Find(name string) (addr string, err error) {
+	dir, err := RuntimeDir()
+	if err != nil {
+		return "", err
+	}
+	names, err := running(dir)
+	if err != nil {
+		return "", err
+	}
+	if name, err = choose(names, name); err != nil {
+		return "", err
+	}
+	return unixScheme + socketPath(dir, name), nil
+}
+
 // choose returns the name that is meant.
 func choose(names []string, name string) (string, error) {
 	list := strings.Join(names, ", ")

@@ -2,8 +2,8 @@
 // the generations, the barriers and what agents publish, and it is the only
 // one that commits a generation.
 //
-// There are three parties. The [Server] is embedded in the first agent, on a
-// UNIX stream socket. Each agent [Join]s it over one connection, whatever its
+// There are three parties. The [Server] is embedded in the first agent, or in
+// what restarts several, on a UNIX stream socket. Each agent [Join]s it over one connection, whatever its
 // number of processes, and gives it a [Handler]; so the coordinator sees
 // hosts, not processes. A command, as `hiatus checkpoint`, [Dial]s it.
 //
@@ -29,8 +29,18 @@
 // command that goes away stops nothing. A lost connection outside a
 // checkpoint only removes the member.
 //
+// A check is a session too, of generation 0, in which the agents stop before
+// anything is written. Checkpoints and checks wait for each other.
+//
 // Before the first checkpoint the same barriers, publish and lookup serve a
-// restart: its session opens with the first use, for Config.Agents agents.
+// restart: its session opens with the first use, for Config.Agents agents, which
+// say in hello what generation they bring back. An agent that cannot says "failed",
+// which gives the restart up; one whose tree runs says "restored", and
+// checkpoints begin when all have.
+//
+// An agent is admitted if its plugins are those of the others. When a coordinator
+// is lost, its agents look for the next, and any of them may become it: who gets
+// the lock of the name.
 //
 // # Barriers, publish, lookup
 //
@@ -56,8 +66,9 @@
 //
 // The first request on a connection is "hello" {"protocol", "role", "agent"},
 // where role is "agent" or "command". An agent may then send barrier,
-// publish, lookup and the notification progress, and receives checkpoint,
-// finish, status, check and kill. A command may send checkpoint, status,
+// publish, lookup, restored, failed and the notification progress, and receives
+// checkpoint, finish, status, check, kill and the notification interval. A
+// command may send checkpoint, status,
 // check, kill and interval, and receives the notification progress.
 //
 // An error keeps its text. Its list "is" names the errors of this package

@@ -19,9 +19,14 @@ var (
 	ErrRestarting = errors.New("a restart is in progress")
 	// ErrNoAgent is the answer to a checkpoint request when nobody has joined.
 	ErrNoAgent = errors.New("the computation has no agent")
-	// ErrMismatch says that agents differ in plugins, state formats or
-	// barriers, so that a checkpoint cannot start.
+	// ErrMismatch says that an agent differs from the others in plugins, state
+	// formats or barriers, and cannot join them.
 	ErrMismatch = errors.New("agents differ")
+	// ErrOther says that the computation under a name is not the one that an
+	// agent belongs to.
+	ErrOther = errors.New("another computation runs under the name")
+	// ErrIDTaken says that the computation has an agent of that id.
+	ErrIDTaken = errors.New("is taken by another agent")
 	// ErrNameTaken says that a running computation has the name.
 	ErrNameTaken = errors.New("name is taken by a running computation")
 	// ErrNotRunning says that no computation runs under the name.
@@ -47,6 +52,8 @@ func wireNames() map[string]error {
 		"restarting":    ErrRestarting,
 		"no-agent":      ErrNoAgent,
 		"mismatch":      ErrMismatch,
+		"other":         ErrOther,
+		"id-taken":      ErrIDTaken,
 		"closed":        ErrClosed,
 		"connection":    ErrConnectionLost,
 		"deadline":      context.DeadlineExceeded,

@@ -112,6 +112,7 @@ type testAgent struct {
 	work   func(ctx context.Context, m *Member, order Order) error
 	finish func(outcomeSeen) error // nil: nothing
 	check  []Refusal
+	checks func(context.Context) ([]Refusal, error) // nil: check
 
 	joined   chan struct{}
 	member   *Member
@@ -192,7 +193,12 @@ func (a *testAgent) Status(context.Context) (AgentStatus, error) {
 	return AgentStatus{Processes: []ProcessStatus{{PID: 1, HostPID: 101, Threads: 3, State: "S", Command: "true"}}}, nil
 }
 
-func (a *testAgent) Check(context.Context) ([]Refusal, error) { return a.check, nil }
+func (a *testAgent) Check(ctx context.Context) ([]Refusal, error) {
+	if a.checks != nil {
+		return a.checks(ctx)
+	}
+	return a.check, nil
+}
 
 func (a *testAgent) Kill(_ context.Context, sig syscall.Signal) error {
 	a.signals <- sig

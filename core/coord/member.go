@@ -50,6 +50,7 @@ type Member struct {
 	done     chan struct{} // closed when the connection and its tasks have ended
 
 	mu      sync.Mutex
+	welcome Welcome
 	current *localRun // nil: no order
 }
 
@@ -84,11 +85,36 @@ func Join(ctx context.Context, addr string, h Hello, handler Handler, log zerolo
 	})
 	go m.run()
 	in := helloBody{Protocol: protocolVersion, Role: roleAgent, Agent: &h}
-	if err := m.conn.call(ctx, methodHello, in, nil); err != nil {
+	var out welcomeBody
+	if err := m.conn.call(ctx, methodHello, in, &out); err != nil {
 		m.Close()
 		return nil, fmt.Errorf("join %s: %w", path, err)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.welcome = out.Welcome
 	return m, nil
+}
+
+// Welcome tells of the computation; the interval is today's.
+func (m *Member) Welcome() Welcome {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.welcome
+}
+
+// Fail gives the restart up for all agents, for the reason err. It is told
+// before the agent leaves, so that the others do not only hear of that.
+func (m *Member) Fail(ctx context.Context, err error) {
+	if err := m.conn.call(ctx, methodFailed, failedBody{encodeError(err)}, nil); err != nil {
+		m.log.Debug().Err(err).Msg("failure not told")
+	}
+}
+
+// Restored tells that the tree of this agent runs. When those of all agents of
+// a restart do, checkpoints may begin.
+func (m *Member) Restored(ctx context.Context) error {
+	return m.conn.call(ctx, methodRestored, nothing{}, nil)
 }
 
 // run serves the connection. An order whose outcome has not come when it is
@@ -180,6 +206,13 @@ func (m *Member) dispatch(method string, body json.RawMessage) (task, error) {
 		return m.accept(body)
 	case methodFinish:
 		return m.acceptOutcome(body)
+	case methodInterval:
+		return request(body, func(_ context.Context, in intervalBody) (any, error) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.welcome.Interval = in.Interval
+			return nil, nil
+		})
 	case methodStatus:
 		return request(body, func(ctx context.Context, _ nothing) (any, error) { return m.handler.Status(ctx) })
 	case methodCheck:

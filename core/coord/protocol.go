@@ -26,6 +26,8 @@ const (
 	methodCheck      = "check"
 	methodKill       = "kill"
 	methodInterval   = "interval"
+	methodRestored   = "restored"
+	methodFailed     = "failed"
 )
 
 type helloBody struct {
@@ -35,9 +37,8 @@ type helloBody struct {
 }
 
 type welcomeBody struct {
-	Protocol    int    `json:"protocol"`
-	Name        string `json:"name"`
-	Computation string `json:"computation"`
+	Protocol int `json:"protocol"`
+	Welcome
 }
 
 type barrierBody struct {
@@ -46,7 +47,7 @@ type barrierBody struct {
 }
 
 // entryBody is of publish and lookup, and the reply to lookup. Generation is
-// that of the sender's order; 0 in a restart.
+// that of the sender's order; 0 in a restart or a check.
 type entryBody struct {
 	Generation uint64 `json:"generation,omitempty"`
 	Key        string `json:"key"`
@@ -71,6 +72,10 @@ type finishBody struct {
 
 type killBody struct {
 	Signal syscall.Signal `json:"signal"`
+}
+
+type failedBody struct {
+	Error *wireError `json:"error"`
 }
 
 type intervalBody struct {

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -34,7 +35,7 @@ type Config struct {
 	Keep       int                   // committed generations kept; less than 1 means 1
 	Interval   time.Duration         // between periodic checkpoints; 0: none
 	Timeout    time.Duration         // of a checkpoint whose request has none; 0: 1 hour
-	Restart    bool                  // refuse checkpoints with ErrRestarting until Restored
+	Restart    uint64                // the generation that is restarted; 0: none. Until all Agents are Restored, ErrRestarting refuses checkpoints
 	Agents     int                   // that a restart brings back: its barriers wait for all of them; 0: 1
 	Manifest   func() image.Manifest // the base fields of a manifest: command, cwd, ...
 	Log        zerolog.Logger
@@ -56,16 +57,19 @@ type Server struct {
 	intervalChanged chan struct{}  // holds at most one
 
 	running chan struct{} // holds one value while a checkpoint is in progress
+	asking  chan struct{} // holds one value while a checkpoint or a check is
 
-	mu       sync.Mutex
-	closing  bool
-	open     map[*conn]struct{}
-	members  map[string]*member // by id
-	session  *session           // nil: none
-	begun    bool               // a checkpoint has been tried: no restart any more
-	restored bool               // the tree runs: checkpoints may begin
-	interval time.Duration
-	last     outcome
+	mu      sync.Mutex
+	closing bool
+	open    map[*conn]struct{}
+	members map[string]*member // by id
+	session *session           // nil: none
+	begun   bool               // a checkpoint has been tried: no restart any more
+	// unrestored agents of a restart have trees that do not run yet:
+	// checkpoints may begin when it is 0.
+	unrestored int
+	interval   time.Duration
+	last       outcome
 }
 
 // outcome is what is remembered of checkpoints.
@@ -101,10 +105,13 @@ func Listen(cfg Config) (*Server, error) {
 		closed:          make(chan struct{}),
 		intervalChanged: make(chan struct{}, 1),
 		running:         make(chan struct{}, 1),
+		asking:          make(chan struct{}, 1),
 		open:            make(map[*conn]struct{}),
 		members:         make(map[string]*member),
 		interval:        max(cfg.Interval, 0),
-		restored:        !cfg.Restart,
+	}
+	if cfg.Restart != 0 {
+		s.unrestored = cfg.Agents
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s, nil
@@ -206,29 +213,72 @@ func (s *Server) leave(v *visitor, cause error) {
 	}
 	delete(s.members, m.hello.ID)
 	x := s.session
+	restored := m.restored
 	s.mu.Unlock()
 	s.log.Info().Str("agent", m.hello.ID).Str("host", m.hello.Host).Msg("agent left")
-	if x != nil && x.has(m) {
+	if x != nil && x.has(m) && (x.checkpoint || !restored) { // a restored one has met all it had to
 		x.giveUp(fmt.Errorf("agent %s: %w", m.hello.ID, cause))
 	}
 }
 
 // join adds a member.
 func (s *Server) join(m *member) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m.hello.ID == "" {
+		m.hello.ID = s.freeID()
+	}
 	if err := checkName("agent id", m.hello.ID); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.closing {
 		return ErrClosed
 	}
-	if _, ok := s.members[m.hello.ID]; ok {
-		return fmt.Errorf("an agent %q has joined already", m.hello.ID)
+	if err := s.suits(m.hello); err != nil {
+		return err
 	}
 	s.members[m.hello.ID] = m
 	s.log.Info().Str("agent", m.hello.ID).Str("host", m.hello.Host).Int("pid", m.hello.PID).Msg("agent joined")
 	return nil
+}
+
+// freeID returns the lowest number that no member has. The caller holds mu.
+func (s *Server) freeID() string {
+	for n := 0; ; n++ {
+		id := strconv.Itoa(n)
+		if _, taken := s.members[id]; !taken {
+			return id
+		}
+	}
+}
+
+// suits says why an agent cannot become a member now. The caller holds mu.
+func (s *Server) suits(h Hello) error {
+	switch _, taken := s.members[h.ID]; {
+	case h.Computation != "" && h.Computation != s.cfg.Computation:
+		return ErrOther
+	case taken:
+		return fmt.Errorf("agent id %q: %w", h.ID, ErrIDTaken)
+	case s.unrestored > 0 && h.Restart == 0:
+		return ErrRestarting
+	case s.unrestored > 0 && h.Restart != s.cfg.Restart:
+		return fmt.Errorf("agent %s: generation %d is restarted, not %d", h.ID, s.cfg.Restart, h.Restart)
+	case s.unrestored == 0 && h.Restart != 0:
+		return fmt.Errorf("agent %s: no restart is in progress", h.ID)
+	}
+	for _, other := range s.members {
+		return compare(other.hello, h) // all members are alike
+	}
+	return nil
+}
+
+// welcome is what a member, nil for a command, is told.
+func (s *Server) welcome(m *member) Welcome {
+	w := Welcome{Name: s.Name(), Computation: s.cfg.Computation, Dir: s.cfg.Store.Path(), Keep: s.cfg.Keep, Interval: s.currentInterval()}
+	if m != nil {
+		w.ID = m.hello.ID
+	}
+	return w
 }
 
 // list returns the members, by id.
@@ -255,11 +305,14 @@ func (s *Server) sessionFor(m *member, generation uint64) (*session, error) {
 	return x, x.enter(m)
 }
 
-// Restored lets checkpoints begin, after a restart.
-func (s *Server) Restored() {
+// agentRestored notes that the tree of m runs.
+func (s *Server) agentRestored(m *member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.restored = true
+	if !m.restored {
+		m.restored = true
+		s.unrestored = max(s.unrestored-1, 0)
+	}
 }
 
 func (s *Server) currentInterval() time.Duration {
@@ -274,6 +327,11 @@ func (s *Server) SetInterval(d time.Duration) {
 	s.mu.Lock()
 	s.interval = max(d, 0)
 	s.mu.Unlock()
+	for _, m := range s.list() { // one of them may have to go on with it
+		if err := m.conn.notify(methodInterval, intervalBody{max(d, 0)}); err != nil {
+			s.log.Debug().Err(err).Str("agent", m.hello.ID).Msg("interval not told")
+		}
+	}
 	select {
 	case s.intervalChanged <- struct{}{}:
 	default:

@@ -120,9 +120,11 @@ func TestHelloRefused(t *testing.T) {
 	startAgent(t, s, hello("a"), nil)
 	tests := []struct{ name, body, want string }{
 		{"version", `{"protocol":2,"role":"command"}`, "speaks protocol 1, the peer 2"},
-		{"same id", `{"protocol":1,"role":"agent","agent":{"id":"a"}}`, "has joined already"},
+		{"same id", `{"protocol":1,"role":"agent","agent":{"id":"a"}}`, "is taken by another agent"},
 		{"path as id", `{"protocol":1,"role":"agent","agent":{"id":"../a"}}`, "agent id"},
-		{"no id", `{"protocol":1,"role":"agent","agent":{}}`, "agent id"},
+		{"other computation", `{"protocol":1,"role":"agent","agent":{"computation":"0"}}`, "another computation"},
+		{"restart", `{"protocol":1,"role":"agent","agent":{"restart":1}}`, "no restart is in progress"},
+		{"plugins", `{"protocol":1,"role":"agent","agent":{}}`, "agents differ: a and 0"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -135,7 +137,7 @@ func TestHelloRefused(t *testing.T) {
 		})
 	}
 	_, err := Join(t.Context(), s.Addr(), hello("a"), &testAgent{}, zerolog.Nop())
-	if err == nil || !strings.Contains(err.Error(), "has joined already") {
+	if err == nil || !strings.Contains(err.Error(), "is taken by another agent") {
 		t.Errorf("Join: %v", err)
 	}
 	if _, err := Join(t.Context(), "tcp:localhost", hello("b"), &testAgent{}, zerolog.Nop()); err == nil {

@@ -11,13 +11,16 @@ import (
 	"sync"
 )
 
-var errOver = errors.New("the checkpoint is over")
+var (
+	errOver  = errors.New("the checkpoint is over")
+	errApart = errors.New("agents do not meet")
+)
 
-// session is one checkpoint, or one restart, of the agents that take part:
+// session is one checkpoint, check or restart of the agents that take part:
 // their barriers and what they publish.
 type session struct {
-	generation uint64 // of a checkpoint
-	checkpoint bool   // else a restart
+	generation uint64 // of a checkpoint; 0 in a check
+	checkpoint bool   // or check, else a restart
 	need       int    // agents that a barrier waits for
 
 	ctx    context.Context // done when given up; the cause is the reason
@@ -112,7 +115,12 @@ func (x *session) wait(ctx context.Context, m *member, name string) error {
 	case <-b.released:
 		return nil
 	case <-x.ctx.Done():
-		return x.err()
+		select {
+		case <-b.released: // before that
+			return nil
+		default:
+			return x.err()
+		}
 	case <-ctx.Done():
 		x.leave(m, b)
 		return context.Cause(ctx)
@@ -180,7 +188,7 @@ func (x *session) giveUpIfStuck() {
 	if len(x.waiting) == 0 || len(x.waiting)+len(x.finished) < x.need {
 		return
 	}
-	x.giveUp(fmt.Errorf("agents do not meet: %s", x.whereabouts()))
+	x.giveUp(fmt.Errorf("%w: %s", errApart, x.whereabouts()))
 }
 
 // place says where the agents are, for an error.

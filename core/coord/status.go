@@ -27,7 +27,7 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 		LastPause: s.last.pause, LastTotal: s.last.total, LastBytes: s.last.bytes, LastTimings: s.last.timings,
 		LastError: s.last.err, LastTime: s.last.at, Started: s.started,
 	}
-	if s.session != nil && s.session.checkpoint {
+	if s.session != nil && s.session.generation > 0 {
 		st.State = StateCheckpointing
 	}
 	s.mu.Unlock()
@@ -59,21 +59,37 @@ func (m *member) status(ctx context.Context) AgentStatus {
 	return st
 }
 
-// Check returns what could not be checkpointed now, over all agents. It
-// changes nothing.
+// Check returns what could not be checkpointed now, over all agents, which meet
+// at the barriers of their plugins as in a checkpoint. It changes nothing.
 func (s *Server) Check(ctx context.Context) ([]Refusal, error) {
+	free, err := s.ask(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer free()
+	x, _, err := s.begin(ctx, 0, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer s.end(x)
 	var mu sync.Mutex
 	refusals := []Refusal{}
-	err := s.each(ctx, func(ctx context.Context, m *member) error {
+	_ = s.each(x.ctx, func(ctx context.Context, m *member) error {
 		var more []Refusal
 		if err := m.conn.call(ctx, methodCheck, nothing{}, &more); err != nil {
-			return err
+			x.giveUp(fmt.Errorf("agent %s: %w", m.hello.ID, err)) // the first counts
+			return nil
 		}
 		mu.Lock()
-		defer mu.Unlock()
 		refusals = append(refusals, more...)
+		mu.Unlock()
+		x.finish(m)
 		return nil
 	})
+	err = context.Cause(x.ctx)
+	if len(refusals) > 0 && errors.Is(err, errApart) {
+		err = nil // whoever refuses does not come to the barriers behind
+	}
 	return refusals, err
 }
 

@@ -46,11 +46,27 @@ type Progress struct {
 
 // Hello is how an agent presents itself.
 type Hello struct {
-	ID       string       `json:"id"` // unique in the computation; names the agent's folder
+	// ID is unique in the computation and names the agent's folder. "" asks
+	// for the lowest number that is free.
+	ID string `json:"id"`
+	// Computation is the id that it must have; "" is any.
+	Computation string `json:"computation,omitempty"`
+	// Restart is the generation that the agent brings back; 0: none.
+	Restart  uint64       `json:"restart,omitempty"`
 	Host     string       `json:"host"`
 	PID      int          `json:"pid"` // of the supervisor
 	Plugins  []PluginInfo `json:"plugins"`
 	Features []string     `json:"features,omitempty"`
+}
+
+// Welcome is what an agent learns of the computation that it joins.
+type Welcome struct {
+	ID          string        `json:"id"` // of the agent
+	Name        string        `json:"name"`
+	Computation string        `json:"computation"`
+	Dir         string        `json:"dir"` // of the generations
+	Keep        int           `json:"keep"`
+	Interval    time.Duration `json:"interval"` // between periodic checkpoints; 0: none
 }
 
 // PluginInfo is what agents must agree on for a common checkpoint.

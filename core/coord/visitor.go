@@ -10,8 +10,9 @@ import (
 
 // member is an agent as the coordinator sees it.
 type member struct {
-	hello Hello
-	conn  *conn
+	hello    Hello
+	conn     *conn
+	restored bool // its tree runs, after a restart; under Server.mu
 }
 
 // visitor is the coordinator's side of one connection. Its role is set by
@@ -58,7 +59,7 @@ func (v *visitor) hello(body json.RawMessage) (task, error) {
 	v.role = in.Role
 	v.conn.setIdle(0)
 	return func(context.Context) (any, error) {
-		return welcomeBody{protocolVersion, v.server.Name(), v.server.cfg.Computation}, nil
+		return welcomeBody{protocolVersion, v.server.welcome(v.member.Load())}, nil
 	}, nil
 }
 
@@ -94,6 +95,22 @@ func (v *visitor) dispatchAgent(method string, body json.RawMessage) (task, erro
 	case methodProgress:
 		return request(body, func(_ context.Context, in Progress) (any, error) {
 			s.progress(m, in)
+			return nil, nil
+		})
+	case methodFailed:
+		return request(body, func(_ context.Context, in failedBody) (any, error) {
+			if in.Error == nil {
+				return nil, fmt.Errorf("%w: failed without an error", errProtocol)
+			}
+			x, err := s.sessionFor(m, 0)
+			if err == nil && !x.checkpoint {
+				x.giveUp(fmt.Errorf("agent %s: %w", m.hello.ID, in.Error.decode()))
+			}
+			return nil, nil
+		})
+	case methodRestored:
+		return request(body, func(_ context.Context, _ nothing) (any, error) {
+			s.agentRestored(m)
 			return nil, nil
 		})
 	}

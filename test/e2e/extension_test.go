@@ -350,16 +350,55 @@ func showLicense(tr *trial) {
 	tr.finish()
 }
 
+// showExampleDB: two programs under two launches find each other at every
+// restart. Each takes what it has found out of its environment again.
 func showExampleDB(tr *trial) {
-	flag := tr.with("exampledb", "grant=coord+env", "set=key=a", "set=value=here:1", "set=peer=a")
-	tr.launchPython(`libc = ctypes.CDLL(None)
+	flags := func(key, value, peer string) []string {
+		return []string{tr.with("exampledb", "grant=coord+env", "set=key="+key, "set=value="+value, "set=peer="+peer)}
+	}
+	tr.write("peers.py", `import ctypes, os, sys, time
+os.chdir(os.environ["HT_DIR"])
+libc = ctypes.CDLL(None)
 libc.getenv.restype = ctypes.c_char_p
-`, `with open("peer", "w") as f:
-    f.write(str(libc.getenv(b"HIATUS_PEER")))
-`, flag)
-	tr.suspend()
-	tr.restart(flag)
-	tr.await("the peer", func() bool { return tr.read("peer") == "b'here:1'" })
+found = []
+def put(name, text):
+    with open(name + ".new", "w") as f:
+        f.write(text)
+    os.rename(name + ".new", name)
+put(sys.argv[1], "")
+while not os.path.exists("stop"):
+    peer = libc.getenv(b"HIATUS_PEER")
+    if peer is not None:
+        found.append(peer.decode())
+        libc.unsetenv(b"HIATUS_PEER")
+        put(sys.argv[1], " ".join(found))
+    time.sleep(0.02)
+print("ok", flush=True)
+`)
+	names := []string{"one", "two"}
+	tr.launchWith(flags("a", "host-a:1", "b"), "python3", tr.path("peers.py"), names[0])
+	tr.await("the first", func() bool { return tr.exists(names[0]) })
+	fronts := []*front{tr.front, tr.start(append(append([]string{"launch", "--join", tr.name}, flags("b", "host-b:2", "a")...),
+		"--", "python3", tr.path("peers.py"), names[1])...)}
+	tr.await("the second", func() bool { return tr.exists(names[1]) })
+	if o := tr.hiatus("launch", "--join", tr.name, "--", "true"); o.code != 99 || !strings.Contains(o.stderr, `plugin "exampledb" on the first only`) {
+		tr.Errorf("joined without the extension: %s", o)
+	}
+	tr.must("check", tr.name)
+	for n := 1; n <= 2; n++ {
+		tr.checkpoint()
+		tr.must("checkpoint", tr.name, "--kill")
+		for _, f := range fronts {
+			tr.wait(f)
+		}
+		tr.gone()
+		tr.restart(tr.with("exampledb", "grant=coord+env"))
+		fronts = []*front{tr.front}
+		for i, peer := range []string{"host-b:2", "host-a:1"} {
+			want := strings.TrimSpace(strings.Repeat(peer+" ", n))
+			tr.await("the peer of "+names[i], func() bool { return tr.read(names[i]) == want })
+		}
+	}
 	tr.finish()
 }
 
