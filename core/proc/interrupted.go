@@ -157,9 +157,13 @@ func (t *Tree) settleCall(p *Process, th *Thread) error {
 		}
 		th.sleep = t.describeSleep(p, th, nr, before)
 		t.sleeps.note(th.HostTID, th.sleep)
+	case errRestartNohand:
+		if rest, ok := p.restIn(th, nr); ok {
+			th.until = time.Now().Add(rest)
+		}
 	case unix.EINTR:
 		if !hasHandledSignal(p.host, th.HostTID) {
-			shortenTimeout(&th.Regs, nr, before)
+			th.shortenTimeout(nr, before)
 			th.Regs.rerun()
 		}
 	}
@@ -176,13 +180,62 @@ func hasHandledSignal(pid, tid int) bool {
 // shortenTimeout takes the time that has passed off the time-out of
 // epoll_wait(2), given in milliseconds in a register: a loop of checkpoints
 // shorter than the time-out would else never let it end.
-func shortenTimeout(r *Regs, nr uint64, before *Sleep) {
+func (th *Thread) shortenTimeout(nr uint64, before *Sleep) {
 	if before == nil || (nr != sysEpollWait && nr != unix.SYS_EPOLL_PWAIT) {
 		return
 	}
-	if ms := int32(r.arg(3)); ms > 0 {
-		r.setArg(3, uint64(max(int64(ms)-before.elapsed.Milliseconds(), 0)))
+	if ms := int32(th.Regs.arg(3)); ms > 0 {
+		rest := max(int64(ms)-before.elapsed.Milliseconds(), 0)
+		th.Regs.setArg(3, uint64(rest))
+		th.until = time.Now().Add(time.Duration(rest) * time.Millisecond)
 	}
+}
+
+// restAt returns where select(2), pselect(2) and ppoll(2) keep what remains of
+// their time-out (fs/select.c, poll_select_finish), and the unit of its second
+// word. 0: nowhere.
+func restAt(r *Regs, nr uint64) (addr uint64, unit time.Duration) {
+	switch nr {
+	case sysSelect:
+		return r.arg(4), time.Microsecond
+	case unix.SYS_PSELECT6:
+		return r.arg(4), time.Nanosecond
+	case unix.SYS_PPOLL:
+		return r.arg(2), time.Nanosecond
+	}
+	return 0, 0
+}
+
+// restIn reads what the kernel has written there at the interruption.
+func (p *Process) restIn(th *Thread, nr uint64) (time.Duration, bool) {
+	addr, unit := restAt(&th.Regs, nr)
+	if addr == 0 {
+		return 0, false
+	}
+	sec, part, ok := p.words(addr)
+	return time.Duration(sec)*time.Second + time.Duration(part)*unit, ok && sec < int64(maxRest/time.Second)
+}
+
+// maxRest is the longest time-out that is looked at: sums do not overflow.
+const maxRest = 100 * 365 * 24 * time.Hour
+
+// catchUp takes the time for which the thread stood still off its time-out:
+// the call is run again with what the program, or the kernel, has left there.
+func (p *Process) catchUp(th *Thread) error {
+	if th.until.IsZero() {
+		return nil
+	}
+	rest := max(time.Until(th.until), 0)
+	nr, _ := th.Regs.SyscallNr()
+	addr, unit := restAt(&th.Regs, nr)
+	if addr == 0 {
+		th.Regs.setArg(3, uint64((rest+time.Millisecond-1)/time.Millisecond))
+		return nil
+	}
+	q := &Process{pid: p.pid, host: p.host, tr: p.tr, threads: p.threads}
+	defer q.closeMem()
+	sec, part := uint64(rest/time.Second), uint64(rest%time.Second/unit)
+	return q.writeMem(addr, le.AppendUint64(le.AppendUint64(nil, sec), part))
 }
 
 // describeSleep finds the call and the remaining time of a sleep.
@@ -283,13 +336,19 @@ func (p *Process) remainder(th *Thread, nr uint64) (time.Duration, bool) {
 }
 
 func (p *Process) timespec(addr uint64) (time.Duration, bool) {
+	sec, nsec, ok := p.words(addr)
+	return time.Duration(sec)*time.Second + time.Duration(nsec), ok
+}
+
+// words reads the two words of a struct timespec or timeval.
+func (p *Process) words(addr uint64) (first, second int64, ok bool) {
 	var b [16]byte
 	q := &Process{pid: p.pid, host: p.host, tr: p.tr, threads: p.threads}
 	defer q.closeMem()
 	if err := q.readMem(addr, b[:]); err != nil {
-		return 0, false
+		return 0, 0, false
 	}
-	return time.Duration(le.Uint64(b[:]))*time.Second + time.Duration(le.Uint64(b[8:])), true
+	return int64(le.Uint64(b[:])), int64(le.Uint64(b[8:])), true
 }
 
 // rearm issues the call of a sleeping thread again with what remains, with an

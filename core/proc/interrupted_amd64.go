@@ -6,6 +6,7 @@ import "golang.org/x/sys/unix"
 const (
 	sysPoll      = unix.SYS_POLL
 	sysEpollWait = unix.SYS_EPOLL_WAIT
+	sysSelect    = unix.SYS_SELECT
 )
 
 // insnAlign is the alignment of instructions.

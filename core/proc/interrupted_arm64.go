@@ -4,4 +4,5 @@ package proc
 const (
 	sysPoll      = ^uint64(1)
 	sysEpollWait = ^uint64(2)
+	sysSelect    = ^uint64(3)
 )

@@ -80,6 +80,35 @@ func TestSleepsEndAtTheirDeadlineInPlace(t *testing.T) {
 	}
 }
 
+// TestTimeoutsRunOnWhileFrozen holds a program for longer than its sleeps: they
+// end when it goes on, as those do whose deadline the kernel itself keeps.
+func TestTimeoutsRunOnWhileFrozen(t *testing.T) {
+	const sleep = 1500 * time.Millisecond // SLEEP of the program
+	tr := newTracer(t)
+	x := launch(t, tr, program(t, "calls"), "sleeping", t.TempDir())
+	tree, err := tr.Freeze(soon(t), NewSleeps(), x.roots)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(sleep + time.Second)
+	x.release(tree)
+	x.say("finish")
+	late := map[string]time.Duration{}
+	for l := x.line(); l != "done"; l = x.line() {
+		name, result, _ := strings.Cut(l, ": ")
+		var ms int64
+		if _, err := fmt.Sscanf(result, "ok %d", &ms); err != nil {
+			t.Errorf("%s: %s", name, result)
+		}
+		late[name] = time.Duration(ms) * time.Millisecond
+	}
+	for _, name := range []string{"poll", "ppoll", "select", "pselect", "epoll_wait"} {
+		if late[name] > late["nanosleep"]+sleep/2 {
+			t.Errorf("%s: %v late, nanosleep %v", name, late[name], late["nanosleep"])
+		}
+	}
+}
+
 func (x *target) injectEverywhere(sleeps *Sleeps) {
 	x.tb.Helper()
 	tree, err := x.tr.Freeze(soon(x.tb), sleeps, x.roots)

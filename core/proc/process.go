@@ -32,6 +32,7 @@ type Thread struct {
 	stopSig syscall.Signal   // of its group stop, 0 where it is not stopped
 	aside   []syscall.Signal // came in during an injection
 	sleep   *Sleep           // where it sleeps in a call that the kernel restarts by a restart block
+	until   time.Time        // where it waits in a call that is run again, the end of its time-out; else zero
 }
 
 // Process is a stopped process, or a zombie. It implements plugin.Process.
@@ -238,7 +239,10 @@ func (p *Process) release() error {
 			p.tr.letGoLate(th.HostTID)
 			continue
 		}
-		err := p.own(th)
+		err := p.catchUp(th)
+		if err == nil {
+			err = p.own(th)
+		}
 		for _, sig := range th.aside {
 			_ = unix.Tgkill(p.host, th.HostTID, sig) // ESRCH: it was killed meanwhile
 		}
