@@ -116,15 +116,12 @@ func (p *Process) checkCredentials() (errs []error) {
 	return nil
 }
 
-// checkSharing refuses threads that do not share the descriptors (clone(2)
-// without CLONE_FILES) and namespaces of their process, or in which nothing may
-// be injected.
+// checkSharing refuses threads that share descriptors with some of the others
+// only, or do not share the namespaces of their process, or in which nothing
+// may be injected.
 func (p *Process) checkSharing(shared map[string]string) (errs []error) {
-	first := p.threads[0]
+	errs = p.checkTables()
 	for _, th := range p.threads {
-		if c, err := linux.Kcmp(first.HostTID, th.HostTID, linux.KCMP_FILES, 0, 0); err == nil && c != 0 {
-			errs = append(errs, refuse(p, fmt.Sprintf("thread %d", th.TID), "it has a descriptor table of its own"))
-		}
 		if own, err := namespacesOf(th.HostTID); err != nil {
 			errs = append(errs, err)
 		} else if k := differing(own, shared); k != "" {

@@ -71,7 +71,8 @@ type fileCollector struct {
 	all   []*description
 	byKey map[fileKey][]*description // in the kernel's order, kcmp(2)
 	stdio [3]fileKey
-	held  []int // duplicates, by which descriptions without a descriptor are known
+	own   map[int]*TableState // of threads, by host id
+	held  []int               // duplicates, by which descriptions without a descriptor are known
 }
 
 func stdioKey(n int) fileKey {
@@ -94,7 +95,7 @@ func (c *fileCollector) process(p *Process) error {
 			return fmt.Errorf("fd %d: %w", fd, err)
 		}
 	}
-	return nil
+	return c.tables(p)
 }
 
 func (c *fileCollector) descriptor(p *Process, tid, fd int) error {

@@ -154,6 +154,7 @@ func (t *Tree) inspectProcess(ctx context.Context, p *Process) (ProcessState, er
 			if ts.FS, err = p.ownFS(th); err != nil {
 				return err
 			}
+			ts.Files = t.ownFiles(th)
 			ps.Threads = append(ps.Threads, ts)
 		}
 		var err error

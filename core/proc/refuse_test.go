@@ -51,7 +51,7 @@ func TestWhatCannotBeKeptIsRefused(t *testing.T) {
 		{"CLONE_FS", "process sharing with pid", "working directory (CLONE_FS)"},
 		{"CLONE_VM", "process sharing with pid", "memory (CLONE_VM)"},
 		{"CLONE_SIGHAND", "process sharing with pid", "signal handlers (CLONE_SIGHAND)"},
-		{"own files", "thread", "descriptor table of its own"},
+		{"own files", "thread", "shares a descriptor table with thread"},
 
 		{"namespaces", "user namespace", "namespace of its own"},
 		{"deleted root", "root directory", "deleted"},

@@ -41,8 +41,9 @@ type Restorer struct {
 	held   procfs.Status // the stub's: which capabilities and groups there are
 	reaper *Process
 	byPID  map[int]*Process
-	sock   int // our end of the socket that passes descriptors
-	sockFD int // its number in the processes
+	sock   int         // our end of the socket that passes descriptors
+	sockFD int         // its number in the processes
+	later  map[int]int // descriptors for tables of threads, by FileState.ID
 	report *os.File
 }
 
@@ -411,6 +412,10 @@ func (r *Restorer) allGone() bool {
 }
 
 func (r *Restorer) closeFiles() {
+	for _, fd := range r.later {
+		unix.Close(fd)
+	}
+	r.later = nil
 	if r.sock >= 0 {
 		unix.Close(r.sock)
 		r.sock = -1

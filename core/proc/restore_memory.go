@@ -379,6 +379,11 @@ func (m *memoryRestorer) descriptorOf(ps *ProcessState, ms *MapState) (int, erro
 
 // pass sends descriptors to a process, where they take the lowest numbers.
 func (r *Restorer) pass(ctx context.Context, p *Process, fds []int) error {
+	return r.passTo(ctx, p, p.threads[0], fds)
+}
+
+// passTo sends them to a thread that may have a table of its own.
+func (r *Restorer) passTo(ctx context.Context, p *Process, th *Thread, fds []int) error {
 	const most = 250 // SCM_MAX_FD is 253
 	for len(fds) > 0 {
 		n := min(len(fds), most)
@@ -395,7 +400,7 @@ func (r *Restorer) pass(ctx context.Context, p *Process, fds []int) error {
 			msg = le.AppendUint64(msg, v)
 		}
 		calls := []call{sys(unix.SYS_RECVMSG, uint64(r.sockFD), b.put(msg), unix.MSG_DONTWAIT).as("receive %d descriptors", n)}
-		if err := b.flush(ctx, p.threads[0], calls); err != nil {
+		if err := b.flush(ctx, th, calls); err != nil {
 			return err
 		}
 		fds = fds[n:]

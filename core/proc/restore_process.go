@@ -23,20 +23,27 @@ func (r *Restorer) Files(ctx context.Context, fds map[int]int) error {
 			byProcess[ref.PID] = append(byProcess[ref.PID], installed{ref.FD, fds[f.ID], ref.Cloexec})
 		}
 	}
+	if err := r.keepForThreads(fds); err != nil {
+		return err
+	}
 	return r.tr.Do(func() error {
 		for i := range r.st.Processes {
 			ps := &r.st.Processes[i]
 			if ps.Zombie {
 				continue
 			}
-			if err := r.install(ctx, r.byPID[ps.PID], byProcess[ps.PID]); err != nil {
+			p := r.byPID[ps.PID]
+			err := r.install(ctx, p, p.threads[0], byProcess[ps.PID])
+			if err == nil && !ps.hasTables() {
+				err = p.run(ctx, p.threads[0], r.closeOurs())
+			}
+			if err != nil {
 				return err
 			}
 			if err := r.setProcess(ctx, r.byPID[ps.PID], ps); err != nil {
 				return err
 			}
 		}
-		r.closeFiles()
 		return nil
 	})
 }
@@ -49,13 +56,13 @@ type installed struct {
 
 // install passes the descriptors, which arrive as 0, 1, ..., and moves each to
 // its number, the highest first: none is in the way of another then.
-func (r *Restorer) install(ctx context.Context, p *Process, list []installed) error {
+func (r *Restorer) install(ctx context.Context, p *Process, th *Thread, list []installed) error {
 	slices.SortFunc(list, func(a, b installed) int { return a.fd - b.fd })
 	from := make([]int, len(list))
 	for i, f := range list {
 		from[i] = f.from
 	}
-	if err := r.pass(ctx, p, from); err != nil {
+	if err := r.passTo(ctx, p, th, from); err != nil {
 		return err
 	}
 	var calls []call
@@ -72,8 +79,7 @@ func (r *Restorer) install(ctx context.Context, p *Process, list []installed) er
 			calls = append(calls, sys(unix.SYS_FCNTL, uint64(i), unix.F_SETFD, unix.FD_CLOEXEC).as("F_SETFD fd %d", f.fd))
 		}
 	}
-	calls = append(calls, sys(unix.SYS_CLOSE_RANGE, uint64(r.sockFD), uint64(r.sockFD)+1, 0).as("close_range"))
-	return p.run(ctx, p.threads[0], calls)
+	return p.run(ctx, th, calls)
 }
 
 // setProcess sets what all threads of a process share.
@@ -132,7 +138,11 @@ func (r *Restorer) Threads(ctx context.Context) error {
 					return err
 				}
 			}
+			if err := r.installTables(ctx, p, ps); err != nil {
+				return err
+			}
 		}
+		r.closeFiles()
 		return nil
 	})
 }

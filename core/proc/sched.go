@@ -142,7 +142,8 @@ func readAutogroup(pid int) (nice int) {
 	return nice
 }
 
-// writeAutogroup sets it. The kernel lets an ordinary user do so once in 0.1 s.
+// writeAutogroup sets it. The kernel lets an ordinary user do so once in 0.1 s
+// (kernel/sched/autogroup.c), and tells nobody when that is over.
 func writeAutogroup(pid, nice int) error {
 	const patience = time.Second
 	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {

@@ -132,6 +132,8 @@ type ThreadState struct {
 	IOPrio     int       `json:"io_priority,omitempty"`
 	Attr       AttrState `json:"attr"`
 	FS         *FSState  `json:"fs,omitempty"` // nil: shared with the process, CLONE_FS
+	// Files is nil where it shares the descriptors of the process, CLONE_FILES.
+	Files *TableState `json:"files,omitempty"`
 	// Seccomp is nil where nothing is forbidden.
 	Seccomp *SeccompState `json:"seccomp,omitempty"`
 	// Cred is nil where it is that of the process.

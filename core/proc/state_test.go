@@ -287,6 +287,9 @@ func hostileMaps() []hostile {
 
 func hostileFiles() []hostile {
 	f := func(f func(f *FileState)) func(*State) { return func(st *State) { f(&st.Files[0]) } }
+	table := func(thread int, files ...OwnFile) func(*State) {
+		return func(st *State) { st.Processes[0].Threads[thread].Files = &TableState{Files: files} }
+	}
 	return []hostile{
 		{"no owner", f(func(f *FileState) { f.Owner = "" }), "open file 1"},
 		{"no descriptors", f(func(f *FileState) { f.Refs = nil }), "open file 1"},
@@ -298,6 +301,10 @@ func hostileFiles() []hostile {
 			st.Files = append(st.Files, FileState{ID: 2, Owner: "file", Refs: []FileRef{{PID: 102, FD: 5}}})
 		}, "descriptor 5 of process 102"},
 		{"descriptor of an unknown process", f(func(f *FileState) { f.Refs[1].PID = 7 }), "process 7"},
+		{"table of a first thread", table(0), "thread 100: a table"},
+		{"unknown file in a table", table(1, OwnFile{FD: 1, ID: 7}), "open file 7"},
+		{"negative descriptor in a table", table(1, OwnFile{FD: -1, ID: 1}), "thread 101: descriptor -1"},
+		{"duplicate descriptor in a table", table(1, OwnFile{FD: 1, ID: 1}, OwnFile{FD: 1, ID: 1}), "thread 101: descriptor 1"},
 		{"descriptor of a thread", f(func(f *FileState) { f.Refs[1].PID = 101 }), "process 101"},
 	}
 }

@@ -247,6 +247,17 @@ func (r *Restorer) raiseDescriptors() error {
 			top = max(top, ref.FD, count[ref.PID])
 		}
 	}
+	for i := range r.st.Processes {
+		for _, t := range r.st.Processes[i].Threads {
+			if t.Files == nil {
+				continue
+			}
+			for _, f := range t.Files.Files {
+				used[f.FD] = true
+				top = max(top, f.FD, len(t.Files.Files))
+			}
+		}
+	}
 	most := 0
 	for _, n := range count {
 		most = max(most, n)

@@ -269,6 +269,9 @@ func (st *State) validateFiles(pids map[int]bool) error {
 			seen[k] = true
 		}
 	}
+	if err := st.validateTables(ids); err != nil {
+		return err
+	}
 	for i, o := range st.Objects {
 		if o.Space != uint32(len(st.Processes)+i) || o.Size > maxAddress || o.File != 0 && !ids[o.File] {
 			return fmt.Errorf("object %d: space %d, size %#x, file %d", i, o.Space, o.Size, o.File)

@@ -92,7 +92,8 @@ func (n *privateNet) addAddress(addr netip.Addr) error {
 }
 
 // bindPrivate waits for an address of IPv6 that was added just now: the kernel
-// looks for duplicates first, in the background, on lo too.
+// looks for duplicates first, in the background, on lo too. RTM_NEWADDR of
+// rtnetlink(7) would tell; the wait is one of milliseconds, and rare.
 func bindPrivate(fd int, to unix.Sockaddr) error {
 	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
 		err := unix.Bind(fd, to)

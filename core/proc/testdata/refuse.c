@@ -35,9 +35,18 @@ static void sharing(int flags) { CHECK(clone(lives, child_stack + sizeof child_s
 
 static volatile int unshared;
 
+static void *waits(void *arg)
+{
+	lives(0);
+	return arg;
+}
+
 static void *unshares(void *arg)
 {
+	pthread_t t;
 	CHECK(unshare((uintptr_t)arg) == 0);
+	if ((uintptr_t)arg == CLONE_FILES)
+		CHECK(pthread_create(&t, 0, waits, 0) == 0); /* and shares it */
 	unshared = 1;
 	lives(0);
 	return 0;
