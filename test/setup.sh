@@ -11,6 +11,7 @@ bash bash
 busybox busybox-static
 clang clang
 gcc gcc
+gdb gdb
 git git
 gpg gnupg
 gpg-agent gpg-agent

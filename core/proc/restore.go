@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -36,6 +37,7 @@ type Restorer struct {
 
 	newNamespaces bool
 	timeNamespace bool
+	clocksSet     time.Time // zero: they jump
 
 	stub   *Process
 	held   procfs.Status // the stub's: which capabilities and groups there are

@@ -380,10 +380,15 @@ func (r *Restorer) wakeUp(ctx context.Context, p *Process, th *Thread, ts *Threa
 	for _, err := range setScheduling(th.HostTID, ts) {
 		r.warn("pid %d tid %d: %v", p.pid, th.TID, err)
 	}
-	th.Regs, th.Mask, th.sleep = ts.Regs, ts.Mask, ts.Sleep
+	th.Regs, th.Mask = ts.Regs, ts.Mask
 	if ts.Sleep != nil {
-		if ts.Sleep.Nr == unix.SYS_CLOCK_NANOSLEEP {
-			ts.Sleep.clock, ts.Sleep.onCPU = cpuClock(r.Procs(), p, int32(ts.Regs.arg(0)))
+		sl := *ts.Sleep
+		th.sleep = &sl
+		if sl.Nr == unix.SYS_CLOCK_NANOSLEEP {
+			sl.clock, sl.onCPU = cpuClock(r.Procs(), p, int32(ts.Regs.arg(0)))
+		}
+		if sl.Remaining >= 0 && !sl.onCPU { // what the restart took counts
+			sl.Remaining = max(sl.Remaining-r.passed(), 0)
 		}
 		if err := p.rearm(ctx, r.sleeps, th); err != nil {
 			return fmt.Errorf("pid %d: %w", p.pid, err)

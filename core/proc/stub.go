@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -300,7 +301,16 @@ func (r *Restorer) setClocks() error {
 	if err := os.WriteFile(fmt.Sprintf("/proc/%d/timens_offsets", r.stub.host), []byte(b.String()), 0); err != nil {
 		return fmt.Errorf("set the clocks: %w", err)
 	}
+	r.clocksSet = time.Now()
 	return nil
+}
+
+// passed is how far the tree's clocks have gone since the checkpoint.
+func (r *Restorer) passed() time.Duration {
+	if r.clocksSet.IsZero() {
+		return 0
+	}
+	return time.Since(r.clocksSet)
 }
 
 // args collects the arguments of a batch in the scratch area of a process.
