@@ -60,7 +60,7 @@ type RestartOptions struct {
 	// Ignore names plugins whose state in the image is left out.
 	Ignore []string
 
-	// Progress tells how far a phase is, in bytes: "verify", then "fill". It
+	// Progress tells how far a phase is, in bytes: "fill". It
 	// may be nil, and is called from several goroutines.
 	Progress func(phase string, done, total int64)
 }

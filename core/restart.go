@@ -78,8 +78,8 @@ func (r *restart) close() {
 	}
 }
 
-// read reads and verifies the whole image, and has every plugin load its
-// state. It has no effect.
+// read reads the image, verifies all of it but the content of memory, and has
+// every plugin load its state. It has no effect.
 func (r *restart) read(ctx context.Context) (err error) {
 	dir := r.o.Generation
 	if r.manifest, err = image.ReadManifest(dir); err != nil {
@@ -89,9 +89,6 @@ func (r *restart) read(ctx context.Context) (err error) {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
 	if r.image, err = image.OpenAgent(dir, r.manifest, r.agent); err != nil {
-		return err
-	}
-	if err := r.image.VerifyPages(ctx, r.progress("verify")); err != nil {
 		return err
 	}
 	payload, version, ok := r.image.Section(proc.SectionName)
@@ -181,8 +178,8 @@ func (r *restart) checkOwners() error {
 // rebuild makes the tree: in the current namespaces if that is possible and
 // wanted, else in new ones.
 func (r *restart) rebuild(ctx context.Context) error {
-	// Nothing is made before all images are known to be whole.
-	if err := r.meet(ctx, "verified"); err != nil {
+	// Nothing is made before all have read their images.
+	if err := r.meet(ctx, "read"); err != nil {
 		return err
 	}
 	fresh, err := r.newNamespaces(ctx)
@@ -230,7 +227,8 @@ func (r *restart) newNamespaces(ctx context.Context) (bool, error) {
 func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	a := r.a
 	t := a.tr.NewRestorer(r.state, r.image, proc.RestoreOptions{NewNamespaces: fresh, Sleeps: a.sleeps,
-		Warn: func(format string, args ...any) { a.log.Warn().Msgf(format, args...) }})
+		Warn:  func(format string, args ...any) { a.log.Warn().Msgf(format, args...) },
+		Debug: func(format string, args ...any) { a.log.Debug().Msgf(format, args...) }})
 	r.tree = t
 	defer func() {
 		if err != nil {
@@ -243,6 +241,17 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 		return err
 	}
 	if err := faultpoint.At(faultpoint.RestartTree); err != nil {
+		return err
+	}
+	// The rest of the image is verified here, as it is read: until all agents
+	// have theirs, nothing outside of blank processes is touched.
+	if err := t.Fill(ctx, r.progress("fill")); err != nil {
+		return err
+	}
+	if err := r.meet(ctx, "verified"); err != nil {
+		return err
+	}
+	if err := faultpoint.At(faultpoint.RestartPrivate); err != nil {
 		return err
 	}
 	a.where.setRoot(t.Root())
@@ -352,7 +361,7 @@ func (r *restart) fill(ctx context.Context) error {
 	if err := faultpoint.At(faultpoint.RestartFilled); err != nil {
 		return err
 	}
-	if err := r.tree.Memory(ctx, fds, r.a.plugins.ReopenMap, r.a.plugins.AttachMap, r.a.plugins.ContentTarget, r.progress("fill")); err != nil {
+	if err := r.tree.Memory(ctx, fds, r.a.plugins.ReopenMap, r.a.plugins.AttachMap, r.a.plugins.ContentTarget); err != nil {
 		return err
 	}
 	if err := faultpoint.At(faultpoint.RestartMemory); err != nil {

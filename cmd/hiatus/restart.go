@@ -35,7 +35,7 @@ func (a *app) restartCommand() *cobra.Command {
 		Long: `Start a computation again from the newest generation in DIR, a --ckptdir (by
 default the current directory), or from the generation of a MANIFEST.
 
-All images are verified before anything starts. From then on it is as with
+All images are verified before anything of the program runs. From then on it is as with
 launch: hiatus stays in front, and further checkpoints go to the same directory.
 The terminal of this command takes the place of the one that was. --interval,
 --keep and --compress are those of the image, unless they are given here.

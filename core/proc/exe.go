@@ -118,17 +118,22 @@ func (m *memoryRestorer) makeExe(x *ExeState) (*os.File, error) {
 	return os.Open(fmt.Sprintf("/proc/self/fd/%d", out.Fd()))
 }
 
-func (m *memoryRestorer) fillExe(x *ExeState, out *os.File) error {
+func (m *memoryRestorer) fillExe(exe *ExeState, out *os.File) error {
 	buf := make([]byte, chunkSize)
-	for _, e := range m.img.Extents() {
-		if e.Space != x.Space {
+	for i := range m.rest {
+		x := &m.rest[i]
+		if x.Space != exe.Space {
 			continue
 		}
-		if err := m.fillExtent(e, out, buf); err != nil {
+		err := m.img.ReadPiece(*x, buf[:x.Len])
+		if err == nil {
+			err = writePiece(x, buf[:x.Len], out)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	return out.Truncate(x.Size)
+	return out.Truncate(exe.Size)
 }
 
 func (st *State) validateExes() error {

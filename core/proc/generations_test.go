@@ -27,6 +27,8 @@ type generation struct {
 	st  *State
 	img *image.Reader
 	fds map[int]int // by FileState.ID
+
+	prepare func(*Restorer) // may be nil; called when the tree is made
 }
 
 // save writes the tree to an image and ends it.
@@ -107,6 +109,9 @@ func (g *generation) attempt(tb testing.TB, tr *Tracer, fresh bool) (r *Restorer
 		if err := s.run(soon(tb), r, &checkpointed{state: g.st, img: g.img, fds: g.fds}); err != nil {
 			r.Abort()
 			return nil, s.name, err
+		}
+		if s.name == "Tree" && g.prepare != nil {
+			g.prepare(r)
 		}
 	}
 	tb.Cleanup(func() { r.report.Close() })
@@ -323,6 +328,7 @@ func (x *subject) atRest() {
 		nr, in := x.look().Processes[0].Threads[0].Regs.SyscallNr()
 		return in && nr == unix.SYS_READ
 	})
+	eventually(x.tb, "what the look has interrupted goes on", x.sleeps)
 }
 
 // sleeps says whether no thread of the tree runs.
@@ -466,7 +472,7 @@ func TestAgainAsOrdinaryUser(t *testing.T) {
 		t.Skip("the tests run as an ordinary user already")
 	}
 	dir := ""
-	for _, name := range []string{"state_process", "state_memory", "state_refused", "restore_tree"} {
+	for _, name := range []string{"state_process", "state_memory", "state_refused", "restore_tree", "fill"} {
 		dir = filepath.Dir(program(t, name))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)

@@ -51,6 +51,21 @@ func (p *Process) writeMem(addr uint64, buf []byte) error {
 	return nil
 }
 
+// fillMem is writeMem for much at a time: process_vm_writev takes many pages in
+// one step, but writes nothing that the process itself may not.
+func (p *Process) fillMem(addr uint64, buf []byte) error {
+	if len(buf) == 0 {
+		return nil
+	}
+	local := []unix.Iovec{{Base: &buf[0], Len: uint64(len(buf))}}
+	remote := []unix.RemoteIovec{{Base: uintptr(addr), Len: len(buf)}}
+	n, err := unix.ProcessVMWritev(p.liveTID(), local, remote, 0)
+	if err == nil && n == len(buf) {
+		return nil
+	}
+	return p.writeMem(addr, buf)
+}
+
 func unwrapPath(err error) error {
 	var pe *os.PathError
 	if errors.As(err, &pe) {

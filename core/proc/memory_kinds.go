@@ -130,7 +130,7 @@ func (p *Process) readPolicy(ctx context.Context, m *MapState) error {
 
 // describeMemory gives mappings what few have: memory policies, names and
 // guard regions.
-func (m *memoryRestorer) describeMemory(ctx context.Context, p *Process, ps *ProcessState) error {
+func (m *memoryRestorer) describeMemory(ctx context.Context, p *Process, maps []MapState) error {
 	b := newArgs(p)
 	var calls []call
 	flush := func() error {
@@ -143,8 +143,8 @@ func (m *memoryRestorer) describeMemory(ctx context.Context, p *Process, ps *Pro
 		calls = nil
 		return err
 	}
-	for i := range ps.Maps {
-		ms := &ps.Maps[i]
+	for i := range maps {
+		ms := &maps[i]
 		if b.full(2*argsReserve) || len(calls) > maxRecords/2 {
 			if err := flush(); err != nil {
 				return err

@@ -29,6 +29,8 @@ var ErrPidForbidden = errors.New("process ids cannot be chosen here")
 // of the sequence in core/restart.go; an error at any step is followed by
 // Abort, which leaves nothing behind.
 type Restorer struct {
+	filling
+
 	tr     *Tracer
 	st     *State
 	img    *image.Reader
@@ -55,12 +57,13 @@ type RestoreOptions struct {
 	Inherit       bool // the tree's outer session becomes the agent's
 	Sleeps        *Sleeps
 	Warn          func(format string, args ...any)
+	Debug         func(format string, args ...any) // may be nil
 }
 
 // NewRestorer prepares a restart. It has no effect yet.
 func (tr *Tracer) NewRestorer(st *State, img *image.Reader, o RestoreOptions) *Restorer {
 	return &Restorer{tr: tr, st: st, img: img, sleeps: o.Sleeps, warn: o.Warn, newNamespaces: o.NewNamespaces,
-		byPID: map[int]*Process{}, sock: -1}
+		byPID: map[int]*Process{}, sock: -1, filling: filling{debug: o.Debug}}
 }
 
 // Tree makes the namespaces and all processes, without memory and descriptors.

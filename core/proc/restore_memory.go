@@ -10,7 +10,6 @@ import (
 	"path"
 	"slices"
 	"strings"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -40,9 +39,10 @@ type mapKey struct {
 	start uint64
 }
 
-// Memory gives every process its mappings and their content. files are the
-// agent's descriptors of the open file descriptions, by FileState.ID.
-func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReopen, attach MapAttaching, target ContentTarget, progress func(done, total int64)) error {
+// Memory gives every process what Fill has left: its other mappings and their
+// content. files are the agent's descriptors of the open file descriptions, by
+// FileState.ID.
+func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReopen, attach MapAttaching, target ContentTarget) error {
 	m := &memoryRestorer{Restorer: r, claimed: map[mapKey]int{}, uts: map[int]*Process{}}
 	defer m.close()
 	if err := r.remakeFiles(); err != nil {
@@ -75,7 +75,7 @@ func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReop
 	if err := m.attach(ctx, attach, true); err != nil {
 		return err
 	}
-	if err := m.fill(ctx, progress); err != nil {
+	if err := m.fill(ctx); err != nil {
 		return err
 	}
 	if err := m.attach(ctx, attach, false); err != nil {
@@ -175,25 +175,27 @@ func (m *memoryRestorer) reopenClaimed(ctx context.Context, reopen MapReopen) er
 	return nil
 }
 
-// mapProcess makes all mappings of a process.
+// mapProcess makes the mappings of a process that are not there yet.
 func (m *memoryRestorer) mapProcess(ctx context.Context, p *Process, ps *ProcessState) error {
-	if err := p.moveVdso(ctx, ps); err != nil {
-		return err
-	}
 	if err := m.enterUTS(ctx, p, ps); err != nil {
 		return fmt.Errorf("pid %d: UTS namespace: %w", p.pid, err)
 	}
 	if err := m.setMM(ctx, p, ps); err != nil {
 		return err
 	}
-	for maps := ps.Maps; len(maps) > 0; {
-		n, err := m.mapSome(ctx, p, ps, maps)
+	return m.mapAll(ctx, p, ps, slices.DeleteFunc(slices.Clone(ps.Maps), func(ms MapState) bool { return ms.Kind == MapAnon }))
+}
+
+// mapAll makes mappings, and gives them what they have beside their content.
+func (m *memoryRestorer) mapAll(ctx context.Context, p *Process, ps *ProcessState, maps []MapState) error {
+	for left := maps; len(left) > 0; {
+		n, err := m.mapSome(ctx, p, ps, left)
 		if err != nil {
 			return err
 		}
-		maps = maps[n:]
+		left = left[n:]
 	}
-	return m.describeMemory(ctx, p, ps)
+	return m.describeMemory(ctx, p, maps)
 }
 
 // moveVdso moves the kernel's own mappings to where the program knows them,
@@ -408,12 +410,8 @@ func (r *Restorer) passTo(ctx context.Context, p *Process, th *Thread, fds []int
 	return nil
 }
 
-// fillers is how many goroutines copy memory: two saturate the copy on two
-// processors, and more do not hurt.
-const fillers = 2
-
-// fill copies the content of all memory from the image.
-func (m *memoryRestorer) fill(ctx context.Context, progress func(done, total int64)) error {
+// fill copies the content of all other memory from the image.
+func (m *memoryRestorer) fill(ctx context.Context) error {
 	targets := map[uint32]io.WriterAt{}
 	for i := range m.st.Processes {
 		if ps := &m.st.Processes[i]; !ps.Zombie {
@@ -437,54 +435,24 @@ func (m *memoryRestorer) fill(ctx context.Context, progress func(done, total int
 	for _, x := range m.st.Exes {
 		made[x.Space] = true
 	}
-	extents := slices.DeleteFunc(slices.Clone(m.img.Extents()), func(e image.Extent) bool { return made[e.Space] })
-	var total, done int64
-	for _, e := range extents {
-		if targets[e.Space] == nil {
-			return fmt.Errorf("memory: the image has an extent of an unknown space %d", e.Space)
+	pieces := slices.DeleteFunc(m.rest, func(x image.Piece) bool { return made[x.Space] })
+	m.rest = nil
+	for _, x := range pieces {
+		if targets[x.Space] == nil {
+			return fmt.Errorf("memory: the image has an extent of an unknown space %d", x.Space)
 		}
-		total += int64(e.Len)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var mu sync.Mutex
-	next := 0
-	take := func() (image.Extent, bool) {
-		mu.Lock()
-		defer mu.Unlock()
-		if next == len(extents) || ctx.Err() != nil {
-			return image.Extent{}, false
-		}
-		next++
-		return extents[next-1], true
-	}
-	var wg sync.WaitGroup
-	for range fillers {
-		wg.Go(func() {
-			buf := make([]byte, chunkSize)
-			for e, ok := take(); ok; e, ok = take() {
-				if err := m.fillExtent(e, targets[e.Space], buf); err != nil {
-					cancel(err)
-					return
-				}
-				mu.Lock()
-				done += int64(e.Len)
-				progress(done, total)
-				mu.Unlock()
-			}
-		})
-	}
-	wg.Wait()
-	return context.Cause(ctx)
+	return m.eachPiece(ctx, pieces, func(_, _ int64) {}, func(x *image.Piece, b []byte) error {
+		return writePiece(x, b, targets[x.Space])
+	})
 }
 
-func (m *memoryRestorer) fillExtent(e image.Extent, to io.WriterAt, buf []byte) error {
-	b := buf[:e.Len]
-	if err := m.img.ReadExtent(e, b); err != nil {
-		return err
-	}
-	if _, err := to.WriteAt(b, int64(e.Addr)); err != nil {
-		return fmt.Errorf("memory at %#x of space %d: %w", e.Addr, e.Space, unwrapPath(err))
+// writePiece writes what is live of a piece, of which b is all.
+func writePiece(x *image.Piece, b []byte, to io.WriterAt) error {
+	for _, l := range x.Live {
+		if _, err := to.WriteAt(b[l.Start-x.Addr:l.End-x.Addr], int64(l.Start)); err != nil {
+			return fmt.Errorf("memory at %#x of space %d: %w", l.Start, x.Space, unwrapPath(err))
+		}
 	}
 	return nil
 }

@@ -82,8 +82,11 @@ var restoreSteps = []struct {
 	run  func(ctx context.Context, r *Restorer, c *checkpointed) error
 }{
 	{"Tree", func(ctx context.Context, r *Restorer, c *checkpointed) error { return r.Tree(ctx, !r.newNamespaces) }},
+	{"Fill", func(ctx context.Context, r *Restorer, c *checkpointed) error {
+		return r.Fill(ctx, func(done, total int64) {})
+	}},
 	{"Memory", func(ctx context.Context, r *Restorer, c *checkpointed) error {
-		return r.Memory(ctx, c.fds, noReopen, nil, nil, func(done, total int64) {})
+		return r.Memory(ctx, c.fds, noReopen, nil, nil)
 	}},
 	{"Files", func(ctx context.Context, r *Restorer, c *checkpointed) error { return r.Files(ctx, c.fds) }},
 	{"Threads", func(ctx context.Context, r *Restorer, c *checkpointed) error { return r.Threads(ctx) }},

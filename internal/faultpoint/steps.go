@@ -65,13 +65,14 @@ const (
 
 // Steps of a restart, in their order.
 const (
-	RestartRead       Step = "restart read"       // the image is verified, all state is loaded
+	RestartRead       Step = "restart read"       // the metadata is verified, all state is loaded
 	RestartJoined     Step = "restart joined"     // the coordinator has the name
 	RestartStub       Step = "restart stub"       // the first process, in its namespaces, has run nothing
 	RestartEmptied    Step = "restart emptied"    // it has no memory but ours
 	RestartReaper     Step = "restart reaper"     // the reaper is made
 	RestartForked     Step = "restart forked"     // of each step of the tree's plan
 	RestartTree       Step = "restart tree"       // all processes are there
+	RestartPrivate    Step = "restart private"    // the image is verified whole, private memory has its content
 	RestartObjects    Step = "restart objects"    // plugins have made what they keep
 	RestartReopened   Step = "restart reopened"   // all descriptions are open in the agent
 	RestartFilled     Step = "restart filled"     // and have their content
@@ -109,7 +110,7 @@ func OfInjection() []Step {
 
 // OfRestart returns the steps that every restart comes to.
 func OfRestart() []Step {
-	return []Step{RestartRead, RestartJoined, RestartStub, RestartEmptied, RestartReaper, RestartForked, RestartTree, RestartObjects,
+	return []Step{RestartRead, RestartJoined, RestartStub, RestartEmptied, RestartReaper, RestartForked, RestartTree, RestartPrivate, RestartObjects,
 		RestartReopened, RestartFilled, RestartMapped, RestartMemory, RestartInstalled, RestartProcesses, RestartThreads, RestartRunning,
 		RestartFinished, RestartRestored, RestartReleasing, RestartLastHold, RestartReleased, RestartSupervised}
 }

@@ -1,0 +1,306 @@
+package proc
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/internal/linux"
+)
+
+// filling is what a Restorer knows of memory.
+type filling struct {
+	debug       func(format string, args ...any)
+	noUserfault bool
+	thp         string        // how the host uses transparent huge pages; "": not read yet
+	rest        []image.Piece // whose places Fill has not made
+}
+
+// Fill gives every process its private anonymous memory, and compares the whole
+// image with its sums on the way: so each byte is read once. Nothing but blank
+// processes exists then, which have run no code of the program's and had no
+// effect outside of themselves; of a damaged image they are all that ends.
+func (r *Restorer) Fill(ctx context.Context, progress func(done, total int64)) error {
+	pieces := r.img.Pieces()
+	content := liveRanges(pieces)
+	fillers := map[uint32]*filler{}
+	defer func() {
+		for _, f := range fillers {
+			f.close()
+		}
+	}()
+	for i := range r.st.Processes {
+		ps := &r.st.Processes[i]
+		if ps.Zombie {
+			continue
+		}
+		f := &filler{p: r.byPID[ps.PID], uffd: -1}
+		fillers[ps.Space] = f
+		if err := r.tr.Do(func() error { return r.mapAnonymous(ctx, f, ps, content[ps.Space]) }); err != nil {
+			return fmt.Errorf("memory: %w", err)
+		}
+	}
+	for _, x := range pieces {
+		if fillers[x.Space] == nil && (int(x.Space) < len(r.st.Processes) || x.Space >= r.st.contentSpace(len(r.st.Contents))) {
+			return fmt.Errorf("memory: the image has an extent of an unknown space %d", x.Space)
+		}
+	}
+	// What lies side by side in the files is read side by side.
+	slices.SortFunc(pieces, func(a, b image.Piece) int {
+		return cmp.Or(cmp.Compare(a.Image, b.Image), cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Stripe, b.Stripe))
+	})
+	var mu sync.Mutex
+	return r.eachPiece(ctx, pieces, progress, func(x *image.Piece, b []byte) error {
+		all := false
+		if f := fillers[x.Space]; f != nil {
+			all = true
+			for _, l := range x.Live {
+				whole, err := f.place(b[l.Start-x.Addr:l.End-x.Addr], l.Start)
+				if err != nil {
+					return err
+				}
+				all = all && whole
+			}
+		}
+		if !all {
+			mu.Lock()
+			r.rest = append(r.rest, *x)
+			mu.Unlock()
+		}
+		return nil
+	})
+}
+
+// liveRanges lists what the image has of each space, ascending.
+func liveRanges(pieces []image.Piece) map[uint32][]image.Range {
+	content := map[uint32][]image.Range{}
+	for _, x := range pieces {
+		content[x.Space] = append(content[x.Space], x.Live...)
+	}
+	for _, list := range content { // of a chain they come generation by generation
+		slices.SortFunc(list, func(a, b image.Range) int { return cmp.Compare(a.Start, b.Start) })
+	}
+	return content
+}
+
+// eachPiece reads pieces, compares them with their sums and gives them to
+// use, in as many goroutines as there are processors.
+func (r *Restorer) eachPiece(ctx context.Context, pieces []image.Piece, progress func(done, total int64), use func(*image.Piece, []byte) error) error {
+	var total, done int64
+	for _, x := range pieces {
+		total += int64(x.Len)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var mu sync.Mutex
+	next := 0
+	take := func(did uint64) *image.Piece {
+		mu.Lock()
+		defer mu.Unlock()
+		if done += int64(did); did > 0 {
+			progress(done, total)
+		}
+		if next == len(pieces) || ctx.Err() != nil {
+			return nil
+		}
+		next++
+		return &pieces[next-1]
+	}
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), int(total/chunkSize)+1) {
+		wg.Go(func() {
+			buf := make([]byte, min(chunkSize, total))
+			for x := take(0); x != nil; x = take(x.Len) {
+				err := r.img.ReadPiece(*x, buf[:x.Len])
+				if err == nil {
+					err = use(x, buf[:x.Len])
+				}
+				if err != nil {
+					cancel(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+// mapAnonymous makes the private anonymous mappings of a process, and opens
+// the ways to fill them with content.
+func (r *Restorer) mapAnonymous(ctx context.Context, f *filler, ps *ProcessState, content []image.Range) error {
+	if err := f.p.moveVdso(ctx, ps); err != nil {
+		return err
+	}
+	maps := ps.anonymous()
+	m := &memoryRestorer{Restorer: r}
+	if err := m.mapAll(ctx, f.p, ps, maps); err != nil {
+		return err
+	}
+	size := uint64(0)
+	for _, ms := range maps {
+		n := within(content, ms.Start, ms.End)
+		if n == 0 {
+			continue
+		}
+		size += n
+		a := fillArea{start: ms.Start, end: ms.End, direct: ms.Huge != 0 || r.hugePages(&ms)}
+		if last := len(f.areas) - 1; last >= 0 && f.areas[last].end == a.start && f.areas[last].direct == a.direct {
+			f.areas[last].end = a.end
+		} else {
+			f.areas = append(f.areas, a)
+		}
+	}
+	if size < smallFill {
+		return nil
+	}
+	return r.openUserfault(ctx, f)
+}
+
+// smallFill is how much memory is filled faster than a userfaultfd is made.
+const smallFill = 256 << 10
+
+// anonymous lists the mappings that nothing but the image makes.
+func (ps *ProcessState) anonymous() []MapState {
+	return slices.DeleteFunc(slices.Clone(ps.Maps), func(m MapState) bool { return m.Kind != MapAnon })
+}
+
+// within returns how many bytes of ascending ranges lie between start and end.
+func within(ranges []image.Range, start, end uint64) (n uint64) {
+	i, _ := slices.BinarySearchFunc(ranges, start, func(r image.Range, at uint64) int { return cmp.Compare(r.End, at+1) })
+	for ; i < len(ranges) && ranges[i].Start < end; i++ {
+		n += min(end, ranges[i].End) - max(start, ranges[i].Start)
+	}
+	return n
+}
+
+// hugePages says whether a mapping gets transparent huge pages when it is
+// written to, which a userfaultfd would keep from it.
+func (r *Restorer) hugePages(ms *MapState) bool {
+	const hugePage = 2 << 20
+	switch {
+	case slices.Contains(ms.Flags, "nh") || ms.End-ms.Start < hugePage:
+		return false
+	case slices.Contains(ms.Flags, "hg"):
+		return true
+	}
+	if r.thp == "" {
+		b, _ := os.ReadFile("/sys/kernel/mm/transparent_hugepage/enabled") // gone: none
+		r.thp = string(b) + "\n"
+	}
+	return strings.HasPrefix(r.thp, "[always]")
+}
+
+// openUserfault makes a userfaultfd in the process and takes it: the process
+// keeps nothing of it. Where there is none, memory is written as it is
+// without: on kernels before 5.11, or where a container forbids it.
+func (r *Restorer) openUserfault(ctx context.Context, f *filler) error {
+	if r.noUserfault {
+		return nil
+	}
+	p := f.p
+	made := []call{sys(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK|linux.UserModeOnly).may().as("userfaultfd")}
+	if err := p.run(ctx, p.threads[0], made); err != nil {
+		return err
+	}
+	err := made[0].err()
+	if err == nil {
+		f.uffd, err = linux.DupFrom(p.host, int(made[0].ret))
+		if err2 := p.run(ctx, p.threads[0], []call{sys(unix.SYS_CLOSE, uint64(made[0].ret))}); err2 != nil {
+			return err2
+		}
+	}
+	if err == nil {
+		err = linux.UserfaultStart(f.uffd)
+	}
+	if err != nil {
+		r.noUserfault = true
+		r.tell("pid %d: memory is filled without userfaultfd(2): %v", p.pid, err)
+		f.close()
+		return nil
+	}
+	for i := range f.areas {
+		a := &f.areas[i]
+		if !a.direct {
+			if err := linux.UserfaultRegister(f.uffd, a.start, a.end); err != nil {
+				r.tell("pid %d: %v", p.pid, err)
+				continue
+			}
+			a.missing = true
+		}
+	}
+	return nil
+}
+
+// tell writes to the log of what only its readers want to know.
+func (f *filling) tell(format string, args ...any) {
+	if f.debug != nil {
+		f.debug(format, args...)
+	}
+}
+
+// filler puts content into the anonymous memory of one process.
+type filler struct {
+	p     *Process
+	uffd  int        // -1: none
+	areas []fillArea // ascending
+}
+
+type fillArea struct {
+	start, end uint64
+	direct     bool // pages are huge, or become so
+	missing    bool // pages are made by the userfaultfd
+}
+
+func (f *filler) close() {
+	if f.uffd >= 0 {
+		unix.Close(f.uffd)
+		f.uffd = -1
+	}
+}
+
+// place copies the parts of b, which belongs to addr, that lie in the areas,
+// and says whether that is all of it.
+func (f *filler) place(b []byte, addr uint64) (whole bool, err error) {
+	i, _ := slices.BinarySearchFunc(f.areas, addr, func(a fillArea, at uint64) int { return cmp.Compare(a.end-1, at) })
+	end := addr + uint64(len(b))
+	placed := 0
+	for ; i < len(f.areas) && f.areas[i].start < end; i++ {
+		a := &f.areas[i]
+		from, to := max(a.start, addr), min(a.end, end)
+		if err := f.copy(a, b[from-addr:to-addr], from); err != nil {
+			return false, err
+		}
+		placed += int(to - from)
+	}
+	return placed == len(b), nil
+}
+
+func (f *filler) copy(a *fillArea, b []byte, addr uint64) error {
+	if !a.missing {
+		return f.p.fillMem(addr, b)
+	}
+	for len(b) > 0 {
+		n, err := linux.UserfaultCopy(f.uffd, addr, b)
+		if errors.Is(err, unix.EEXIST) { // only pages that are there may be written
+			page := os.Getpagesize()
+			if err = f.p.fillMem(addr+uint64(n), b[n:n+page]); err == nil {
+				n += page
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("pid %d: %w", f.p.pid, err)
+		}
+		addr, b = addr+uint64(n), b[n:]
+	}
+	return nil
+}
