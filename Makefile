@@ -3,6 +3,8 @@
 # make test   runs all tests; as root also as an ordinary user that it makes
 # make lint   gofmt, go vet, staticcheck, both architectures
 # make cover  coverage of the unit tests in bin/cover.html
+# make faults things go wrong at each step of a checkpoint and of a restart
+# make soak   SOAK=20m of checkpoints, kills and restarts at random
 # make bench  what extensions, checkpoints and restarts cost, beside what they may
 # make bench-full  the tables of docs/performance.md
 # make clean  removes what make made
@@ -11,7 +13,7 @@ export CGO_ENABLED = 0
 GOBUILD = go build -trimpath -buildvcs=false
 E2E_TABLE := $(shell mktemp -u /tmp/ht-table-XXXXXX)
 
-.PHONY: all build demo test unit unit-as-user e2e setup lint cover bench bench-full clean
+.PHONY: all build demo test unit unit-as-user e2e setup lint cover faults soak bench bench-full clean
 
 all: build
 
@@ -47,12 +49,20 @@ lint:
 	go tool staticcheck ./...
 	GOARCH=arm64 go build ./...
 	GOARCH=arm64 go vet ./...
+	go vet -tags faults ./cmd/... ./core/... ./internal/...
 
 cover:
 	mkdir -p bin
 	go test -count=1 -vet=off -coverprofile=bin/cover.out $$(go list ./... | grep -v /test)
 	go tool cover -html=bin/cover.out -o bin/cover.html
 	go tool cover -func=bin/cover.out | tail -n 1
+
+faults:
+	go test -count=1 -vet=off -timeout 30m ./test/e2e -run TestFaults
+
+SOAK = 20m
+soak:
+	HIATUS_SOAK=$(SOAK) go test -count=1 -vet=off -timeout 24h -v ./test/e2e -run TestSoak
 
 bench:
 	go test -vet=off -run '^$$' -bench . ./bench/...

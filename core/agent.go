@@ -32,6 +32,7 @@ type agent struct {
 	where   *surroundings
 	meeting *meetingPoint
 	term    *terminal // nil: none
+	signals func()    // ends what takeErrors does
 	// sharesGroup: the command has the agent's own process group, and gets a
 	// terminal's signals itself.
 	sharesGroup bool
@@ -92,6 +93,7 @@ func newAgent(o Options) (*agent, error) {
 		a.where.setTerminal(a.term.fd)
 	}
 	a.tr = proc.NewTracer()
+	a.signals = takeErrors()
 	return a, nil
 }
 
@@ -115,6 +117,7 @@ func (a *agent) close() {
 		a.term.close()
 	}
 	a.tr.Close()
+	a.signals()
 }
 
 // ended returns the wait status of the command's own process, nil while it

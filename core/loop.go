@@ -37,10 +37,23 @@ func newLoop(a *agent) *loop {
 			signal.Notify(l.signals, s)
 		}
 	}
-	// SIGXFSZ must not kill the agent: write(2) fails with EFBIG instead.
-	signal.Notify(l.signals, unix.SIGCONT, unix.SIGXFSZ)
+	signal.Notify(l.signals, unix.SIGCONT)
 	signal.Notify(l.child, unix.SIGCHLD)
 	return l
+}
+
+// takeErrors has write(2) fail with EFBIG and EPIPE, where it would end the
+// agent by a signal: one whose standard error nobody reads any more must not
+// leave its program alone. The signals are not ignored, which the program would
+// inherit (execve(2)), but received by nobody.
+func takeErrors() (stop func()) {
+	nobody := make(chan os.Signal, 1)
+	for _, s := range []os.Signal{unix.SIGXFSZ, unix.SIGPIPE} {
+		if !signal.Ignored(s) {
+			signal.Notify(nobody, s)
+		}
+	}
+	return func() { signal.Stop(nobody) }
 }
 
 func (l *loop) stop() {
@@ -158,9 +171,6 @@ func (l *loop) suspend() {
 func (l *loop) signal(s os.Signal) {
 	a := l.a
 	sig := s.(syscall.Signal)
-	if sig == unix.SIGXFSZ {
-		return
-	}
 	if a.ended() != nil {
 		if sig != unix.SIGCONT {
 			if err := a.Kill(context.Background(), sig); err != nil {

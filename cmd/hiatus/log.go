@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -60,17 +61,18 @@ type logging struct {
 	file    string                   // also written to, in JSON; "" for none
 }
 
-// open returns the logger of each plugin ("" is the core), and what closes
-// the file. With a file, stderr has warnings and errors only: it is the
+// open returns the logger of each plugin ("" is the core), and what ends
+// the log. With a file, stderr has warnings and errors only: it is the
 // program's as well.
 func (l logging) open(stderr io.Writer) (func(plugin string) zerolog.Logger, func() error, error) {
-	w, done := stderrLog(stderr), func() error { return nil }
+	queue := newLogQueue(stderr)
+	w, done := stderrLog(stderr, queue), queue.Close
 	if l.file != "" {
 		f, err := os.OpenFile(l.file, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
 		if err != nil {
-			return nil, nil, fmt.Errorf("log file: %w", err)
+			return nil, nil, errors.Join(fmt.Errorf("log file: %w", err), queue.Close())
 		}
-		done = f.Close
+		done = func() error { return errors.Join(queue.Close(), f.Close()) }
 		w = zerolog.MultiLevelWriter(f, &zerolog.FilteredLevelWriter{
 			Writer: zerolog.LevelWriterAdapter{Writer: w},
 			Level:  zerolog.WarnLevel,
@@ -89,12 +91,12 @@ func (l logging) open(stderr io.Writer) (func(plugin string) zerolog.Logger, fun
 	}, done, nil
 }
 
-// stderrLog writes for people on a terminal, and JSON elsewhere.
-func stderrLog(stderr io.Writer) io.Writer {
+// stderrLog writes to out, for people if stderr is a terminal, else JSON.
+func stderrLog(stderr, out io.Writer) io.Writer {
 	if !isTerminal(stderr) {
-		return stderr
+		return out
 	}
-	return zerolog.ConsoleWriter{Out: stderr, TimeFormat: "15:04:05.000", NoColor: os.Getenv("NO_COLOR") != ""}
+	return zerolog.ConsoleWriter{Out: out, TimeFormat: "15:04:05.000", NoColor: os.Getenv("NO_COLOR") != ""}
 }
 
 func stamp(e *zerolog.Event, _ zerolog.Level, _ string) {

@@ -129,7 +129,8 @@ func (s *Store) lock() (*os.File, error) {
 	return f, nil
 }
 
-// clean removes the temporary folders that no living writer has. The caller
+// clean removes the temporary folders that no living writer has, and what
+// their end has left in a generation. The caller
 // has the store's lock, so that none is just being made.
 func (s *Store) clean() error {
 	entries, err := os.ReadDir(s.path)
@@ -139,6 +140,9 @@ func (s *Store) clean() error {
 	var errs []error
 	for _, e := range entries {
 		path := filepath.Join(s.path, e.Name())
+		if _, committed := parseGeneration(e.Name()); committed {
+			_ = os.Remove(filepath.Join(path, pendingLock)) // of a writer that died behind the commit
+		}
 		if !strings.HasPrefix(e.Name(), tmpPrefix) || !e.IsDir() {
 			continue
 		}

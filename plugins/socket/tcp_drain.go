@@ -108,13 +108,14 @@ func (p *Plugin) withRoom(e *tcpEntry, unsent int, f func() error) (err error) {
 		}
 	}
 	defer func() {
-		err = errors.Join(err, setReceiveLow(e.fd, low))
 		now, err2 := unix.GetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
 		if err2 == nil && now != lock {
 			err = errors.Join(err, setBufferLock(e.fd, lock), p.rememberBuffer(e, size))
 		}
 	}()
-	if err := setReceiveLow(e.fd, 1<<30); err != nil {
+	// The buffer stays as it has grown. The program must not be left with a
+	// mark that no data reaches, should the supervisor die while it waits.
+	if err := errors.Join(setReceiveLow(e.fd, 1<<30), setReceiveLow(e.fd, low)); err != nil {
 		return err
 	}
 	forceBuffer(e.fd, unsent)
