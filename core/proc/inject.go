@@ -103,6 +103,14 @@ func (p *Process) announcer(th *Thread) (syscall.Signal, error) {
 			taken |= sigBit(syscall.Signal(le.Uint32(si)))
 		}
 	}
+	// One that the program has no handler for, if there is any: a tracer that
+	// dies between the announcement and its stop leaves it to the program.
+	harmless := announcers[:len(announcers)-1]
+	for _, s := range harmless {
+		if (taken|p.status.SigCgt)&sigBit(s) == 0 {
+			return s, nil
+		}
+	}
 	for _, s := range announcers {
 		if taken&sigBit(s) == 0 {
 			return s, nil
