@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 )
@@ -51,7 +52,26 @@ func openCache(dir string) (wazero.CompilationCache, error) {
 	case st.Mode().Perm()&0o022 != 0:
 		return nil, fmt.Errorf("%s: others may write to it (mode %04o)", dir, st.Mode().Perm())
 	}
+	removeStale(dir)
 	return wazero.NewCompilationCacheWithDir(dir)
+}
+
+const (
+	temporary = ".tmp"
+	// stale is the age at which nobody writes a temporary file any more: to
+	// write a module takes seconds.
+	stale = time.Hour
+)
+
+// removeStale removes the temporary files of writers that were killed. What it
+// cannot look at or remove costs room only.
+func removeStale(dir string) {
+	files, _ := filepath.Glob(filepath.Join(dir, "*", "*"+temporary)) // the pattern is a valid one
+	for _, f := range files {
+		if st, err := os.Lstat(f); err == nil && st.Mode().IsRegular() && time.Since(st.ModTime()) > stale {
+			_ = os.Remove(f)
+		}
+	}
 }
 
 // emptyCache removes the entries, which are compiled again when they are
@@ -61,7 +81,7 @@ func emptyCache(dir string) error {
 	entries, err := filepath.Glob(filepath.Join(dir, "*", "*"))
 	errs := []error{err}
 	for _, e := range entries {
-		if strings.HasSuffix(e, ".tmp") {
+		if strings.HasSuffix(e, temporary) {
 			continue
 		}
 		if err := os.Remove(e); err != nil && !errors.Is(err, fs.ErrNotExist) {

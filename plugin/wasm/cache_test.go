@@ -126,3 +126,42 @@ func cacheEntries(t *testing.T, dir string) map[string]int64 {
 	}
 	return entries
 }
+
+// TestStaleTemporaryFiles: what a writer that was killed has left goes; what may
+// just be written, and what is no file of the cache's, stays.
+func TestStaleTemporaryFiles(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "hiatus")
+	sub := filepath.Join(dir, "wazero-version")
+	if err := os.MkdirAll(filepath.Join(sub, "folder.1.tmp"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-2 * stale)
+	for name, gone := range map[string]bool{"dead.1.tmp": true, "entry": false, "living.2.tmp": false, "folder.1.tmp": false} {
+		path := filepath.Join(sub, name)
+		if !strings.HasPrefix(name, "folder") {
+			if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if name != "living.2.tmp" {
+			if err := os.Chtimes(path, old, old); err != nil {
+				t.Fatal(err)
+			}
+		}
+		defer func() {
+			if _, err := os.Lstat(path); os.IsNotExist(err) != gone {
+				t.Errorf("%s: %v", name, err)
+			}
+		}()
+	}
+	cache, err := openCache(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cache.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
