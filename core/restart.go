@@ -113,8 +113,8 @@ func (r *restart) read(ctx context.Context) (err error) {
 	a := r.a
 	a.computation, a.command, a.cwd = r.manifest.Computation, r.core.Command, r.manifest.Cwd
 	err = r.state.CheckHost()
-	if !a.plugins.MapsPaths() { // else only they know where a directory is now
-		err = errors.Join(err, r.state.CheckDirectories())
+	if !a.plugins.MapsPaths() { // else only they know where a file is now
+		err = errors.Join(err, r.state.CheckPaths())
 	}
 	return err
 }
@@ -265,7 +265,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Restart, Generation: generation, Procs: procs}); err != nil {
 		return err
 	}
-	if err := r.mapDirectories(); err != nil {
+	if err := r.mapPaths(); err != nil {
 		return err
 	}
 	if err := faultpoint.At(faultpoint.RestartObjects); err != nil {
@@ -323,16 +323,14 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	return nil
 }
 
-// mapDirectories finds the working directories where plugins say they are now.
-func (r *restart) mapDirectories() error {
+// mapPaths finds directories, programs and mapped files where plugins say they
+// are now.
+func (r *restart) mapPaths() error {
 	if !r.a.plugins.MapsPaths() {
 		return nil // read has looked for them
 	}
-	for i := range r.state.Processes {
-		p := &r.state.Processes[i]
-		p.Cwd = r.a.plugins.MapPath(p.Cwd)
-	}
-	return r.state.CheckDirectories()
+	r.state.MapPaths(r.a.plugins.MapPath)
+	return r.state.CheckPaths()
 }
 
 // fill has the plugins make the open file descriptions again, in the order of

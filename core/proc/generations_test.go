@@ -54,7 +54,7 @@ func (x *subject) save() *generation {
 	if g.st, err = DecodeState(StateVersion, encoded(x.tb, st)); err != nil {
 		x.tb.Fatal(err)
 	}
-	if err := errors.Join(g.st.CheckHost(), g.st.CheckDirectories()); err != nil {
+	if err := errors.Join(g.st.CheckHost(), g.st.CheckPaths()); err != nil {
 		x.tb.Fatal(err)
 	}
 	if err := tree.Kill(); err != nil {

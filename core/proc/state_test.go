@@ -410,7 +410,7 @@ func TestCheckHost(t *testing.T) {
 			os.RemoveAll(file)
 			st := own()
 			tc.change(st)
-			err := errors.Join(st.CheckHost(), st.CheckDirectories())
+			err := errors.Join(st.CheckHost(), st.CheckPaths())
 			if len(tc.want) == 0 && err != nil {
 				t.Errorf("refused: %v", err)
 			}

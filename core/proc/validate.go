@@ -307,18 +307,44 @@ func (st *State) CheckHost() error {
 	} else if st.Vdso != nil && !bytes.Equal(sum, st.Vdso) {
 		errs = append(errs, errors.New("the image was made on another kernel: its vdso(7) differs"))
 	}
-	for _, f := range st.Refs {
-		if err := f.check(); err != nil {
-			errs = append(errs, err)
-		}
-	}
 	return errors.Join(errs...)
 }
 
-// CheckDirectories refuses an image whose working directories are not there.
-// All findings are joined.
-func (st *State) CheckDirectories() error {
+// MapPaths has the image refer to files where they are now.
+func (st *State) MapPaths(now func(path string) string) {
+	for i := range st.Processes {
+		p := &st.Processes[i]
+		for _, path := range []*string{&p.Cwd, &p.Root, &p.Exe} {
+			if *path != "" {
+				*path = now(*path)
+			}
+		}
+		for j := range p.Threads {
+			if fs := p.Threads[j].FS; fs != nil {
+				fs.Cwd = now(fs.Cwd)
+			}
+		}
+		for j := range p.Maps {
+			if m := &p.Maps[j]; m.Kind == MapFile {
+				m.Path = now(m.Path)
+			}
+		}
+	}
+	for i := range st.Refs {
+		st.Refs[i].Path = now(st.Refs[i].Path)
+	}
+	for i := range st.Exes {
+		st.Exes[i].Path = now(st.Exes[i].Path)
+	}
+}
+
+// CheckPaths refuses an image whose mapped files have changed, or whose
+// directories are not there. All findings are joined.
+func (st *State) CheckPaths() error {
 	var errs []error
+	for _, f := range st.Refs {
+		errs = append(errs, f.check())
+	}
 	for i := range st.Processes {
 		if p := &st.Processes[i]; !p.Zombie {
 			errs = append(errs, p.checkDirectories())

@@ -84,6 +84,9 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 		p.forget()
 	case plugin.Restart:
 		p.closeMade()
+		if err := p.state.mapNames(p.host.MapPath); err != nil {
+			return err
+		}
 		return p.buildUNIX(ctx, ev.Procs)
 	case plugin.Running:
 		p.closeMade()

@@ -2,8 +2,9 @@
 // directories were moved between the checkpoint and the restart.
 //
 // Configuration: moved, a list of {"from", "to"}, absolute paths; the first
-// that fits a path counts. It goes for open files and working directories, not
-// for names that the program keeps in its memory.
+// that fits a path counts. It goes for open and mapped files, programs, working
+// directories and UNIX sockets, not for names that the program keeps in its
+// memory.
 package main
 
 import (
