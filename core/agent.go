@@ -52,6 +52,7 @@ type agent struct {
 	// storeSpeed is how fast the directory took the last image, in bytes a
 	// second; 0: unknown.
 	storeSpeed float64
+	chain      chain
 	result     coord.AgentResult // of the checkpoint whose Finish is to come
 	released   chan struct{}     // holds a value after a tree was let go
 
@@ -92,6 +93,9 @@ func newAgent(o Options) (*agent, error) {
 	if a.term != nil {
 		a.where.setTerminal(a.term.fd)
 	}
+	if o.Incremental {
+		a.chain.dirty = proc.NewDirty()
+	}
 	a.tr = proc.NewTracer()
 	a.signals = takeErrors()
 	return a, nil
@@ -116,6 +120,7 @@ func (a *agent) close() {
 	if a.term != nil {
 		a.term.close()
 	}
+	a.chain.close()
 	a.tr.Close()
 	a.signals()
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -19,8 +20,12 @@ type Options struct {
 	Interval time.Duration // between checkpoints; 0: on request only
 	Keep     int           // committed generations kept; at least 1
 	Compress string        // as image.CheckCompression allows
-	LogFile  string        // absolute; "" for none
-	Detached bool          // the command has let go of its terminal
+	// Incremental has generations store only what has changed since the one
+	// before, but for every FullEvery-th.
+	Incremental bool
+	FullEvery   int
+	LogFile     string // absolute; "" for none
+	Detached    bool   // the command has let go of its terminal
 	// OpenFiles has every checkpoint save the content of open files.
 	OpenFiles bool
 	// UniqueName lets a suffix be added to Name where a running computation
@@ -63,4 +68,10 @@ type RestartOptions struct {
 	// Progress tells how far a phase is, in bytes: "fill". It
 	// may be nil, and is called from several goroutines.
 	Progress func(phase string, done, total int64)
+}
+
+// settings are how the computation is checkpointed, for the manifest. The
+// coordinator adds its own.
+func (o *Options) settings() image.Settings {
+	return image.Settings{Compress: o.Compress, Incremental: o.Incremental, FullEvery: o.FullEvery}
 }

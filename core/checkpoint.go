@@ -43,6 +43,8 @@ type checkpoint struct {
 	procs []plugin.Process
 	state *proc.State
 	w     *image.Writer
+	// parent is the generation that the image builds on; nil: it is full.
+	parent *image.Parent
 
 	begun   time.Time
 	frozen  time.Time
@@ -90,6 +92,9 @@ func (c *checkpoint) run(ctx context.Context) error {
 	if err := c.save(ctx); err != nil {
 		return err
 	}
+	if err := c.mark(ctx); err != nil {
+		return err
+	}
 	if err := c.write(ctx); err != nil {
 		return err
 	}
@@ -134,6 +139,7 @@ func (c *checkpoint) freeze(ctx context.Context) error {
 func (c *checkpoint) save(ctx context.Context) error {
 	defer c.timed("save", time.Now())
 	a, tree := c.a, c.tree
+	tree.Track(a.chain.dirty)
 	where := a.surroundings()
 	if err := tree.Check(where); err != nil {
 		return err
@@ -273,6 +279,7 @@ func (c *checkpoint) write(ctx context.Context) (err error) {
 	if err := faultpoint.At(faultpoint.SectionsWritten); err != nil {
 		return err
 	}
+	c.state.Inherit(c.w)
 	return c.tree.WriteMemory(ctx, c.state, contents, c.w, a.coordinator().Progress)
 }
 
@@ -320,7 +327,8 @@ func (c *checkpoint) finishImage(ctx context.Context) (coord.AgentResult, error)
 	if err != nil {
 		return coord.AgentResult{}, err
 	}
-	r := coord.AgentResult{Files: sum.Files, Bytes: sum.Bytes, RawBytes: sum.RawBytes, Pause: c.pause,
+	c.a.chain.written(c.order.Generation, sum)
+	r := coord.AgentResult{Files: sum.Files, Parent: c.parent, Bytes: sum.Bytes, RawBytes: sum.RawBytes, Pause: c.pause,
 		Total: time.Since(c.begun), Processes: len(c.state.Processes), Timings: c.timings}
 	for _, p := range c.state.Processes {
 		r.Threads += len(p.Threads)
@@ -369,6 +377,7 @@ func (a *agent) Finish(_ context.Context, order coord.Order, committed bool, rea
 	defer a.sequence.Unlock()
 	defer func() { _ = faultpoint.At(faultpoint.Finished) }()
 	defer a.tellOutcome(order, committed, reason)
+	a.chain.end(committed)
 	held := a.held
 	a.held = nil
 	switch {

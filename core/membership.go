@@ -184,7 +184,7 @@ func (a *agent) closeServer() {
 
 // manifest returns what the agent knows of a generation's manifest.
 func (a *agent) manifest() image.Manifest {
-	return baseManifest(image.Manifest{Command: a.command, Cwd: a.cwd, Settings: image.Settings{Compress: a.opts.Compress}})
+	return baseManifest(image.Manifest{Command: a.command, Cwd: a.cwd, Settings: a.opts.settings()})
 }
 
 // baseManifest adds what is known of this host.

@@ -23,7 +23,7 @@ func Together(ctx context.Context, o Options, generation string) (name string, e
 		OpenStore: func(name string) (*image.Store, error) { return image.OpenStore(o.Dir, name) },
 		Keep:      o.Keep, Interval: o.Interval, Restart: m.Generation, Agents: len(m.Agents), Log: log,
 		Manifest: func() image.Manifest {
-			return baseManifest(image.Manifest{Command: m.Command, Cwd: m.Cwd, Settings: image.Settings{Compress: o.Compress}})
+			return baseManifest(image.Manifest{Command: m.Command, Cwd: m.Cwd, Settings: o.settings()})
 		}})
 	if err != nil {
 		return "", nil, err

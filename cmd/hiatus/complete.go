@@ -43,7 +43,7 @@ func (a *app) completeRunFlags(cmd *cobra.Command) {
 	completeChoice(cmd, "compress", image.Compressions()...)
 	completeChoice(cmd, "log-level", logLevels()...)
 	completeChoice(cmd, "tcp-outside", "refuse", "close")
-	for _, flag := range []string{"interval", "keep", "name"} { // free words
+	for _, flag := range []string{"full-every", "interval", "keep", "name"} { // free words
 		complete(cmd, flag, cobra.NoFileCompletions)
 	}
 }

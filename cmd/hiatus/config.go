@@ -33,8 +33,8 @@ const (
 // HIATUS_* variable and in a configuration file.
 func settings() []string {
 	return []string{
-		"ckpt-open-files", "ckptdir", "close-fds", "compress", "debug-logs", "disable-plugin", "interval", "keep",
-		"log-file", "log-level", "name", "namespaces", "tcp-outside", "timeout", "with-plugin",
+		"ckpt-open-files", "ckptdir", "close-fds", "compress", "debug-logs", "disable-plugin", "full-every",
+		"incremental", "interval", "keep", "log-file", "log-level", "name", "namespaces", "tcp-outside", "timeout", "with-plugin",
 	}
 }
 

@@ -66,6 +66,8 @@ type runFlags struct {
 	withPlugins    []string
 	disablePlugins []string
 	compress       string
+	incremental    bool
+	fullEvery      int
 	openFiles      bool
 	logLevel       string
 	debugLogs      []string
@@ -88,6 +90,8 @@ func (f *runFlags) register(a *app, cmd *cobra.Command, nameDefault string) {
 	fs.StringArrayVar(&f.withPlugins, "with-plugin", nil, "use plugin `P`, even where --disable-plugin names it, or the extension P (FILE.wasm[,grant=CAPABILITY+...][,OPTION=VALUE...]); may be repeated")
 	fs.StringSliceVar(&f.disablePlugins, "disable-plugin", nil, "do not use plugin `P`; may be repeated")
 	fs.Var(compression{&f.compress}, "compress", "compress images; auto: as suits the speed of the directory")
+	fs.BoolVar(&f.incremental, "incremental", false, "store only memory that has changed since the generation before")
+	fs.IntVar(&f.fullEvery, "full-every", 10, "with --incremental: every `N`th generation stores all")
 	fs.BoolVar(&f.openFiles, "ckpt-open-files", false, "save the content of open files in each image; restart makes those again that are gone")
 	fs.Var(choice{&f.logLevel, logLevels()}, "log-level", "log messages of this level and above")
 	fs.StringSliceVar(&f.debugLogs, "debug-logs", nil, "a level for single plugins: `PLUGIN[=LEVEL],...` (LEVEL is debug where not given; \"core\" is the engine)")
@@ -107,6 +111,9 @@ func (f *runFlags) options(ctx context.Context, a *app) (opts core.Options, done
 	}
 	if f.keep < 1 {
 		return opts, nil, usagef("--keep %d: at least one generation must be kept", f.keep)
+	}
+	if f.fullEvery < 1 || f.fullEvery > image.MaxChain {
+		return opts, nil, usagef("--full-every %d: must be 1 to %d", f.fullEvery, image.MaxChain)
 	}
 	if f.json && !f.detach {
 		return opts, nil, usagef("--json wants --detach: in front, the output is the program's")
@@ -128,6 +135,8 @@ func (f *runFlags) options(ctx context.Context, a *app) (opts core.Options, done
 		Interval:     f.interval,
 		Keep:         f.keep,
 		Compress:     f.compress,
+		Incremental:  f.incremental,
+		FullEvery:    f.fullEvery,
 		OpenFiles:    f.openFiles,
 		Detached:     a.ready != nil && leadsSession(),
 		Plugins:      active,

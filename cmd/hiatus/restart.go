@@ -38,7 +38,8 @@ default the current directory), or from the generation of a MANIFEST.
 All images are verified before anything of the program runs. From then on it is as with
 launch: hiatus stays in front, and further checkpoints go to the same directory.
 The terminal of this command takes the place of the one that was. --interval,
---keep and --compress are those of the image, unless they are given here.
+--keep, --compress, --incremental and --full-every are those of the image, unless
+they are given here.
 
 An open file whose size or time of change is not as in the image is refused. One
 that the program itself had open for writing may have grown where it ran on after
@@ -128,6 +129,12 @@ func goOnAs(opts *core.Options, s image.Settings, given func(flag string) bool) 
 	}
 	if !given("compress") {
 		opts.Compress = cmp.Or(s.Compress, opts.Compress)
+	}
+	if !given("incremental") {
+		opts.Incremental = s.Incremental
+	}
+	if !given("full-every") {
+		opts.FullEvery = cmp.Or(s.FullEvery, opts.FullEvery)
 	}
 }
 

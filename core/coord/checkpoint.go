@@ -281,7 +281,7 @@ func (a *attempt) manifest() image.Manifest {
 		r := a.results[i]
 		manifest.Agents = append(manifest.Agents, image.AgentManifest{
 			ID: m.hello.ID, Host: m.hello.Host, Folder: filepath.Base(a.orders[i].Dir),
-			Files: r.Files, Processes: r.Processes, Threads: r.Threads,
+			Files: r.Files, Parent: r.Parent, Processes: r.Processes, Threads: r.Threads,
 			Pause: r.Pause, Write: max(r.Total-r.Pause, 0), Bytes: r.Bytes, Plugins: r.Plugins,
 		})
 	}

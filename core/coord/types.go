@@ -88,9 +88,10 @@ type Order struct {
 // AgentResult is what an agent has written.
 type AgentResult struct {
 	Files     []image.FileInfo      `json:"files"`
-	Bytes     int64                 `json:"bytes"`     // written
-	RawBytes  int64                 `json:"raw_bytes"` // before compression
-	Pause     time.Duration         `json:"pause"`     // from suspended to resumed
+	Parent    *image.Parent         `json:"parent,omitempty"` // that the image builds on
+	Bytes     int64                 `json:"bytes"`            // written
+	RawBytes  int64                 `json:"raw_bytes"`        // before compression
+	Pause     time.Duration         `json:"pause"`            // from suspended to resumed
 	Total     time.Duration         `json:"total"`
 	Processes int                   `json:"processes"`
 	Threads   int                   `json:"threads"`

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 )
 
 // MaxChain is how many generations a chain may have, the full one included.
@@ -144,9 +145,10 @@ func (m *Manifest) findParent(dir string, a AgentManifest) (*Manifest, *AgentMan
 	return pm, &pm.Agents[i], nil
 }
 
-// HasParent says whether the generation p of an agent of the computation is in
-// the folder of a store, to build another on.
-func HasParent(store, computation, agent string, p Parent) error {
+// HasParent says whether the generation p of the computation is there, for the
+// image that is to be in agentDir, of Pending.AgentDir, to build on.
+func HasParent(agentDir, computation string, p Parent) error {
+	store, agent := filepath.Dir(filepath.Dir(agentDir)), strings.TrimPrefix(filepath.Base(agentDir), agentPrefix)
 	m := &Manifest{Computation: computation, Generation: p.Generation + 1}
 	_, _, err := m.findParent(filepath.Join(store, generationName(p.Generation)), AgentManifest{ID: agent, Parent: &p})
 	return err

@@ -284,9 +284,10 @@ func TestCommitWithoutParent(t *testing.T) {
 	skipUnlessPage4K(t)
 	s, all := threeLinks(t)
 	last := all[2].manifest.Agents[0].Files[0].XXH3
-	check(t, HasParent(s.Path(), testComputation, "0", Parent{3, last}))
+	next := filepath.Join(s.Path(), "tmp", "agent-0")
+	check(t, HasParent(next, testComputation, Parent{3, last}))
 	check(t, os.RemoveAll(all[2].dir))
-	if err := HasParent(s.Path(), testComputation, "0", Parent{3, last}); !errors.Is(err, fs.ErrNotExist) {
+	if err := HasParent(next, testComputation, Parent{3, last}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("got error %v", err)
 	}
 	p := must[*Pending](t)(s.Begin(4))

@@ -46,12 +46,17 @@ type Settings struct {
 	Interval time.Duration `json:"interval_ns"` // between periodic checkpoints; 0: none
 	Keep     int           `json:"keep"`        // generations
 	Compress string        `json:"compress"`    // as in Options
+	// Incremental generations store what has changed, full ones all.
+	Incremental bool `json:"incremental,omitempty"`
+	FullEvery   int  `json:"full_every,omitempty"` // generations
 }
 
 func (s *Settings) check() string {
 	switch {
 	case s.Interval < 0:
 		return fmt.Sprintf("interval of %d ns", s.Interval)
+	case s.FullEvery < 0 || s.FullEvery > MaxChain:
+		return fmt.Sprintf("a full image every %d generations", s.FullEvery)
 	case s.Keep < 0:
 		return fmt.Sprintf("%d generations to keep", s.Keep)
 	case s.Compress != "":

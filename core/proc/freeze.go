@@ -25,6 +25,7 @@ type Tree struct {
 	exes   exeSaver
 	sleeps *Sleeps
 	files  *fileCollector // nil until OpenFiles
+	dirty  *Dirty         // nil where nothing is tracked
 
 	// vanished: a process ended while it was to be stopped; what it left
 	// behind may be new.

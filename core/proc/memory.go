@@ -40,7 +40,7 @@ func newMapSaver(t *Tree, st *State, claim MapClaim, root int) *mapSaver {
 
 // maps describes all mappings of p. All refusals are joined.
 func (s *mapSaver) maps(ctx context.Context, p *Process, ps *ProcessState) ([]MapState, error) {
-	vmas, err := procfs.ReadSmaps(p.liveTID())
+	vmas, watched, err := s.t.readMaps(p)
 	if err != nil {
 		return nil, fmt.Errorf("pid %d: %w", p.pid, err)
 	}
@@ -60,7 +60,7 @@ func (s *mapSaver) maps(ctx context.Context, p *Process, ps *ProcessState) ([]Ma
 			errs = append(errs, err)
 			continue
 		}
-		if m.Kind != "" {
+		if m.watched = watched[m.Start]; m.Kind != "" {
 			out = append(out, m)
 		}
 	}

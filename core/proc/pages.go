@@ -162,7 +162,9 @@ func (t *Tree) runsOf(st *State, p *Process, ps *ProcessState, m *MapState, page
 			filter = linux.AnonPages
 		}
 		err = linux.ScanPages(pagemap, m.Start, m.End, filter, func(r linux.PageRange) error {
-			add(r.Start, r.End, ps.Space, r.Start, false)
+			for _, r := range without(r, m.kept) {
+				add(r.Start, r.End, ps.Space, r.Start, false)
+			}
 			return nil
 		})
 	case contentRead:

@@ -4,6 +4,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"github.com/hiatus-project/hiatus/internal/linux"
 )
 
 // State is the engine's section of an image. All ids are as the program sees
@@ -73,6 +75,7 @@ type ProcessState struct {
 	Maps       []MapState       `json:"maps,omitempty"`
 	Threads    []ThreadState    `json:"threads,omitempty"`
 	Space      uint32           `json:"space"` // of its private memory in the image
+	keptSpace  uint32           // and in that of the parent
 	MaxFD      int              `json:"-"`
 }
 
@@ -219,6 +222,8 @@ type MapState struct {
 	Ino    uint64       `json:"ino,omitempty"`
 
 	content contentKind
+	watched bool              // by our own userfaultfd
+	kept    []linux.PageRange // of content, that the parent of the image has
 }
 
 // MappedFile is a file by which the image refers to clean memory: it must be

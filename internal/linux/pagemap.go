@@ -33,6 +33,9 @@ const (
 	// GuardPages takes the guard regions of madvise(2), MADV_GUARD_INSTALL,
 	// and nothing else. Kernels up to 6.14 do not tell them from swap.
 	GuardPages
+	// UnwrittenPages takes pages of watched memory (WatchRange) that were not
+	// written to since the last Rearm. Other memory is an error, EPERM.
+	UnwrittenPages
 )
 
 // ScanPages calls visit for the ranges of pages in [start, end) that the
@@ -57,7 +60,7 @@ func ScanPages(pagemap *os.File, start, end uint64, what PageFilter, visit func(
 		return fmt.Errorf("%s: range %#x-%#x is not of whole pages", pagemap.Name(), start, end)
 	}
 	err := scanTable(pagemap, start, end, what, visit)
-	if errors.Is(err, errNoPagemapScan) {
+	if errors.Is(err, errNoPagemapScan) && what != UnwrittenPages {
 		return scanEntries(pagemap, start, end, what, visit)
 	}
 	return err
@@ -69,11 +72,15 @@ var errNoPagemapScan = errors.New("the kernel has no PAGEMAP_SCAN")
 const (
 	pagemapScan = 0xc0606610 // _IOWR('f', 16, struct pm_scan_arg)
 
+	pageIsWritten = 1 << 1
 	pageIsFile    = 1 << 2 // or of shared memory
 	pageIsPresent = 1 << 3
 	pageIsSwapped = 1 << 4
 	pageIsPFNZero = 1 << 5
 	pageIsGuard   = 1 << 8 // Linux 6.16
+
+	scanProtects = 1 << 0 // PM_SCAN_WP_MATCHING
+	scanChecks   = 1 << 1 // PM_SCAN_CHECK_WPASYNC: EPERM where memory is not watched
 )
 
 // pmScanArg is struct pm_scan_arg. vec is typed, so that the garbage collector
@@ -106,6 +113,9 @@ func scanTable(pagemap *os.File, start, end uint64, what PageFilter, visit func(
 	}
 	if what == GuardPages {
 		arg.mask, arg.anyOf = pageIsGuard, pageIsGuard
+	}
+	if what == UnwrittenPages {
+		arg.flags = scanChecks
 	}
 	for start < end {
 		arg.start = start
@@ -148,6 +158,8 @@ func unwanted(what PageFilter) uint64 {
 		return pageIsGuard | pageIsPFNZero | pageIsFile
 	case GuardPages:
 		return 0
+	case UnwrittenPages:
+		return pageIsGuard | pageIsWritten
 	}
 	return pageIsGuard
 }

@@ -41,6 +41,8 @@ func behaviours() []behaviour {
 		{"older generation", gcc, olderGeneration},
 		{"interval", gcc, interval},
 		{"compressed", gcc, compressed},
+		{"incremental", gcc, incremental},
+		{"incremental keep", gcc, incrementalKeep},
 		{"a restart keeps the settings", gcc, settings},
 		{"damaged image", gcc, damaged},
 		{"foreign image", gcc, foreign},
@@ -326,24 +328,105 @@ func compressed(tr *trial) {
 	tr.finish()
 }
 
+// chainOf returns the generations that the memory of one comes from.
+func chainOf(tr *trial, path string) (chain []int) {
+	var report struct {
+		Agents []struct{ Chain []struct{ Generation int } }
+	}
+	if err := json.Unmarshal([]byte(tr.must("inspect", "--json", path)), &report); err != nil {
+		tr.Fatal(err)
+	}
+	for _, c := range report.Agents[0].Chain {
+		chain = append(chain, c.Generation)
+	}
+	return chain
+}
+
+// incremental restarts from every generation of a chain, and goes on from one.
+func incremental(tr *trial) {
+	tr.front = tr.start("launch", "--name", tr.name, "--ckptdir", tr.images(), "--incremental", "--full-every", "4", "--keep", "50",
+		"--compress", "s2", "--", tr.suite.fixture("dirty"))
+	for range 6 {
+		tr.advance(2)
+		tr.checkpoint()
+	}
+	if got, want := fmt.Sprint(chainOf(tr, tr.generations()[3]), chainOf(tr, tr.generations()[5])), "[4 3 2 1] [6 5]"; got != want {
+		tr.Errorf("chains %s, want %s", got, want)
+	}
+	tr.must("kill", tr.name)
+	tr.wait(tr.front)
+	tr.gone()
+	for g := range 6 {
+		tr.restart("--generation", fmt.Sprint(g+1), "--allow-changed-files")
+		tr.running()
+		tr.advance(2)
+		if g == 3 { // whose successors are not those of the first life
+			tr.checkpoint()
+			tr.advance(1)
+			tr.checkpoint()
+			all := tr.generations()
+			if got := fmt.Sprint(chainOf(tr, all[6]), chainOf(tr, all[7])); got != "[7] [8 7]" {
+				tr.Errorf("chains after a restart %s", got)
+			}
+		}
+		tr.must("kill", tr.name)
+		tr.wait(tr.front)
+		tr.gone()
+	}
+	tr.restart("--generation", "8", "--allow-changed-files")
+	tr.running()
+	tr.advance(2)
+	tr.finish()
+}
+
+// incrementalKeep keeps what kept generations build on, and says what is
+// missing when it is gone all the same.
+func incrementalKeep(tr *trial) {
+	tr.front = tr.start("launch", "--name", tr.name, "--ckptdir", tr.images(), "--incremental", "--full-every", "3", "--keep", "2",
+		"--", tr.suite.fixture("dirty"))
+	for n, want := range []int{1, 2, 3, 4, 2, 3} { // 5 builds on 4 alone, and 3 is not needed any more
+		tr.advance(1)
+		tr.checkpoint()
+		if g := tr.generations(); len(g) != want {
+			tr.Errorf("after %d checkpoints: %v", n+1, g)
+		}
+	}
+	tr.must("kill", tr.name)
+	tr.wait(tr.front)
+	tr.gone()
+	first := filepath.Dir(tr.generations()[0])
+	if err := os.RemoveAll(first); err != nil {
+		tr.Fatal(err)
+	}
+	const missing = "generation 4, on which generation 5 builds, is missing"
+	for _, args := range [][]string{{"verify", tr.images()}, {"inspect", tr.images()}, {"restart", tr.images()}} {
+		if o := tr.hiatus(args...); o.code == 0 || !strings.Contains(o.stderr, missing) {
+			tr.Errorf("%s: %v, want %q", args[0], o, missing)
+		}
+	}
+}
+
 // settings restarts without and with flags: what is not given is as it was.
 func settings(tr *trial) {
-	tr.front = tr.start("launch", "--name", tr.name, "--ckptdir", tr.images(), "--keep", "3", "--interval", "1h", "--compress", "zstd",
+	tr.front = tr.start("launch", "--name", tr.name, "--ckptdir", tr.images(), "--keep", "3", "--interval", "1h", "--compress", "zstd", "--incremental", "--full-every", "7",
 		"--", tr.suite.fixture("memory"))
 	tr.advance(1)
 	type set struct {
 		Interval time.Duration `json:"interval_ns"`
 		Keep     int
 		Compress string
+
+		Incremental bool
+		FullEvery   int `json:"full_every"`
 	}
-	want := set{time.Hour, 3, "zstd"}
+	want := set{time.Hour, 3, "zstd", true, 7}
 	for _, again := range []struct {
 		order, flags []string
 		change       func()
 	}{
 		{nil, nil, func() {}},
 		{[]string{"interval", tr.name, "2h"}, nil, func() { want.Interval = 2 * time.Hour }},
-		{nil, []string{"--keep", "1", "--compress", "none", "--interval", "0"}, func() { want = set{0, 1, "none"} }},
+		{nil, []string{"--keep", "1", "--compress", "none", "--interval", "0", "--incremental=false"}, func() { want = set{0, 1, "none", false, 7} }},
 	} {
 		if again.order != nil {
 			tr.must(again.order...)

@@ -1,0 +1,253 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sort"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/linux"
+)
+
+// Dirty tracks which private anonymous memory changes from one generation to
+// the next: with a userfaultfd(2) for each process, held by the agent, that
+// protects pages from writing. The kernel resolves the faults by itself
+// (UFFD_FEATURE_WP_ASYNC), nobody waits for the agent, and what the agent's end
+// leaves behind is memory without protection.
+//
+// Everything else counts as changed: what was mapped, moved (mremap(2)) or
+// given back since, children of fork(2), programs after execve(2), mappings of
+// files. So does shared memory, which others may write to in ways that no page
+// table of the tree shows: write(2) to a memfd, a process that has come and gone.
+type Dirty struct {
+	procs map[int]*watch // by host pid
+}
+
+// watch is the tracking of one process.
+type watch struct {
+	uffd       int
+	generation uint64 // the last that it was armed at
+	space      uint32 // of the process in that generation's image
+}
+
+// NewDirty returns a Dirty that tracks nothing yet.
+func NewDirty() *Dirty { return &Dirty{procs: map[int]*watch{}} }
+
+// Close ends all tracking.
+func (d *Dirty) Close() {
+	for host := range d.procs {
+		d.drop(host)
+	}
+}
+
+func (d *Dirty) drop(host int) {
+	if w := d.procs[host]; w != nil {
+		unix.Close(w.uffd)
+		delete(d.procs, host)
+	}
+}
+
+// Track has Inspect and Mark know what of the tree's memory d watches.
+func (t *Tree) Track(d *Dirty) { t.dirty = d }
+
+// readMaps reads the mappings of p, and takes the mark of our own userfaultfd
+// off: watched has where those begin that have it. One that is not ours stays.
+// Where memory moved from one process to another, as that of clone(2) with
+// CLONE_VM whose parent called execve(2), all tracking ends.
+func (t *Tree) readMaps(p *Process) (vmas []procfs.VMA, watched map[uint64]bool, err error) {
+	for {
+		vmas, err = procfs.ReadSmaps(p.liveTID())
+		if err != nil || t.dirty == nil || len(t.dirty.procs) == 0 {
+			return vmas, nil, err
+		}
+		w, foreign := t.dirty.procs[p.host], false
+		watched = map[uint64]bool{}
+		for i := range vmas {
+			v := &vmas[i]
+			if !v.Has("uw") {
+				continue
+			}
+			// Its own mappings a userfaultfd registers again, and no others'.
+			if w == nil || linux.WatchRange(w.uffd, v.Start, v.End) != nil {
+				foreign = true
+				continue
+			}
+			watched[v.Start] = true
+			v.Flags = slices.DeleteFunc(slices.Clone(v.Flags), func(f string) bool { return f == "uw" })
+		}
+		if !foreign {
+			return vmas, watched, nil
+		}
+		t.dirty.Close()
+	}
+}
+
+// Mark finds out what has not changed since generation base, whose image the
+// new one then builds on; with 0 all counts as changed. From now on, the moment
+// of generation, changes are tracked anew. st is the tree's state. Processes
+// that cannot be tracked are saved whole; the error, of the first, says why.
+func (t *Tree) Mark(ctx context.Context, st *State, base, generation uint64) error {
+	var first error
+	seen := map[int]bool{}
+	for i := range st.Processes {
+		ps, p := &st.Processes[i], t.procs[i]
+		if ps.Zombie {
+			continue
+		}
+		seen[p.host] = true
+		if err := t.mark(ctx, p, ps, base, generation); err != nil {
+			t.dirty.drop(p.host)
+			for j := range ps.Maps {
+				ps.Maps[j].kept = nil
+			}
+			if ctx.Err() != nil {
+				return err
+			}
+			if first == nil {
+				first = fmt.Errorf("pid %d: %w", p.pid, err)
+			}
+		}
+	}
+	for host := range t.dirty.procs {
+		if !seen[host] {
+			t.dirty.drop(host)
+		}
+	}
+	return first
+}
+
+func (t *Tree) mark(ctx context.Context, p *Process, ps *ProcessState, base, generation uint64) error {
+	pagemap, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", p.liveTID()))
+	if err != nil {
+		return err
+	}
+	defer pagemap.Close()
+	if w := t.dirty.procs[p.host]; w != nil && base != 0 && w.generation == base {
+		ps.keptSpace = w.space
+		if err := keep(ps, pagemap); err != nil {
+			return err
+		}
+	}
+	w, err := t.watch(ctx, p, ps)
+	if err != nil {
+		return err
+	}
+	for i := range ps.Maps {
+		if m := &ps.Maps[i]; m.trackable() {
+			if err := linux.Rearm(pagemap, m.Start, m.End); err != nil {
+				return err
+			}
+		}
+	}
+	w.generation, w.space = generation, ps.Space
+	return nil
+}
+
+// trackable says whether changes of the mapping can be tracked: the protection
+// of guard regions would hide what they are.
+func (m *MapState) trackable() bool {
+	return m.Kind == MapAnon && m.content == contentPrivate && m.Huge == 0 && len(m.Guards) == 0
+}
+
+// keep notes what of the memory of a process has not changed.
+func keep(ps *ProcessState, pagemap *os.File) error {
+	for i := range ps.Maps {
+		m := &ps.Maps[i]
+		if !m.watched || !m.trackable() {
+			continue
+		}
+		err := linux.ScanPages(pagemap, m.Start, m.End, linux.UnwrittenPages, func(r linux.PageRange) error {
+			m.kept = append(m.kept, r)
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// watch has all memory of p watched that can be.
+func (t *Tree) watch(ctx context.Context, p *Process, ps *ProcessState) (*watch, error) {
+	w := t.dirty.procs[p.host]
+	if w != nil {
+		err := w.register(ps)
+		if !errors.Is(err, unix.ENOMEM) {
+			return w, err
+		}
+		t.dirty.drop(p.host) // it was of the program before execve(2)
+	}
+	uffd, err := p.userfaultfd(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w = &watch{uffd: uffd}
+	t.dirty.procs[p.host] = w
+	return w, w.register(ps)
+}
+
+func (w *watch) register(ps *ProcessState) error {
+	for i := range ps.Maps {
+		if m := &ps.Maps[i]; m.trackable() {
+			if err := linux.WatchRange(w.uffd, m.Start, m.End); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// userfaultfd makes a userfaultfd of the memory of p and takes it away.
+func (p *Process) userfaultfd(ctx context.Context) (fd int, err error) {
+	err = p.tr.Do(func() error {
+		made := []call{sys(unix.SYS_USERFAULTFD, linux.WatchFlags).as("userfaultfd")}
+		if err := p.run(ctx, p.threads[0], made); err != nil {
+			return err
+		}
+		var err error
+		fd, err = linux.DupFrom(p.liveTID(), int(made[0].ret))
+		// Not with ctx: the program must not keep it.
+		return errors.Join(err, p.run(context.WithoutCancel(ctx), p.threads[0], []call{sys(unix.SYS_CLOSE, uint64(made[0].ret))}))
+	})
+	if err != nil {
+		return -1, err
+	}
+	if err := linux.WatchStart(fd); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// Inherit tells the image which memory its parent has.
+func (st *State) Inherit(w *image.Writer) {
+	for i := range st.Processes {
+		ps := &st.Processes[i]
+		for j := range ps.Maps {
+			for _, r := range ps.Maps[j].kept {
+				w.Inherit(ps.Space, ps.keptSpace, r.Start, r.End)
+			}
+		}
+	}
+}
+
+// without returns the parts of r that are in none of kept, which is ascending.
+func without(r linux.PageRange, kept []linux.PageRange) (rest []linux.PageRange) {
+	i := sort.Search(len(kept), func(i int) bool { return kept[i].End > r.Start })
+	for ; i < len(kept) && kept[i].Start < r.End; i++ {
+		if kept[i].Start > r.Start {
+			rest = append(rest, linux.PageRange{Start: r.Start, End: kept[i].Start})
+		}
+		r.Start = kept[i].End
+	}
+	if r.Start < r.End {
+		rest = append(rest, r)
+	}
+	return rest
+}

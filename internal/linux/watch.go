@@ -1,0 +1,83 @@
+package linux
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// From the kernel's include/uapi/linux/userfaultfd.h.
+const (
+	watchAPI      = 0xaa
+	watchHello    = 0xc018aa3f // UFFDIO_API, _IOWR(0xaa, 0x3f, struct uffdio_api)
+	watchRegister = 0xc020aa00 // UFFDIO_REGISTER, _IOWR(0xaa, 0x00, struct uffdio_register)
+	watchModeWP   = 1 << 1     // UFFDIO_REGISTER_MODE_WP
+	watchAsync    = 1 << 15    // UFFD_FEATURE_WP_ASYNC, Linux 6.7
+
+	// WatchFlags make a userfaultfd as an ordinary user may have it everywhere
+	// (UFFD_USER_MODE_ONLY): faults of the kernel it need not handle, nor any.
+	WatchFlags = unix.O_CLOEXEC | unix.O_NONBLOCK | 1
+)
+
+// ErrNoWatch says that the kernel cannot watch memory: before Linux 6.7.
+var ErrNoWatch = errors.New("the kernel has no UFFD_FEATURE_WP_ASYNC")
+
+// WatchStart has a userfaultfd, which may be of another process, resolve write
+// faults by itself: all that remains of them is that a page counts as written.
+func WatchStart(fd int) error {
+	arg := &struct{ api, features, ioctls uint64 }{watchAPI, watchAsync, 0}
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), watchHello, uintptr(unsafe.Pointer(arg)))
+	switch errno {
+	case 0:
+		return nil
+	case unix.EINVAL:
+		return ErrNoWatch
+	}
+	return fmt.Errorf("UFFDIO_API: %w", errno)
+}
+
+// WatchRange watches the mappings in [start, end), whole ones; those that are
+// watched by fd already stay so. EBUSY says that another userfaultfd has one,
+// ENOMEM that the memory of fd is gone.
+func WatchRange(fd int, start, end uint64) error {
+	arg := &struct{ start, len, mode, ioctls uint64 }{start, end - start, watchModeWP, 0}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), watchRegister, uintptr(unsafe.Pointer(arg))); errno != 0 {
+		return fmt.Errorf("UFFDIO_REGISTER %#x-%#x: %w", start, end, errno)
+	}
+	return nil
+}
+
+// Rearm has the pages of watched memory in [start, end) that have been written
+// count as not written. pagemap is /proc/PID/pagemap.
+func Rearm(pagemap *os.File, start, end uint64) error {
+	// With no room for an answer the kernel would mark absent pages too, which
+	// then look as if they were swapped out.
+	regions := make([]pageRegion, regionsFor(start, end))
+	arg := &pmScanArg{
+		size:     uint64(unsafe.Sizeof(pmScanArg{})),
+		flags:    scanProtects | scanChecks,
+		end:      end,
+		vec:      &regions[0],
+		vecLen:   uint64(len(regions)),
+		mask:     pageIsWritten,
+		anyOf:    pageIsPresent | pageIsSwapped,
+		returned: pageIsWritten,
+	}
+	for start < end {
+		arg.start = start
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, pagemap.Fd(), pagemapScan, uintptr(unsafe.Pointer(arg)))
+		runtime.KeepAlive(pagemap)
+		if errno != 0 {
+			return fmt.Errorf("%s: PAGEMAP_SCAN to protect %#x-%#x: %w", pagemap.Name(), start, end, errno)
+		}
+		if arg.walkEnd <= start {
+			return fmt.Errorf("%s: PAGEMAP_SCAN to protect %#x-%#x: no progress", pagemap.Name(), start, end)
+		}
+		start = arg.walkEnd
+	}
+	return nil
+}
