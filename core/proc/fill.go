@@ -153,12 +153,7 @@ func (r *Restorer) mapAnonymous(ctx context.Context, f *filler, ps *ProcessState
 			continue
 		}
 		size += n
-		a := fillArea{start: ms.Start, end: ms.End, direct: ms.Huge != 0 || r.hugePages(&ms)}
-		if last := len(f.areas) - 1; last >= 0 && f.areas[last].end == a.start && f.areas[last].direct == a.direct {
-			f.areas[last].end = a.end
-		} else {
-			f.areas = append(f.areas, a)
-		}
+		f.areas = append(f.areas, fillArea{start: ms.Start, end: ms.End, direct: ms.Huge != 0 || r.hugePages(&ms)})
 	}
 	if size < smallFill {
 		return nil
@@ -255,6 +250,7 @@ type filler struct {
 	areas []fillArea // ascending
 }
 
+// fillArea is one mapping: UFFDIO_COPY copies into one at a time (ENOENT).
 type fillArea struct {
 	start, end uint64
 	direct     bool // pages are huge, or become so
