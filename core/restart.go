@@ -91,6 +91,9 @@ func (r *restart) read(ctx context.Context) (err error) {
 	if r.image, err = image.OpenAgent(dir, r.manifest, r.agent); err != nil {
 		return err
 	}
+	if err := r.checkMachine(); err != nil {
+		return err
+	}
 	payload, version, ok := r.image.Section(proc.SectionName)
 	if !ok {
 		return fmt.Errorf("%s: the image has no section %q", dir, proc.SectionName)
@@ -135,6 +138,16 @@ func (r *restart) chooseAgent() error {
 	}
 	r.agent = agents[i]
 	return nil
+}
+
+// checkMachine refuses an image whose state cannot even be read here.
+func (r *restart) checkMachine() error {
+	h := r.image.Header()
+	if h.Arch == archName && h.PageSize == os.Getpagesize() {
+		return nil
+	}
+	return fmt.Errorf("%s: the image was made on %s with pages of %d bytes, this is %s with pages of %d",
+		r.o.Generation, h.Arch, h.PageSize, archName, os.Getpagesize())
 }
 
 // progress tells the caller how far a phase is.

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 const testComputation = "00112233445566778899aabbccddeeff"
 
 // shortDir makes a private directory with a path short enough for a socket.
-func shortDir(t *testing.T) string {
+func shortDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "coord")
 	if err != nil {
@@ -54,7 +54,7 @@ func shortDir(t *testing.T) string {
 }
 
 // testConfig is a configuration that works.
-func testConfig(t *testing.T) Config {
+func testConfig(t testing.TB) Config {
 	t.Helper()
 	store, err := image.OpenStore(t.TempDir(), "job")
 	if err != nil {
@@ -71,7 +71,7 @@ func testConfig(t *testing.T) Config {
 }
 
 // startServer serves cfg until the test ends.
-func startServer(t *testing.T, cfg Config) *Server {
+func startServer(t testing.TB, cfg Config) *Server {
 	t.Helper()
 	s, err := Listen(cfg)
 	if err != nil {

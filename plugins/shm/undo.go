@@ -74,6 +74,9 @@ func (p *Plugin) saveUndoOf(ctx context.Context, proc plugin.Process, set *semSe
 			continue
 		}
 		count, err := first[i].search(ctx, proc, set.ID)
+		if errors.Is(err, unix.EIDRM) || errors.Is(err, unix.EINVAL) {
+			return nil // somebody outside has removed it meanwhile
+		}
 		if err != nil {
 			return err
 		}

@@ -81,7 +81,8 @@ func (f *faulted) order(lines ...string) {
 // run starts a hiatus in front.
 func (f *faulted) run(args ...string) *front {
 	f.Helper()
-	fr := &front{cmd: f.command(context.Background(), f.suite.hiatus(), args...), stdout: &transcript{}}
+	command := slices.Concat(f.under, []string{f.suite.hiatus()}, args)
+	fr := &front{cmd: f.command(context.Background(), command[0], command[1:]...), stdout: &transcript{}}
 	stdout, stderr := f.create("stdout"), f.create("stderr")
 	defer stdout.Close()
 	defer stderr.Close()

@@ -22,15 +22,16 @@ type object struct {
 }
 
 // objectKeys may stand in the first comment of a fixture, each with words.
-var objectKeys = []string{"as", "launch", "restart", "checkpoint", "needs", "cc", "beside", "network"}
+var objectKeys = []string{"alone", "as", "launch", "restart", "checkpoint", "needs", "cc", "beside", "network"}
 
-// TestObjects shows each kernel object in place and through two generations
-// of kill and restart.
+// TestObjects shows each kernel object in place, with an agent that dies in the
+// pause, and through two generations of kill and restart.
 func TestObjects(t *testing.T) {
 	if testing.Short() {
 		t.Skip("end to end tests take minutes")
 	}
 	s := newSuite(t)
+	s.buildFaults(t)
 	table := &results{head: "OBJECT\tAS\tCHECKPOINT\tRESTART\tSECOND RESTART"}
 	t.Cleanup(func() { table.publish(t) })
 	for _, o := range findObjects(t) {
@@ -121,6 +122,9 @@ func (s *suite) showObject(t *testing.T, o object, binary string, id identity, t
 	if o.refused != "" {
 		return
 	}
+	if o.words["alone"] == nil { // it tells what the death of its agent changes
+		t.Run("agent-killed", func(t *testing.T) { s.newFaulted(t, id).killedInPause(o, binary) })
+	}
 	t.Run("restart", func(t *testing.T) {
 		tr := s.newTrial(t, id)
 		t.Cleanup(func() { removeIPC(t, tr.dir) })
@@ -137,6 +141,32 @@ func (s *suite) showObject(t *testing.T, o object, binary string, id identity, t
 		tr.finish()
 		tr.gone()
 	})
+}
+
+// killedInPause ends the agent when the state of the object is saved, and
+// nothing is put back yet: the program finds it as it was.
+func (f *faulted) killedInPause(o object, binary string) {
+	f.Cleanup(func() { removeIPC(f.T, f.dir) })
+	if o.words["network"] != nil {
+		f.under = ownNetwork(f.id)
+	}
+	if o.words["beside"] != nil {
+		f.beside(binary, f.dir)
+	}
+	f.front = f.run(slices.Concat([]string{"launch", "--name", f.name, "--ckptdir", f.images()}, o.words["launch"], []string{"--", binary})...)
+	f.await("the first point", func() bool { return f.progress() >= 1 })
+	f.order("saved: kill")
+	f.hiatus(append([]string{"checkpoint", f.name}, o.words["checkpoint"]...)...)
+	f.orphaned()
+	f.pass(1)
+	f.write("stop", "")
+	f.nothingLeft()
+	if text := f.read("failed"); text != "" {
+		f.Fatalf("the program failed: %s", text)
+	}
+	if out := f.read("stdout"); !strings.HasSuffix(out, "ok\n") {
+		f.Errorf("the program did not print ok, but %q", out)
+	}
 }
 
 // launchObject starts a fixture and waits for its first point.

@@ -1,6 +1,7 @@
 /* a program that is not dumpable, in a user namespace, in which its user may trace it
  * as: user root
  * launch: --userns
+ * alone: it stays dumpable, prctl(2)
  */
 #include "../object.h"
 #include <sys/prctl.h>

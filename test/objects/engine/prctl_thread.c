@@ -1,4 +1,6 @@
-/* prctl(2) of threads: timer slack, MCE policy, TSC, parent-death signal, name, each with its own value */
+/* prctl(2) of threads: timer slack, MCE policy, TSC, parent-death signal, name, each with its own value
+ * alone: it has asked for a signal at the death of its parent
+ */
 #include "../object.h"
 #include "team.h"
 #include <sys/prctl.h>

@@ -1,4 +1,6 @@
-/* A shared mapping of a regular file: with the checkpoint, what was written to it is on the disk. */
+/* A shared mapping of a regular file: with the checkpoint, what was written to it is on the disk.
+ * alone: what is written is durable with the commit, which does not come
+ */
 #include "ipc.h"
 #include <sys/vfs.h>
 

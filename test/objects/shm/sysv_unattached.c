@@ -1,4 +1,6 @@
-/* Segments that nobody has attached at the checkpoint, one of them never, and one seen in part. */
+/* Segments that nobody has attached at the checkpoint, one of them never, and one seen in part.
+ * alone: a segment that is read just then stays attached
+ */
 #include "ipc.h"
 
 int main(void)
