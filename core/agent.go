@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -48,6 +49,7 @@ type agent struct {
 	// sequence is held during a checkpoint, up to Finish, during a check, and
 	// until the tree runs.
 	sequence sync.Mutex
+	standing sync.Mutex // held while the tree stands still
 	held     *heldTree
 	// storeSpeed is how fast the directory took the last image, in bytes a
 	// second; 0: unknown.
@@ -142,7 +144,7 @@ func (a *agent) roots() ([]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("children of %d: %w", a.tree.parent, err)
 	}
-	return pids, nil
+	return slices.DeleteFunc(pids, a.tr.IsCopy), nil
 }
 
 // surroundings tells the engine where the tree lives.

@@ -28,6 +28,8 @@ type Options struct {
 	Detached    bool   // the command has let go of its terminal
 	// OpenFiles has every checkpoint save the content of open files.
 	OpenFiles bool
+	// NoSnapshot has every checkpoint write all memory while the tree stands still.
+	NoSnapshot bool
 	// UniqueName lets a suffix be added to Name where a running computation
 	// has it; else that is an error.
 	UniqueName bool

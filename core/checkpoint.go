@@ -25,6 +25,10 @@ const freezeTimeout = 30 * time.Second
 // lock caps the speed of a file.
 const stripes = 2
 
+// snapshotFrom is the private memory from which the tree is copied, so that the
+// image can be written while it runs: of less the writing is as short.
+const snapshotFrom = 16 << 20
+
 // coreSection is the section of an image with what the agent itself knows.
 const coreSection = "core"
 
@@ -46,6 +50,12 @@ type checkpoint struct {
 	// parent is the generation that the image builds on; nil: it is full.
 	parent *image.Parent
 
+	survey   *proc.Survey
+	sections []pluginSection
+	ended    *int // wait status of the command's own process, in the pause
+	memory   *proc.Memory
+	inPause  string // why the memory was written in the pause, where it should not have been
+
 	begun   time.Time
 	frozen  time.Time
 	pause   time.Duration
@@ -62,13 +72,15 @@ func (a *agent) Checkpoint(ctx context.Context, order coord.Order) (coord.AgentR
 	c := &checkpoint{a: a, order: order, begun: time.Now()}
 	a.meeting.begin(order.Generation)
 	err := c.run(ctx)
+	if err == nil {
+		a.result, err = c.finishImage(ctx)
+	}
 	if err != nil {
 		err = errors.Join(err, c.giveUp())
 		a.log.Warn().Err(err).Uint64("generation", order.Generation).Msg("checkpoint given up")
 		return coord.AgentResult{}, err
 	}
-	a.result, err = c.finishImage(ctx)
-	return a.result, err
+	return a.result, nil
 }
 
 // run is the sequence from the order to the resumed program.
@@ -80,6 +92,7 @@ func (c *checkpoint) run(ctx context.Context) error {
 	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.PreSuspend, Generation: gen, Request: c.request()}); err != nil {
 		return err
 	}
+	c.look()
 	if err := c.freeze(ctx); err != nil {
 		return err
 	}
@@ -95,8 +108,16 @@ func (c *checkpoint) run(ctx context.Context) error {
 	if err := c.mark(ctx); err != nil {
 		return err
 	}
-	if err := c.write(ctx); err != nil {
+	if err := c.collect(ctx); err != nil {
 		return err
+	}
+	if err := c.snapshot(ctx); err != nil {
+		return err
+	}
+	if !c.memory.Snapped() {
+		if err := c.write(ctx); err != nil {
+			return err
+		}
 	}
 	if c.order.Kill {
 		a.held = &heldTree{c}
@@ -115,16 +136,38 @@ func (c *checkpoint) request() plugin.Request {
 	return plugin.Request{Kill: c.order.Kill, OpenFiles: c.order.OpenFiles || c.a.opts.OpenFiles}
 }
 
+// look reads before the pause what takes long there.
+func (c *checkpoint) look() {
+	if !c.wantsSnapshot() {
+		return
+	}
+	defer c.timed("look", time.Now())
+	if pids, err := c.a.all(); err == nil { // else the freeze tells
+		c.survey = proc.NewSurvey(pids)
+	}
+}
+
+// wantsSnapshot says whether the program is to run on while it is written. What
+// an incremental image has to store is mostly little.
+func (c *checkpoint) wantsSnapshot() bool {
+	return !c.order.Kill && !c.order.NoSnapshot && !c.a.opts.NoSnapshot && !c.a.opts.Incremental
+}
+
 func (c *checkpoint) freeze(ctx context.Context) error {
 	defer c.timed("freeze", time.Now())
 	ctx, cancel := context.WithTimeout(ctx, freezeTimeout)
 	defer cancel()
+	c.a.standing.Lock()
 	c.frozen = time.Now()
 	tree, err := c.a.tr.Freeze(ctx, c.a.sleeps, c.a.roots)
 	if err != nil {
+		c.a.standing.Unlock()
 		return fmt.Errorf("freeze: %w", err)
 	}
 	c.tree = tree
+	if c.survey != nil && tree.Private() >= snapshotFrom {
+		tree.UseSurvey(c.survey)
+	}
 	for _, p := range tree.Procs() {
 		c.procs = append(c.procs, p)
 	}
@@ -244,24 +287,46 @@ func (h *holder) end() []plugin.OpenFile {
 	return h.fresh
 }
 
-// write writes the image, but for its index.
-func (c *checkpoint) write(ctx context.Context) (err error) {
-	defer c.timed("write", time.Now())
-	a := c.a
-	sections, err := a.plugins.Save(ctx)
-	if err != nil {
+// collect takes what the plugins have saved.
+func (c *checkpoint) collect(ctx context.Context) (err error) {
+	if c.sections, err = c.a.plugins.Save(ctx); err != nil {
 		return err
 	}
-	contents, err := a.plugins.Contents(ctx)
+	contents, err := c.a.plugins.Contents(ctx)
 	if err != nil {
 		return err
 	}
 	c.state.SetContents(contents)
+	c.ended = c.a.ended()
+	c.memory = c.tree.NewMemory(c.state, contents)
+	return nil
+}
+
+// snapshot keeps the memory as it is, so that the program can run on while it
+// is written.
+func (c *checkpoint) snapshot(ctx context.Context) error {
+	if !c.wantsSnapshot() || c.tree.Private() < snapshotFrom {
+		return nil
+	}
+	defer c.timed("snapshot", time.Now())
+	err := c.memory.Snapshot(ctx, c.a.tree.parent)
+	if errors.Is(err, proc.ErrNoCopy) {
+		c.inPause = err.Error()
+		c.a.log.Warn().Err(err).Uint64("generation", c.order.Generation).Msg("written while the program stands still")
+		return nil
+	}
+	return err
+}
+
+// write writes the image, but for its index.
+func (c *checkpoint) write(ctx context.Context) (err error) {
+	defer c.timed("write", time.Now())
+	a := c.a
 	c.w, err = image.Create(c.order.Dir, image.Options{Compress: a.opts.Compress, Stripes: stripes, Speed: a.storeSpeed})
 	if err != nil {
 		return err
 	}
-	own, err := json.Marshal(agentState{Main: a.tree.mainPID, Ended: a.ended(), Command: a.command})
+	own, err := json.Marshal(agentState{Main: a.tree.mainPID, Ended: c.ended, Command: a.command})
 	if err != nil {
 		return err
 	}
@@ -270,17 +335,18 @@ func (c *checkpoint) write(ctx context.Context) (err error) {
 		return err
 	}
 	err = errors.Join(c.w.Section(coreSection, 1, own), c.w.Section(proc.SectionName, proc.StateVersion, engine))
-	for _, s := range sections {
+	for _, s := range c.sections {
 		err = errors.Join(err, c.w.Section(pluginPrefix+s.Name, s.Version, s.Payload))
 	}
-	if err != nil {
-		return err
-	}
-	if err := faultpoint.At(faultpoint.SectionsWritten); err != nil {
-		return err
+	if err == nil {
+		err = faultpoint.At(faultpoint.SectionsWritten)
 	}
 	c.state.Inherit(c.w)
-	return c.tree.WriteMemory(ctx, c.state, contents, c.w, a.coordinator().Progress)
+	if err == nil {
+		err = c.memory.Write(ctx, c.w, a.coordinator().Progress)
+	}
+	c.memory.Close()
+	return err
 }
 
 // pluginPrefix begins the names of the plugins' sections.
@@ -301,6 +367,7 @@ func (c *checkpoint) resume(hold context.Context) error {
 	ctx, cancel2 := context.WithTimeout(context.Background(), freezeTimeout)
 	defer cancel2()
 	err = errors.Join(err, tree.Release(ctx))
+	c.a.standing.Unlock()
 	select {
 	case c.a.released <- struct{}{}:
 	default:
@@ -310,17 +377,22 @@ func (c *checkpoint) resume(hold context.Context) error {
 
 // finishImage completes the image while the program runs.
 func (c *checkpoint) finishImage(ctx context.Context) (coord.AgentResult, error) {
+	if c.memory.Snapped() {
+		if err := c.write(ctx); err != nil {
+			return coord.AgentResult{}, err
+		}
+	}
 	begun := time.Now()
 	written := make(chan error, 1)
 	go func() { written <- c.state.SyncFiles(ctx) }()
 	sum, err := c.w.Close(ctx)
-	err = errors.Join(err, <-written)
-	c.w = nil
-	if err == nil {
-		c.timed("sync", begun)
-		c.a.storeSpeed = cmp.Or(sum.Speed, c.a.storeSpeed)
-		err = c.a.coordinator().Barrier(ctx, c.order.Generation, "written")
+	if err = errors.Join(err, <-written); err != nil {
+		return coord.AgentResult{}, err
 	}
+	c.w = nil
+	c.timed("sync", begun)
+	c.a.storeSpeed = cmp.Or(sum.Speed, c.a.storeSpeed)
+	err = c.a.coordinator().Barrier(ctx, c.order.Generation, "written")
 	if err == nil {
 		err = faultpoint.At(faultpoint.Written)
 	}
@@ -328,7 +400,7 @@ func (c *checkpoint) finishImage(ctx context.Context) (coord.AgentResult, error)
 		return coord.AgentResult{}, err
 	}
 	c.a.chain.written(c.order.Generation, sum)
-	r := coord.AgentResult{Files: sum.Files, Parent: c.parent, Bytes: sum.Bytes, RawBytes: sum.RawBytes, Pause: c.pause,
+	r := coord.AgentResult{Files: sum.Files, Parent: c.parent, Bytes: sum.Bytes, RawBytes: sum.RawBytes, Pause: c.pause, InPause: c.inPause,
 		Total: time.Since(c.begun), Processes: len(c.state.Processes), Timings: c.timings}
 	for _, p := range c.state.Processes {
 		r.Threads += len(p.Threads)
@@ -347,6 +419,9 @@ func (c *checkpoint) giveUp() error {
 	c.a.held = nil
 	if c.state != nil {
 		c.state.CloseFiles()
+	}
+	if c.memory != nil {
+		c.memory.Close()
 	}
 	if c.w != nil {
 		c.w.Abort()
@@ -390,6 +465,7 @@ func (a *agent) Finish(_ context.Context, order coord.Order, committed bool, rea
 		return nil
 	}
 	if committed && order.Kill {
+		defer a.standing.Unlock()
 		return held.c.tree.Kill()
 	}
 	return held.c.resume(ended())

@@ -95,6 +95,9 @@ func (l *loop) run(ctx context.Context) (int, error) {
 			}
 		}
 	}
+	// A generation whose memory is a snapshot's is committed without the program.
+	a.sequence.Lock()
+	defer a.sequence.Unlock()
 	err := a.plugins.Dispatch(context.WithoutCancel(ctx), plugin.Event{Kind: plugin.Exit})
 	if err != nil {
 		a.log.Warn().Err(err).Msg("at the end of the tree")
@@ -155,12 +158,12 @@ func (l *loop) takeTerminal() {
 }
 
 // suspend stops the agent's own process group with the program, so that the
-// shell gets its terminal back. SIGCONT continues both. Not in the middle of a
-// checkpoint: other processes of the tree would stay frozen.
+// shell gets its terminal back. SIGCONT continues both. Not in the pause
+// of a checkpoint: other processes of the tree would stay frozen.
 func (l *loop) suspend() {
 	a := l.a
-	a.sequence.Lock()
-	defer a.sequence.Unlock()
+	a.standing.Lock()
+	defer a.standing.Unlock()
 	l.takeTerminal()
 	if err := unix.Kill(0, unix.SIGSTOP); err != nil {
 		a.log.Warn().Err(err).Msg("cannot stop with the program")

@@ -15,10 +15,11 @@ import (
 
 // checkpointFlags are the flags of checkpoint.
 type checkpointFlags struct {
-	kill      bool
-	openFiles bool
-	timeout   time.Duration
-	json      bool
+	kill       bool
+	openFiles  bool
+	noSnapshot bool
+	timeout    time.Duration
+	json       bool
 }
 
 func (a *app) checkpointCommand() *cobra.Command {
@@ -41,6 +42,7 @@ reason, nothing is written, and the program runs on.
 	}
 	cmd.Flags().BoolVar(&f.kill, "kill", false, "end the computation once the generation is committed")
 	cmd.Flags().BoolVar(&f.openFiles, "ckpt-open-files", false, "save the content of open files in the image")
+	cmd.Flags().BoolVar(&f.noSnapshot, "no-snapshot", false, "write the memory while the program stands still, also where it has much")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "give up after `DUR`; 0: after the coordinator's own limit, 1h")
 	complete(cmd, "timeout", cobra.NoFileCompletions)
 	jsonFlag(cmd, &f.json)
@@ -63,7 +65,7 @@ func (a *app) checkpoint(ctx context.Context, name string, f checkpointFlags) er
 		return err
 	}
 	bar := newProgress(a.stderr)
-	result, err := c.Checkpoint(ctx, coord.CheckpointRequest{Kill: f.kill, OpenFiles: f.openFiles, Timeout: f.timeout},
+	result, err := c.Checkpoint(ctx, coord.CheckpointRequest{Kill: f.kill, OpenFiles: f.openFiles, NoSnapshot: f.noSnapshot, Timeout: f.timeout},
 		func(p coord.Progress) { bar.show("writing", p.Done, p.Total) })
 	bar.end()
 	_ = faultpoint.At(faultpoint.CommandAnswered)
@@ -72,6 +74,9 @@ func (a *app) checkpoint(ctx context.Context, name string, f checkpointFlags) er
 	}
 	if f.json {
 		return a.json(result)
+	}
+	if result.InPause != "" {
+		fmt.Fprintf(a.stderr, "hiatus: written while the program stood still: %s\n", printable(result.InPause))
 	}
 	return pairs(a.stdout, [][2]string{
 		{"path", printable(result.Path)},

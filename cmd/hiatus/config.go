@@ -34,7 +34,7 @@ const (
 func settings() []string {
 	return []string{
 		"ckpt-open-files", "ckptdir", "close-fds", "compress", "debug-logs", "disable-plugin", "full-every",
-		"incremental", "interval", "keep", "log-file", "log-level", "name", "namespaces", "tcp-outside", "timeout", "with-plugin",
+		"incremental", "interval", "keep", "log-file", "log-level", "name", "namespaces", "no-snapshot", "tcp-outside", "timeout", "with-plugin",
 	}
 }
 

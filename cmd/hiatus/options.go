@@ -69,6 +69,7 @@ type runFlags struct {
 	incremental    bool
 	fullEvery      int
 	openFiles      bool
+	noSnapshot     bool
 	logLevel       string
 	debugLogs      []string
 	logFile        string
@@ -93,6 +94,7 @@ func (f *runFlags) register(a *app, cmd *cobra.Command, nameDefault string) {
 	fs.BoolVar(&f.incremental, "incremental", false, "store only memory that has changed since the generation before")
 	fs.IntVar(&f.fullEvery, "full-every", 10, "with --incremental: every `N`th generation stores all")
 	fs.BoolVar(&f.openFiles, "ckpt-open-files", false, "save the content of open files in each image; restart makes those again that are gone")
+	fs.BoolVar(&f.noSnapshot, "no-snapshot", false, "write the memory of each checkpoint while the program stands still, also where it has much")
 	fs.Var(choice{&f.logLevel, logLevels()}, "log-level", "log messages of this level and above")
 	fs.StringSliceVar(&f.debugLogs, "debug-logs", nil, "a level for single plugins: `PLUGIN[=LEVEL],...` (LEVEL is debug where not given; \"core\" is the engine)")
 	fs.StringVar(&f.logFile, "log-file", "", "log to `FILE` in JSON; only warnings and errors go to stderr as well")
@@ -138,6 +140,7 @@ func (f *runFlags) options(ctx context.Context, a *app) (opts core.Options, done
 		Incremental:  f.incremental,
 		FullEvery:    f.fullEvery,
 		OpenFiles:    f.openFiles,
+		NoSnapshot:   f.noSnapshot,
 		Detached:     a.ready != nil && leadsSession(),
 		Plugins:      active,
 		PluginConfig: f.pluginConfig(a.config),

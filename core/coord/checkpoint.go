@@ -199,7 +199,8 @@ func (a *attempt) run() (path string, err error) {
 			return "", fmt.Errorf("agent %s: %w", m.hello.ID, err)
 		}
 		a.orders = append(a.orders, orderBody{
-			Generation: a.session.generation, Dir: dir, Kill: a.req.Kill, OpenFiles: a.req.OpenFiles, Left: time.Until(a.deadline),
+			Generation: a.session.generation, Dir: dir, Kill: a.req.Kill, OpenFiles: a.req.OpenFiles,
+			NoSnapshot: a.req.NoSnapshot, Left: time.Until(a.deadline),
 		})
 	}
 	if err := a.ask(); err != nil {
@@ -295,6 +296,7 @@ func (a *attempt) result(path string, total time.Duration) CheckpointResult {
 		sum.Bytes += r.Bytes
 		sum.RawBytes += r.RawBytes
 		sum.Pause = max(sum.Pause, r.Pause)
+		sum.InPause = cmp.Or(sum.InPause, r.InPause)
 		sum.Processes += r.Processes
 		sum.Threads += r.Threads
 		sum.Timings = slowest(sum.Timings, r.Timings)

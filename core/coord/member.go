@@ -233,7 +233,8 @@ func (m *Member) accept(body json.RawMessage) (task, error) {
 		return nil, fmt.Errorf("%w: order: %w", errProtocol, err)
 	}
 	r := &localRun{
-		order:    Order{Generation: in.Generation, Dir: in.Dir, Kill: in.Kill, OpenFiles: in.OpenFiles, Deadline: time.Now().Add(in.Left)},
+		order: Order{Generation: in.Generation, Dir: in.Dir, Kill: in.Kill, OpenFiles: in.OpenFiles,
+			NoSnapshot: in.NoSnapshot, Deadline: time.Now().Add(in.Left)},
 		returned: make(chan struct{}),
 	}
 	m.mu.Lock()

@@ -61,6 +61,7 @@ type orderBody struct {
 	Dir        string        `json:"dir"`
 	Kill       bool          `json:"kill,omitempty"`
 	OpenFiles  bool          `json:"open_files,omitempty"`
+	NoSnapshot bool          `json:"no_snapshot,omitempty"`
 	Left       time.Duration `json:"left"`
 }
 

@@ -11,8 +11,10 @@ import (
 type CheckpointRequest struct {
 	Kill bool `json:"kill,omitempty"` // end the processes once the generation is committed
 	// OpenFiles asks for the content of open files in the image.
-	OpenFiles bool          `json:"open_files,omitempty"`
-	Timeout   time.Duration `json:"timeout,omitempty"` // until it is given up; 0: the coordinator's own, Config.Timeout
+	OpenFiles bool `json:"open_files,omitempty"`
+	// NoSnapshot has the memory written while the program stands still.
+	NoSnapshot bool          `json:"no_snapshot,omitempty"`
+	Timeout    time.Duration `json:"timeout,omitempty"` // until it is given up; 0: the coordinator's own, Config.Timeout
 }
 
 // CheckpointResult describes a committed generation. Numbers are sums over
@@ -24,10 +26,13 @@ type CheckpointResult struct {
 	Bytes      int64         `json:"bytes"`     // written
 	RawBytes   int64         `json:"raw_bytes"` // before compression
 	Pause      time.Duration `json:"pause"`     // for which the program stood still
-	Total      time.Duration `json:"total"`     // from the request to the commit
-	Processes  int           `json:"processes"`
-	Threads    int           `json:"threads"`
-	Timings    []Timing      `json:"timings,omitempty"`
+	// InPause says why memory was written in the pause that is else written from
+	// a snapshot.
+	InPause   string        `json:"in_pause,omitempty"`
+	Total     time.Duration `json:"total"` // from the request to the commit
+	Processes int           `json:"processes"`
+	Threads   int           `json:"threads"`
+	Timings   []Timing      `json:"timings,omitempty"`
 }
 
 // Timing is the time that a plugin, or the engine itself, took for a phase.
@@ -82,6 +87,7 @@ type Order struct {
 	Dir        string    // the agent's folder for this generation; it exists
 	Kill       bool      // end the processes in Finish, if committed
 	OpenFiles  bool      // save the content of open files
+	NoSnapshot bool      // write the memory while the program stands still
 	Deadline   time.Time // when the coordinator gives up, on this host's clock
 }
 
@@ -92,6 +98,7 @@ type AgentResult struct {
 	Bytes     int64                 `json:"bytes"`            // written
 	RawBytes  int64                 `json:"raw_bytes"`        // before compression
 	Pause     time.Duration         `json:"pause"`            // from suspended to resumed
+	InPause   string                `json:"in_pause,omitempty"`
 	Total     time.Duration         `json:"total"`
 	Processes int                   `json:"processes"`
 	Threads   int                   `json:"threads"`

@@ -25,6 +25,20 @@ type stripe struct {
 	file   *os.File
 	number uint16
 	end    atomic.Int64 // bytes that were given room
+	begun  atomic.Int64 // bytes that are on their way to the disk
+}
+
+// writeBackStep is how much is sent to the disk at a time, long before the
+// end.
+const writeBackStep = 8 << 20
+
+// writeBack has the kernel begin to write the first bytes to the disk, so that
+// sync finds little left to do.
+func (s *stripe) writeBack(to int64) {
+	from := s.begun.Load()
+	if to-from >= writeBackStep && s.begun.CompareAndSwap(from, to) {
+		_ = unix.SyncFileRange(int(s.file.Fd()), from, to-from, unix.SYNC_FILE_RANGE_WRITE) // sync tells
+	}
 }
 
 // sync makes the file durable.
@@ -217,6 +231,7 @@ func (s *PageWriter) write(gathered, b []byte) error {
 		k := min(n, len(gathered))
 		gathered, b = gathered[k:], b[n-k:]
 	}
+	s.stripe.writeBack(at)
 	s.out = s.out[:0]
 	return nil
 }

@@ -10,7 +10,8 @@ const (
 	blobBatch  = 0
 	blobReaper = 256
 	blobPark   = 512
-	blobLen    = 1024
+	blobCopy   = 768
+	blobLen    = 2048
 )
 
 // Layout of the memory mapped for injection: a page of code, records, scratch

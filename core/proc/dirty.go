@@ -62,7 +62,7 @@ func (t *Tree) Track(d *Dirty) { t.dirty = d }
 // CLONE_VM whose parent called execve(2), all tracking ends.
 func (t *Tree) readMaps(p *Process) (vmas []procfs.VMA, watched map[uint64]bool, err error) {
 	for {
-		vmas, err = procfs.ReadSmaps(p.liveTID())
+		vmas, err = t.mappings(p)
 		if err != nil || t.dirty == nil || len(t.dirty.procs) == 0 {
 			return vmas, nil, err
 		}

@@ -26,6 +26,7 @@ type Tree struct {
 	sleeps *Sleeps
 	files  *fileCollector // nil until OpenFiles
 	dirty  *Dirty         // nil where nothing is tracked
+	survey *Survey        // nil: smaps is read in the pause
 
 	// vanished: a process ended while it was to be stopped; what it left
 	// behind may be new.

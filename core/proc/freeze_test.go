@@ -21,6 +21,7 @@ import (
 
 // children are what the test binary does when a test executes it again.
 var children = map[string]func() error{
+	"copy-for-ever":   copyForEver,
 	"freeze-for-ever": freezeForEver,
 }
 

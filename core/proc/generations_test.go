@@ -85,7 +85,9 @@ func (x *subject) write(tree *Tree, st *State) *image.Reader {
 		x.tb.Fatal(err)
 	}
 	defer w.Abort()
-	if err := tree.WriteMemory(soon(x.tb), st, nil, w, func(_, _ int64) {}); err != nil {
+	m := tree.NewMemory(st, nil)
+	defer m.Close()
+	if err := m.Write(soon(x.tb), w, func(_, _ int64) {}); err != nil {
 		x.tb.Fatal(err)
 	}
 	if _, err := w.Close(soon(x.tb)); err != nil {

@@ -322,26 +322,10 @@ func (p *Process) runChunk(ctx context.Context, th *Thread, calls []call) error 
 		recs[i] = record{nr: uint64(c.nr), args: c.args, flags: c.flags, ret: recordPending}
 	}
 	at := p.inj.base + blobRecordsOff
-	escape := p.inj.base + blobEscapeOff
 	if err := p.writeMem(at, recordBytes(recs)); err != nil {
 		return err
 	}
-	if err := p.writeMem(escape, escapeCode(escape, th.Regs, th.Mask)); err != nil {
-		return err
-	}
-	announce, err := p.announcer(th)
-	if err != nil {
-		return err
-	}
-	_ = faultpoint.At(faultpoint.BatchPrepared)
-	r := th.Regs
-	r.atBatch(p.inj.base+blobBatch, at, len(recs), p.pid, th.TID, announce, escape)
-	err = setRegs(th.HostTID, r)
-	if err == nil {
-		_ = faultpoint.At(faultpoint.BatchRegisters)
-		// The mask last: until then the thread would go on unharmed.
-		err = setSigmask(th.HostTID, ^sigBit(announce))
-	}
+	err := p.arm(th, blobBatch, at, len(recs))
 	if err == nil {
 		_ = faultpoint.At(faultpoint.BatchMasked)
 		err = p.batch(ctx, th)
@@ -357,6 +341,28 @@ func (p *Process) runChunk(ctx context.Context, th *Thread, calls []call) error 
 		calls[i].ret = recs[i].ret
 	}
 	return reachedEnd(calls)
+}
+
+// arm sets th to run the blob from entry as soon as it is continued. The
+// caller calls own in the end, on error too.
+func (p *Process) arm(th *Thread, entry, args uint64, n int) error {
+	escape := p.inj.base + blobEscapeOff
+	if err := p.writeMem(escape, escapeCode(escape, th.Regs, th.Mask)); err != nil {
+		return err
+	}
+	announce, err := p.announcer(th)
+	if err != nil {
+		return err
+	}
+	_ = faultpoint.At(faultpoint.BatchPrepared)
+	r := th.Regs
+	r.atBatch(p.inj.base+entry, args, n, p.pid, th.TID, announce, escape)
+	if err := setRegs(th.HostTID, r); err != nil {
+		return err
+	}
+	_ = faultpoint.At(faultpoint.BatchRegisters)
+	// The mask last: until then the thread would go on unharmed.
+	return setSigmask(th.HostTID, ^sigBit(announce))
 }
 
 // reachedEnd makes sure that only a failed call has ended a batch.

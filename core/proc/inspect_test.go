@@ -280,7 +280,9 @@ func writeImage(t *testing.T, tree *Tree, st *State) *image.Reader {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := tree.WriteMemory(soon(t), st, nil, w, func(done, total int64) {}); err != nil {
+	m := tree.NewMemory(st, nil)
+	defer m.Close()
+	if err := m.Write(soon(t), w, func(_, _ int64) {}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.Close(soon(t)); err != nil {
@@ -344,7 +346,9 @@ func TestOnlyPresentPagesAreStored(t *testing.T) {
 
 func TestPageRunsAreBounded(t *testing.T) {
 	k := inspectKnown(t)
-	runs, err := k.tree.pageRuns(soon(t), k.state)
+	m := k.tree.NewMemory(k.state, nil)
+	defer m.Close()
+	runs, err := m.pageRuns(soon(t), func(*Process, *MapState) bool { return true }, func(p *Process) *Process { return p })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,12 +7,10 @@ import (
 	"io"
 	"os"
 	"slices"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/image"
-	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/internal/linux"
 )
 
@@ -25,71 +23,33 @@ type pageRun struct {
 	space uint32
 	key   uint64
 	from  io.ReaderAt // has the bytes, in place of p
+	held  []byte      // the bytes themselves, where they were read in the pause
 	holes bool        // pages that cannot be read are holes (beyond the end of a file)
 	dense bool        // pages of zeros count: a file shows where they are left out
-}
-
-// WriteMemory writes all memory that the image must hold, with as many
-// writers as w has.
-func (t *Tree) WriteMemory(ctx context.Context, st *State, contents []Content, w *image.Writer, progress func(done, total int64)) error {
-	runs, err := t.pageRuns(ctx, st)
-	if err != nil {
-		return err
-	}
-	runs = append(runs, contentRuns(st, contents)...)
-	var total, done int64
-	for _, r := range runs {
-		total += int64(r.len)
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	next := make(chan pageRun)
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	for i := range w.PageWriters() {
-		wg.Go(func() {
-			buf := make([]byte, chunkSize)
-			for r := range next {
-				if err := r.write(w.PageWriter(i), buf); err != nil {
-					cancel(err)
-					return
-				}
-				mu.Lock()
-				done += int64(r.len)
-				progress(done, total)
-				mu.Unlock()
-			}
-		})
-	}
-feed:
-	for _, r := range runs {
-		select {
-		case next <- r:
-		case <-ctx.Done():
-			break feed
-		}
-	}
-	close(next)
-	wg.Wait()
-	if err := context.Cause(ctx); err != nil {
-		return err
-	}
-	return faultpoint.At(faultpoint.MemoryWritten)
 }
 
 // chunkSize is what a writer reads and writes at a time.
 const chunkSize = 1 << 20
 
-func (r *pageRun) write(s *image.PageWriter, buf []byte) error {
-	b := buf[:r.len]
-	var err error
+// read reads the pages into b, which is as long as they are.
+func (r *pageRun) read(b []byte) error {
 	if r.from != nil {
-		err = readContent(r.from, b, r.addr)
-	} else if err = r.p.readMem(r.addr, b); err != nil && r.holes {
+		return readContent(r.from, b, r.addr)
+	}
+	err := r.p.readMem(r.addr, b)
+	if err != nil && r.holes {
 		err = r.readPages(b)
 	}
-	if err != nil {
-		return err
+	return err
+}
+
+func (r *pageRun) write(s *image.PageWriter, buf []byte) error {
+	b := r.held
+	if b == nil {
+		b = buf[:r.len]
+		if err := r.read(b); err != nil {
+			return err
+		}
 	}
 	if r.dense {
 		return s.WriteDense(r.space, r.key, b)
@@ -108,45 +68,58 @@ func (r *pageRun) readPages(b []byte) error {
 	return nil
 }
 
-// pageRuns lists the pages to save, in runs of at most chunkSize.
-func (t *Tree) pageRuns(ctx context.Context, st *State) ([]pageRun, error) {
-	runs := t.exes.runs(st)
+// pageRuns lists the pages of the mappings that pick takes, in runs of at most
+// chunkSize. source is the process to read them from; shared memory is read
+// from the tree's own.
+func (m *Memory) pageRuns(ctx context.Context, pick func(*Process, *MapState) bool, source func(*Process) *Process) (runs []pageRun, err error) {
+	st := m.st
 	seen := make([]intervals, len(st.Objects))
-	procs := t.procs
 	for i := range st.Processes {
-		ps, p := &st.Processes[i], procs[i]
+		ps, p := &st.Processes[i], m.t.procs[i]
 		if ps.Zombie {
 			continue
 		}
-		f, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", p.liveTID()))
-		if err != nil {
-			return nil, fmt.Errorf("pid %d: %w", p.pid, err)
-		}
-		var shared []*MapState
+		var maps, shared []*MapState
 		for j := range ps.Maps {
-			if m := &ps.Maps[j]; m.content == contentAll && st.Objects[m.Ref].File == 0 {
-				shared = append(shared, m)
+			s := &ps.Maps[j]
+			if s.content == contentNone || !pick(p, s) {
+				continue
+			}
+			maps = append(maps, s)
+			if s.content == contentAll && st.Objects[s.Ref].File == 0 {
+				shared = append(shared, s)
 			}
 		}
 		resident, err := p.resident(ctx, shared)
-		if err != nil {
-			f.Close()
-			return nil, fmt.Errorf("pid %d: %w", p.pid, err)
-		}
-		for j := range ps.Maps {
-			r, err := t.runsOf(st, p, ps, &ps.Maps[j], f, resident[&ps.Maps[j]], seen)
-			if err != nil {
-				f.Close()
-				return nil, fmt.Errorf("pid %d: %w", p.pid, err)
-			}
+		if err == nil && len(maps) > 0 {
+			var r []pageRun
+			r, err = m.runsOfProcess(source(p), ps, maps, resident, seen)
 			runs = append(runs, r...)
 		}
-		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("pid %d: %w", p.pid, err)
+		}
 	}
 	return runs, nil
 }
 
-func (t *Tree) runsOf(st *State, p *Process, ps *ProcessState, m *MapState, pagemap *os.File, resident []linux.PageRange, seen []intervals) (runs []pageRun, err error) {
+func (m *Memory) runsOfProcess(p *Process, ps *ProcessState, maps []*MapState, resident map[*MapState][]linux.PageRange, seen []intervals) (runs []pageRun, err error) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", p.liveTID()))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	for _, s := range maps {
+		r, err := runsOf(m.st, p, ps, s, f, resident[s], seen)
+		if err != nil {
+			return nil, err
+		}
+		runs = append(runs, r...)
+	}
+	return runs, nil
+}
+
+func runsOf(st *State, p *Process, ps *ProcessState, m *MapState, pagemap *os.File, resident []linux.PageRange, seen []intervals) (runs []pageRun, err error) {
 	add := func(start, end uint64, space uint32, key uint64, holes bool) {
 		for start < end {
 			n := min(end-start, chunkSize)

@@ -51,6 +51,8 @@ type Process struct {
 	dumpable int64  // the value to put back; -1: untouched
 	avoid    uint64 // signals that must not announce the end of a batch
 
+	surveyed []procfs.VMA // what was relied on, until confirm
+
 	suspended bool // seccomp(2) of its threads, as long as they are traced
 }
 

@@ -106,6 +106,9 @@ func (r *Regs) atBatch(entry, records uint64, n int, tgid, tid int, announce sys
 	r.Eflags &^= 1 << 10 // DF
 }
 
+// setKept sets what a batch keeps of a result.
+func (r *Regs) setKept(v uint64) { r.R15 = v }
+
 // atReaper sets the registers to run the reaper of the blob.
 func (r *Regs) atReaper(entry, scratch uint64, report int) {
 	r.Rip, r.OrigRax = entry, nrNone

@@ -78,6 +78,9 @@ func (r *Regs) atBatch(entry, records uint64, n int, tgid, tid int, announce sys
 	r.X[22], r.X[23], r.X[24] = uint64(tgid)|uint64(announce)<<32, uint64(tid), escape
 }
 
+// setKept sets what a batch keeps of a result.
+func (r *Regs) setKept(v uint64) { r.X[21] = v }
+
 // atReaper sets the registers to run the reaper of the blob.
 func (r *Regs) atReaper(entry, scratch uint64, report int) {
 	r.Pc, r.X[19], r.X[20] = entry, scratch, uint64(report)

@@ -38,6 +38,8 @@ type Tracer struct {
 	// held are the threads of frozen trees.
 	held map[int]bool
 
+	copies copySet
+
 	guards sync.Once
 	marked bool  // see guardsMarked
 	noMark error // the error of finding out

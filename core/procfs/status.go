@@ -39,6 +39,9 @@ type Status struct {
 	Seccomp         int    // SECCOMP_MODE_DISABLED 0, STRICT 1 or FILTER 2
 	CpusAllowedList string // as "0-3,8"
 	VmLck           uint64 // locked memory in bytes
+
+	// Memory in page tables, and swapped out, in bytes: not exact to the page.
+	RssAnon, RssShmem, VmSwap uint64
 }
 
 // InnerPID returns the thread's id in its own pid namespace.
@@ -156,6 +159,12 @@ func (s *Status) set(key, val string) (err error) {
 		s.CpusAllowedList = val
 	case "VmLck":
 		s.VmLck, err = kilobytes(val)
+	case "RssAnon":
+		s.RssAnon, err = kilobytes(val)
+	case "RssShmem":
+		s.RssShmem, err = kilobytes(val)
+	case "VmSwap":
+		s.VmSwap, err = kilobytes(val)
 	}
 	return err
 }

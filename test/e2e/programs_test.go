@@ -71,6 +71,7 @@ func ruleFixtures() []program {
 		fixture("signals", "signals"),
 		fixture("threads", "threads"),
 		fixture("memory", "memory"),
+		fixture("rewritten memory", "rewrite", "20"),
 		fixture("self", "self", "one", "", "two words"),
 		fixture("tree", "tree"),
 		fixture("files", "files"),

@@ -1,0 +1,304 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
+)
+
+// Memory is the content of a frozen tree's memory on its way into an image. It
+// is written while the tree stands still, or from a Snapshot after its release.
+type Memory struct {
+	t        *Tree
+	st       *State
+	exes     exeSaver
+	contents []Content
+
+	copies map[*Process]*copying
+	held   []pageRun // read in the pause
+	buffer []byte    // of held
+}
+
+// NewMemory takes charge of the memory that st, the tree's state, describes and
+// of the data of plugins. The caller closes it.
+func (t *Tree) NewMemory(st *State, contents []Content) *Memory {
+	m := &Memory{t: t, st: st, exes: t.exes, contents: contents}
+	t.exes = exeSaver{}
+	return m
+}
+
+// Private is how much private memory the processes of the tree have, in bytes.
+func (t *Tree) Private() (sum uint64) {
+	for _, p := range t.procs {
+		sum += p.private()
+	}
+	return sum
+}
+
+func (p *Process) private() uint64 { return p.status.RssAnon + p.status.VmSwap }
+
+// fewPages is the private memory up to which reading it in the pause is shorter than
+// a copy of the process.
+const fewPages = 512 << 10
+
+// Snapshot keeps all memory as it is now, so that the tree can be released
+// before Write: by copies of the processes (fork(2)), and for what they would
+// not have or would share, in a buffer. adopter is the host id of the process to
+// which orphans of the tree come.
+//
+// The error matches ErrNoCopy where that cannot be done. The memory can then be
+// written in the pause.
+func (m *Memory) Snapshot(ctx context.Context, adopter int) error {
+	err := m.snapshot(ctx, adopter)
+	if err == nil {
+		return nil
+	}
+	m.drop()
+	if errors.Is(err, ErrNoCopy) {
+		for _, p := range m.t.procs {
+			if cerr := p.confirm(p); cerr != nil {
+				return cerr
+			}
+		}
+	}
+	return err
+}
+
+func (m *Memory) snapshot(ctx context.Context, adopter int) error {
+	for i := range m.st.Processes {
+		if ps := &m.st.Processes[i]; ps.Prctl.Subreaper {
+			return fmt.Errorf("%w: process %d adopts orphans (prctl(2), PR_SET_CHILD_SUBREAPER), and would meet the copies", ErrNoCopy, ps.PID)
+		}
+	}
+	m.copies = map[*Process]*copying{}
+	for _, p := range m.t.procs {
+		if !p.zombie && p.private() > fewPages {
+			m.copies[p] = nil
+		}
+	}
+	runs, err := m.pageRuns(ctx, func(p *Process, s *MapState) bool { return !m.isCopied(p, s) }, func(p *Process) *Process { return p })
+	if err != nil {
+		return err
+	}
+	m.held = append(runs, contentRuns(m.st, m.contents)...)
+	size := total(m.held)
+	if err := m.checkRoom(uint64(size)); err != nil {
+		return err
+	}
+	if err := m.makeCopies(ctx, adopter); err != nil {
+		return err
+	}
+	return m.hold(ctx, size)
+}
+
+// isCopied says whether a copy of p has the mapping, as it is now. Copies lack
+// what the program keeps from its children, madvise(2), and share what it shares.
+// Of huge pages of hugetlbfs a copy may lose its own when the program writes
+// to them and the pool is empty (mm/hugetlb.c, unmap_ref_private).
+func (m *Memory) isCopied(p *Process, s *MapState) bool {
+	_, copied := m.copies[p]
+	return copied && s.content == contentPrivate && s.Huge == 0 && !slices.Contains(s.Flags, "dc") && !slices.Contains(s.Flags, "wf")
+}
+
+// checkRoom makes sure that there is memory for what the program may write to
+// while it is copied, and for what is held.
+func (m *Memory) checkRoom(held uint64) error {
+	need := held
+	var any *Process
+	for p := range m.copies {
+		need += p.private()
+		any = p
+	}
+	if any == nil {
+		return nil
+	}
+	room, err := memoryRoom(any.host)
+	if err != nil {
+		return err
+	}
+	if need > room {
+		return fmt.Errorf("%w: it may need %d MiB, and %d MiB are available", ErrNoCopy, need>>20, room>>20)
+	}
+	return nil
+}
+
+// makeCopies forks all processes at once: the kernel copies the page tables
+// of several beside each other.
+func (m *Memory) makeCopies(ctx context.Context, adopter int) error {
+	return m.t.tr.Do(func() error {
+		var started []*copying
+		var errs []error
+		for p := range m.copies {
+			c, err := p.startCopy(ctx, adopter)
+			if err != nil {
+				errs = append(errs, err)
+				break
+			}
+			started = append(started, c)
+		}
+		for _, c := range started {
+			errs = append(errs, c.finish(ctx))
+			m.copies[c.p] = c
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// hold reads into a buffer what the copies will not have.
+func (m *Memory) hold(ctx context.Context, size int64) error {
+	if size == 0 {
+		return nil
+	}
+	var err error
+	m.buffer, err = unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return fmt.Errorf("%w: mmap of %d bytes: %w", ErrNoCopy, size, err)
+	}
+	rest := m.buffer
+	for i := range m.held {
+		r := &m.held[i]
+		r.held, rest = rest[:r.len:r.len], rest[r.len:]
+	}
+	return forEach(ctx, m.held, runtime.GOMAXPROCS(0), func(_ int, r *pageRun) error { return r.read(r.held) })
+}
+
+// forEach calls do for all runs, with as many workers beside each other.
+func forEach(ctx context.Context, runs []pageRun, workers int, do func(worker int, r *pageRun) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for w := range min(workers, len(runs)) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(runs) && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
+				if err := do(w, &runs[i]); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return context.Cause(ctx)
+}
+
+func total(runs []pageRun) (sum int64) {
+	for _, r := range runs {
+		sum += int64(r.len)
+	}
+	return sum
+}
+
+// Snapped says whether the tree may run on before Write.
+func (m *Memory) Snapped() bool { return m.copies != nil }
+
+// Write writes all memory that the image must hold, with as many writers as
+// w has.
+func (m *Memory) Write(ctx context.Context, w *image.Writer, progress func(done, total int64)) error {
+	pick := func(*Process, *MapState) bool { return true }
+	source := func(p *Process) *Process { return p }
+	runs := m.exes.runs(m.st)
+	if m.Snapped() {
+		pick = m.isCopied
+		source = func(p *Process) *Process { return m.copies[p].copy }
+		runs = append(runs, m.held...)
+	} else {
+		runs = append(runs, contentRuns(m.st, m.contents)...)
+	}
+	own, err := m.pageRuns(ctx, pick, source)
+	if err == nil {
+		runs = append(runs, own...)
+		confirmed := make(chan error, 1)
+		go func() { confirmed <- m.confirm() }()
+		err = writeRuns(ctx, runs, w, progress)
+		err = errors.Join(err, <-confirmed)
+	}
+	if err == nil {
+		err = faultpoint.At(faultpoint.MemoryWritten)
+	}
+	return m.explain(err)
+}
+
+// confirm proves by the copies what was taken from a survey.
+func (m *Memory) confirm() error {
+	var errs []error
+	for p, c := range m.copies {
+		errs = append(errs, p.confirm(c.copy))
+	}
+	return errors.Join(errs...)
+}
+
+// explain tells of copies that somebody has ended, by which nothing was lost
+// but the checkpoint.
+func (m *Memory) explain(err error) error {
+	if err == nil {
+		return nil
+	}
+	for p, c := range m.copies {
+		if c != nil && c.copy != nil && errors.Is(unix.PidfdSendSignal(c.pidfd, 0, nil, 0), unix.ESRCH) {
+			return fmt.Errorf("pid %d: its copy (process %d) was ended while it was written: %w", p.pid, c.copy.pid, err)
+		}
+	}
+	return err
+}
+
+func writeRuns(ctx context.Context, runs []pageRun, w *image.Writer, progress func(done, total int64)) error {
+	all, done := total(runs), int64(0)
+	buffers := make([][]byte, w.PageWriters())
+	var mu sync.Mutex
+	return forEach(ctx, runs, w.PageWriters(), func(i int, r *pageRun) error {
+		if buffers[i] == nil {
+			buffers[i] = make([]byte, chunkSize)
+		}
+		if err := r.write(w.PageWriter(i), buffers[i]); err != nil {
+			return err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		done += int64(r.len)
+		progress(done, all)
+		return nil
+	})
+}
+
+// Close ends the copies and gives back all that was held. It may be called
+// twice.
+func (m *Memory) Close() {
+	m.drop()
+	m.exes.close()
+}
+
+func (m *Memory) drop() {
+	for _, c := range m.copies {
+		if c != nil && c.copy != nil {
+			c.kill()
+		}
+	}
+	for _, c := range m.copies {
+		if c != nil && c.copy != nil {
+			c.awaitDeath()
+		}
+	}
+	if len(m.copies) > 0 {
+		_ = m.t.tr.Do(func() error {
+			for _, c := range m.copies {
+				if c != nil {
+					m.t.tr.endCopy(c)
+				}
+			}
+			return nil
+		})
+	}
+	if m.buffer != nil {
+		_ = unix.Munmap(m.buffer)
+	}
+	m.copies, m.held, m.buffer = nil, nil, nil
+}

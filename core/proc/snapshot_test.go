@@ -1,0 +1,351 @@
+package proc
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/core/procfs"
+)
+
+// launchCopied starts the program whose memory is saved while it runs on.
+func launchCopied(t *testing.T, args ...string) *subject {
+	t.Helper()
+	x := newSubject(t, newTracer(t))
+	x.start(command(append([]string{program(t, "snapshot"), filepath.Join(t.TempDir(), "file")}, args...)...))
+	x.untilReady()
+	return x
+}
+
+// snap freezes the tree, makes a snapshot, and releases the tree.
+func (x *subject) snap() (*State, *Memory) {
+	x.tb.Helper()
+	tree := x.freeze()
+	st := x.inspect(tree)
+	m := tree.NewMemory(st, nil)
+	x.tb.Cleanup(m.Close)
+	if err := m.Snapshot(soon(x.tb), x.where.Reference); err != nil {
+		x.tb.Fatal(err)
+	}
+	x.release(tree)
+	return st, m
+}
+
+func (x *subject) writeSnapshot(m *Memory) *image.Reader {
+	x.tb.Helper()
+	dir := x.tb.TempDir()
+	w, err := image.Create(dir, image.Options{Stripes: 2})
+	if err != nil {
+		x.tb.Fatal(err)
+	}
+	defer w.Abort()
+	if err := m.Write(soon(x.tb), w, func(_, _ int64) {}); err != nil {
+		x.tb.Fatal(err)
+	}
+	m.Close()
+	if _, err := w.Close(soon(x.tb)); err != nil {
+		x.tb.Fatal(err)
+	}
+	img, err := image.Open(dir)
+	if err != nil {
+		x.tb.Fatal(err)
+	}
+	x.tb.Cleanup(func() { img.Close() })
+	return img
+}
+
+// copiesBelow lists the copies that are children of this process.
+func copiesBelow(tb testing.TB, tr *Tracer) []int {
+	tb.Helper()
+	return slices.DeleteFunc(ownChildren(tb), func(pid int) bool { return !tr.IsCopy(pid) })
+}
+
+// TestSnapshot writes all memory of a tree anew while its snapshot is written:
+// what comes back is of the moment of the snapshot, in two generations.
+func TestSnapshot(t *testing.T) {
+	for _, fresh := range []bool{true, false} {
+		t.Run(fmt.Sprintf("namespaces %v", fresh), func(t *testing.T) {
+			if !fresh && os.Geteuid() != 0 {
+				t.Skip("only root chooses process ids in the current namespaces")
+			}
+			x := launchCopied(t)
+			for range 2 {
+				g := x.saveSnapshot()
+				x.restore(g, fresh)
+				x.order("check")
+				x.order("next")
+				x.order("look")
+			}
+		})
+	}
+}
+
+// saveSnapshot is save, with the memory written while the tree changes it.
+func (x *subject) saveSnapshot() *generation {
+	x.tb.Helper()
+	tree := x.freeze()
+	st := x.inspect(tree)
+	g := &generation{fds: map[int]int{}}
+	files, err := tree.OpenFiles()
+	if err != nil {
+		x.tb.Fatal(err)
+	}
+	for _, f := range files {
+		fd, err := f.Dup()
+		if err != nil {
+			x.tb.Fatal(err)
+		}
+		x.tb.Cleanup(func() { unix.Close(fd) })
+		g.fds[f.ID] = fd
+	}
+	m := tree.NewMemory(st, nil)
+	defer m.Close()
+	if err := m.Snapshot(soon(x.tb), x.where.Reference); err != nil {
+		x.tb.Fatal(err)
+	}
+	x.release(tree)
+	x.order("next")
+	x.order("look")
+	x.order("check")
+	g.img = x.writeSnapshot(m)
+	x.order("look")
+	if g.st, err = DecodeState(StateVersion, encoded(x.tb, st)); err != nil {
+		x.tb.Fatal(err)
+	}
+	if err := x.freeze().Kill(); err != nil {
+		x.tb.Fatal(err)
+	}
+	x.end()
+	return g
+}
+
+// TestCopiesAreNobodys: what a snapshot is written from has no descriptors, a
+// session of its own and the tracer for its only tie; the next freeze does not
+// find it, and Close leaves nothing.
+func TestCopiesAreNobodys(t *testing.T) {
+	x := launchCopied(t)
+	_, m := x.snap()
+	copies := copiesBelow(t, x.tr)
+	if len(copies) != 2 {
+		t.Fatalf("copies %v, want one of each process", copies)
+	}
+	for _, pid := range copies {
+		s, err := procfs.ReadStatus(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := procfs.ReadStat(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fds, err := procfs.FDs(pid)
+		if err != nil || len(fds) != 0 || s.Name != copyName || s.TracerPid != x.tid || st.Session != pid || st.PGRP != pid || s.Threads != 1 {
+			t.Errorf("pid %d: descriptors %v (%v), name %q, tracer %d, session %d, group %d, threads %d", pid, fds, err, s.Name, s.TracerPid, st.Session, st.PGRP, s.Threads)
+		}
+	}
+	if err := unix.Kill(-x.pid, unix.SIGCONT); err != nil { // reaches no copy
+		t.Fatal(err)
+	}
+	x.order("look")
+	m.Close()
+	m.Close()
+	if left := copiesBelow(t, x.tr); len(left) != 0 {
+		t.Errorf("copies %v are left", left)
+	}
+	x.order("look")
+}
+
+// TestCopyEndedByOthers: somebody kills a copy. The error says so, and the
+// program goes on.
+func TestCopyEndedByOthers(t *testing.T) {
+	x := launchCopied(t)
+	_, m := x.snap()
+	for _, pid := range copiesBelow(t, x.tr) {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the copies are gone", func() bool { x.tr.Reap(); return len(copiesBelow(t, x.tr)) == 0 })
+	w, err := image.Create(t.TempDir(), image.Options{Stripes: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort()
+	if err := m.Write(soon(t), w, func(_, _ int64) {}); err == nil {
+		t.Error("an image was written from copies that are no more")
+	} else {
+		t.Log(err)
+	}
+	m.Close()
+	x.order("check")
+	x.order("look")
+}
+
+// TestProgramEndsBeforeItsSnapshot: the image is whole all the same.
+func TestProgramEndsBeforeItsSnapshot(t *testing.T) {
+	x := launchCopied(t)
+	st, m := x.snap()
+	if err := unix.Kill(-x.pid, unix.SIGKILL); err != nil { // not the copies: they are in no group of the program's
+		t.Fatal(err)
+	}
+	eventually(t, "the program is gone", func() bool { x.tr.Reap(); return unix.Kill(-x.pid, 0) == unix.ESRCH })
+	img := x.writeSnapshot(m)
+	var size uint64
+	for _, e := range img.Extents() {
+		if e.Space == processOf(t, st, x.pid).Space {
+			size += e.Len
+		}
+	}
+	if size < 4<<20 {
+		t.Errorf("the image has %d bytes of the program", size)
+	}
+}
+
+// TestAdopterIsNotCopied: the copies would be children of a program that
+// adopts orphans.
+func TestAdopterIsNotCopied(t *testing.T) {
+	x := launchCopied(t, "reaper")
+	tree := x.freeze()
+	st := x.inspect(tree)
+	m := tree.NewMemory(st, nil)
+	defer m.Close()
+	if err := m.Snapshot(soon(t), os.Getpid()); !errors.Is(err, ErrNoCopy) {
+		t.Errorf("error %v, want %v", err, ErrNoCopy)
+	}
+	// It is found out by looking, too.
+	for i := range st.Processes {
+		st.Processes[i].Prctl.Subreaper = false
+	}
+	if err := m.Snapshot(soon(t), os.Getpid()); !errors.Is(err, ErrNoCopy) {
+		t.Errorf("error %v, want %v", err, ErrNoCopy)
+	}
+	x.release(tree)
+	x.order("check")
+}
+
+// TestSurvey relies on what smaps told before the freeze where maps has not
+// changed, and finds out by the copy where only an advice has.
+func TestSurvey(t *testing.T) {
+	for _, tc := range []struct {
+		change   string
+		relied   bool
+		mistaken bool
+	}{{"look", true, false}, {"advise", true, true}, {"map", false, false}, {"lock", false, false}} {
+		t.Run(tc.change, func(t *testing.T) {
+			x := launchCopied(t)
+			vmas, err := procfs.ReadSmaps(x.pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			x.order(tc.change)
+			tree := x.freeze()
+			tree.UseSurvey(&Survey{smaps: map[int][]procfs.VMA{x.pid: vmas}})
+			st := x.inspect(tree)
+			if relied := procOf(t, tree, x.pid).surveyed != nil; relied != tc.relied {
+				t.Errorf("relied on the survey: %v, want %v", relied, tc.relied)
+			}
+			m := tree.NewMemory(st, nil)
+			defer m.Close()
+			if err := m.Snapshot(soon(t), x.where.Reference); err != nil {
+				t.Fatal(err)
+			}
+			x.release(tree)
+			w, err := image.Create(t.TempDir(), image.Options{Stripes: 1})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer w.Abort()
+			if err := m.Write(soon(t), w, func(_, _ int64) {}); (err != nil) != tc.mistaken {
+				t.Errorf("error %v, want one: %v", err, tc.mistaken)
+			}
+			x.order("check")
+		})
+	}
+}
+
+// TestDeathOfTheCopier kills a tracer at random moments while it makes copies
+// without end: the program goes on unharmed, and no copy outlives the tracer.
+func TestDeathOfTheCopier(t *testing.T) {
+	const kills = 30
+	tr := newTracer(t)
+	becomeSubreaper(t)
+	r := rand.New(rand.NewSource(2))
+	x := launch(t, tr, program(t, "steady"), "default")
+	for range kills {
+		cmd := again("copy-for-ever", strconv.Itoa(x.pid), strconv.Itoa(os.Getpid()))
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Stderr = os.Stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if l, err := bufio.NewReader(out).ReadString('\n'); l != "ready\n" {
+			t.Fatalf("the tracer says %q, %v", l, err)
+		}
+		time.Sleep(time.Duration(r.Intn(3000)) * time.Microsecond) // the random moment, which is what is tested
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait()
+		if got := x.answer(); got != "steady" {
+			t.Fatalf("the program says %q", got)
+		}
+		eventually(t, "no copy is left", func() bool {
+			alive := 0
+			for _, pid := range ownChildren(t) {
+				if st, err := procfs.ReadStat(pid); err == nil && pid != x.pid && st.State != 'Z' {
+					alive++
+				}
+			}
+			below, err := procfs.Children(x.pid)
+			return alive == 0 && err == nil && len(below) == 0
+		})
+		_, _ = tr.Reap()
+	}
+}
+
+// copyForEver makes a snapshot of a process and drops it, until it is killed.
+func copyForEver() error {
+	pid, err := strconv.Atoi(os.Args[1])
+	if err != nil {
+		return err
+	}
+	adopter, err := strconv.Atoi(os.Args[2])
+	if err != nil {
+		return err
+	}
+	ctx, tr := context.Background(), NewTracer()
+	for first := true; ; first = false {
+		tree, err := tr.Freeze(ctx, NewSleeps(), func() ([]int, error) { return []int{pid}, nil })
+		if err != nil {
+			return err
+		}
+		if err := tree.Open(ctx); err != nil {
+			return err
+		}
+		if first {
+			fmt.Println("ready")
+		}
+		m := &Memory{t: tree, st: &State{}, copies: map[*Process]*copying{tree.procs[0]: nil}}
+		if err := m.makeCopies(ctx, adopter); err != nil {
+			return err
+		}
+		if err := tree.Release(ctx); err != nil {
+			return err
+		}
+		m.Close()
+	}
+}
