@@ -335,10 +335,16 @@ func compressed(tr *trial) {
 // chainOf returns the generations that the memory of one comes from.
 func chainOf(tr *trial, path string) (chain []int) {
 	var report struct {
-		Agents []struct{ Chain []struct{ Generation int } }
+		Agents []struct {
+			Chain  []struct{ Generation int }
+			Memory struct{ Inherited int64 }
+		}
 	}
 	if err := json.Unmarshal([]byte(tr.must("inspect", "--json", path)), &report); err != nil {
 		tr.Fatal(err)
+	}
+	if a := report.Agents[0]; len(a.Chain) > 1 && a.Memory.Inherited == 0 {
+		tr.Errorf("%s inherits nothing", path)
 	}
 	for _, c := range report.Agents[0].Chain {
 		chain = append(chain, c.Generation)
