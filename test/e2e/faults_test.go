@@ -145,7 +145,7 @@ func (f *faulted) agentKilledAt(step string, committed bool) {
 }
 
 // agentKilledInjecting ends the agent in the middle of injections: of the
-// first, of the last, and of some between.
+// first, of one in the middle, and of some between.
 func agentKilledInjecting(f *faulted) {
 	f.launchFaulty()
 	f.checkpoint()
@@ -163,7 +163,8 @@ func agentKilledInjecting(f *faulted) {
 			f.Errorf("no injection comes to the step %q", step)
 			continue
 		}
-		for _, i := range []int{1, 1 + r.Intn(n), n} {
+		half := (n + 1) / 2 // the next checkpoint may have fewer
+		for _, i := range []int{1, 1 + r.Intn(half), half} {
 			f.agentKilledAt(fmt.Sprintf("%s#%d", step, i), false)
 		}
 	}
