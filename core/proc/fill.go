@@ -138,7 +138,7 @@ func (r *Restorer) eachPiece(ctx context.Context, pieces []image.Piece, progress
 // mapAnonymous makes the private anonymous mappings of a process, and opens
 // the ways to fill them with content.
 func (r *Restorer) mapAnonymous(ctx context.Context, f *filler, ps *ProcessState, content []image.Range) error {
-	if err := f.p.moveVdso(ctx, ps); err != nil {
+	if err := r.placeVdso(ctx, f.p, ps); err != nil {
 		return err
 	}
 	maps := ps.anonymous()

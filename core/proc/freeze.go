@@ -256,6 +256,31 @@ func (t *Tree) awaitStops(ctx context.Context, p *Process, fresh []*Thread) erro
 }
 
 func (t *Tree) awaitStop(ctx context.Context, p *Process, th *Thread) error {
+	for round := 0; ; round++ {
+		if err := t.readStopped(ctx, p, th); err != nil || th.compat {
+			return err
+		}
+		again, err := p.leavesVdso(th, round)
+		if err != nil {
+			return err
+		}
+		if !again {
+			break
+		}
+		th.stopped = false
+		delete(t.tr.held, th.HostTID)
+	}
+	if err := p.leaveCriticalSection(th); err != nil {
+		return err
+	}
+	if err := t.settleCall(p, th); err != nil {
+		return err
+	}
+	return setRegs(th.HostTID, th.Regs)
+}
+
+// readStopped waits until th stands still and reads its registers and mask.
+func (t *Tree) readStopped(ctx context.Context, p *Process, th *Thread) error {
 	sig, err := t.stopOf(ctx, p.host, th.HostTID)
 	if err != nil {
 		return err
@@ -271,17 +296,8 @@ func (t *Tree) awaitStop(ctx context.Context, p *Process, th *Thread) error {
 		th.stopped = true // it is left alone, and refused
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	th.stopped = true
-	if err := p.leaveCriticalSection(th); err != nil {
-		return err
-	}
-	if err := t.settleCall(p, th); err != nil {
-		return err
-	}
-	return setRegs(th.HostTID, th.Regs)
+	th.stopped = err == nil
+	return err
 }
 
 // stopOf waits until tid stands still. A thread that goes through execve(2)
@@ -369,29 +385,13 @@ func explainStuck(pid, tid int, err error) error {
 // section when it returns to code of ours. The thread goes on at the abort
 // handler, as after a preemption.
 func (p *Process) leaveCriticalSection(th *Thread) error {
-	rs, err := getRseq(th.HostTID)
-	if err != nil || rs.Addr == 0 {
-		return nil // PTRACE_GET_RSEQ_CONFIGURATION is 5.13 and later
-	}
-	const csOff = 8 // offsetof(struct rseq, rseq_cs)
-	var ptr, cs [32]byte
 	q := &Process{pid: p.pid, host: p.host, tr: p.tr, threads: []*Thread{th}}
 	defer q.closeMem()
-	if err := q.readMem(rs.Addr+csOff, ptr[:8]); err != nil {
-		return nil // the program has unmapped it: the kernel would kill it for that later
-	}
-	at := le.Uint64(ptr[:8])
-	if at == 0 {
+	ptr, abort := q.criticalSection(th)
+	if abort == 0 {
 		return nil
 	}
-	if err := q.readMem(at, cs[:]); err != nil {
-		return nil
-	}
-	start, length, abort := le.Uint64(cs[8:]), le.Uint64(cs[16:]), le.Uint64(cs[24:])
-	if th.Regs.PC()-start >= length {
-		return nil
-	}
-	if err := q.writeMem(rs.Addr+csOff, make([]byte, 8)); err != nil {
+	if err := q.writeMem(ptr, make([]byte, 8)); err != nil {
 		return err
 	}
 	th.Regs.setPC(abort)

@@ -2,7 +2,6 @@ package proc
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -38,7 +37,7 @@ func (t *Tree) Open(ctx context.Context) error {
 // Inspect reads everything of the tree that is the engine's: State without
 // Files. The processes must be open.
 func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (state *State, err error) {
-	st := &State{Arch: arch, Uid: os.Geteuid(), Gid: os.Getegid(), BootID: bootID(), Reaper: s.Reaper, Session: s.Session, Terminal: s.Terminal != 0}
+	st := &State{Arch: arch, Uid: os.Geteuid(), Gid: os.Getegid(), BootID: bootID(), CPU: readCPU(), Reaper: s.Reaper, Session: s.Session, Terminal: s.Terminal != 0}
 	defer func() {
 		if err != nil {
 			st.CloseFiles()
@@ -269,7 +268,7 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 	if err := readScheduling(th.HostTID, &ts); err != nil {
 		return ts, err
 	}
-	if ts.Rseq, err = getRseq(th.HostTID); err != nil {
+	if ts.Rseq, err = p.rseqOf(ctx, th); err != nil {
 		return ts, err
 	}
 	if ts.Robust[0], ts.Robust[1], err = robustList(th.HostTID); err != nil {
@@ -309,18 +308,4 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 	cred.Securebits = uint32(calls[4].ret)
 	ts.Cred = &cred
 	return ts, p.readAttributes(ctx, th, &ts.Attr)
-}
-
-// vdsoSum is a checksum of the vdso: another one means another kernel.
-func (p *Process) vdsoSum(v procfs.VMA) ([]byte, error) {
-	end, err := p.vdsoEnd(v)
-	if err != nil {
-		return nil, err
-	}
-	b := make([]byte, end-v.Start)
-	if err := p.readMem(v.Start, b); err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(b)
-	return sum[:], nil
 }

@@ -105,11 +105,11 @@ func (s *mapSaver) describe(ctx context.Context, p *Process, v *procfs.VMA) (Map
 	if isVdso(v.Path) {
 		m.Kind = MapVdso
 		if v.Path == "[vdso]" && s.st.Vdso == nil {
-			sum, err := p.vdsoSum(*v)
+			b, err := p.readVdso(*v)
 			if err != nil {
 				return m, err
 			}
-			s.st.Vdso = sum
+			s.st.Vdso = b
 		}
 		return m, nil
 	}
@@ -123,10 +123,6 @@ func (s *mapSaver) describe(ctx context.Context, p *Process, v *procfs.VMA) (Map
 		return s.claimed(m, v, owner, policy)
 	}
 	return s.unclaimed(p, m, v)
-}
-
-func isVdso(path string) bool {
-	return path == "[vdso]" || strings.HasPrefix(path, "[vvar")
 }
 
 func (s *mapSaver) claimed(m MapState, v *procfs.VMA, owner string, policy plugin.MapPolicy) (MapState, error) {

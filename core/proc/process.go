@@ -48,8 +48,10 @@ type Process struct {
 	status   procfs.Status
 	stat     procfs.Stat
 	inj      injection
-	dumpable int64  // the value to put back; -1: untouched
-	avoid    uint64 // signals that must not announce the end of a batch
+	vdso     procfs.VMA // where it was asked for
+	rseqOff  uint64     // of restartable sequences from the thread pointer, where it was found
+	dumpable int64      // the value to put back; -1: untouched
+	avoid    uint64     // signals that must not announce the end of a batch
 
 	surveyed []procfs.VMA // what was relied on, until confirm
 

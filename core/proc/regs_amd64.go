@@ -118,6 +118,12 @@ func (r *Regs) atReaper(entry, scratch uint64, report int) {
 // park sets the registers to wait in the pause loop of the blob.
 func (r *Regs) park(entry uint64) { r.Rip, r.OrigRax = entry, nrNone }
 
+// rseqSignature is RSEQ_SIG, which stands before abort handlers.
+const rseqSignature = 0x53053053
+
+// threadPointer returns the address by which a thread finds its own data.
+func threadPointer(th *Thread) (uint64, error) { return th.Regs.FsBase, nil }
+
 // rerun makes the thread execute its interrupted system call again, as the
 // program issued it.
 func (r *Regs) rerun() {

@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"fmt"
 	"syscall"
 	"unsafe"
 
@@ -88,6 +89,18 @@ func (r *Regs) atReaper(entry, scratch uint64, report int) {
 
 // park sets the registers to wait in the pause loop of the blob.
 func (r *Regs) park(entry uint64) { r.Pc = entry }
+
+// rseqSignature is RSEQ_SIG, which stands before abort handlers.
+const rseqSignature = 0xd428bc00
+
+// threadPointer returns the address by which a thread finds its own data.
+func threadPointer(th *Thread) (uint64, error) {
+	b := make([]byte, 16)
+	if _, err := getRegset(th.HostTID, ntArmTLS, b); err != nil {
+		return 0, fmt.Errorf("tid %d: read the thread pointer: %w", th.TID, err)
+	}
+	return le.Uint64(b), nil
+}
 
 // rerun has nothing to do: see Regs.
 func (r *Regs) rerun() {}

@@ -37,6 +37,9 @@ type Restorer struct {
 	sleeps *Sleeps
 	warn   func(format string, args ...any)
 
+	cpu  CPUState // of this host
+	vdso hostVdso
+
 	newNamespaces bool
 	timeNamespace bool
 	clocksSet     time.Time // zero: they jump
@@ -62,7 +65,7 @@ type RestoreOptions struct {
 
 // NewRestorer prepares a restart. It has no effect yet.
 func (tr *Tracer) NewRestorer(st *State, img *image.Reader, o RestoreOptions) *Restorer {
-	return &Restorer{tr: tr, st: st, img: img, sleeps: o.Sleeps, warn: o.Warn, newNamespaces: o.NewNamespaces,
+	return &Restorer{tr: tr, st: st, img: img, cpu: readCPU(), sleeps: o.Sleeps, warn: o.Warn, newNamespaces: o.NewNamespaces,
 		byPID: map[int]*Process{}, sock: -1, filling: filling{debug: o.Debug}}
 }
 
@@ -70,6 +73,9 @@ func (tr *Tracer) NewRestorer(st *State, img *image.Reader, o RestoreOptions) *R
 func (r *Restorer) Tree(ctx context.Context, inherit bool) error {
 	steps, err := r.st.plan(inherit)
 	if err != nil {
+		return err
+	}
+	if r.vdso, err = readHostVdso(); err != nil {
 		return err
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)

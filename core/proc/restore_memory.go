@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/image"
-	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/plugin"
@@ -196,43 +195,6 @@ func (m *memoryRestorer) mapAll(ctx context.Context, p *Process, ps *ProcessStat
 		left = left[n:]
 	}
 	return m.describeMemory(ctx, p, maps)
-}
-
-// moveVdso moves the kernel's own mappings to where the program knows them,
-// through a free place as they may overlap their old ones.
-func (p *Process) moveVdso(ctx context.Context, ps *ProcessState) error {
-	cur, err := procfs.ReadMaps(p.host)
-	if err != nil {
-		return err
-	}
-	tmp := p.inj.base + 2*blobSize
-	var out, in []call
-	insn := p.inj.insn
-	for _, c := range cur {
-		if !isVdso(c.Path) {
-			continue
-		}
-		i := slices.IndexFunc(ps.Maps, func(m MapState) bool { return m.Kind == MapVdso && m.Path == c.Path })
-		if i < 0 {
-			if c.Start <= insn && insn < c.End {
-				return fmt.Errorf("pid %d: the program had unmapped its vdso, without which it cannot be restored yet", p.pid)
-			}
-			out = append(out, sys(unix.SYS_MUNMAP, c.Start, c.Len()).as("unmap %s", c.Path))
-			continue
-		}
-		w := ps.Maps[i]
-		if w.End-w.Start != c.Len() {
-			return fmt.Errorf("pid %d: %s has %d bytes here and %d in the image: it was made on another kernel", p.pid, c.Path, c.Len(), w.End-w.Start)
-		}
-		const flags = unix.MREMAP_MAYMOVE | unix.MREMAP_FIXED
-		out = append(out, sys(unix.SYS_MREMAP, c.Start, c.Len(), c.Len(), flags, tmp).as("move %s", c.Path))
-		in = append(in, sys(unix.SYS_MREMAP, tmp, c.Len(), c.Len(), flags, w.Start).as("move %s to %#x", c.Path, w.Start))
-		tmp += c.Len()
-		if c.Start <= insn && insn < c.End {
-			p.inj.insn = insn - c.Start + w.Start
-		}
-	}
-	return p.run(ctx, p.threads[0], append(out, in...))
 }
 
 // setMM sets the addresses that /proc and brk(2) go by, and the program file:

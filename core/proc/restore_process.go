@@ -395,11 +395,26 @@ func (r *Restorer) wakeUp(ctx context.Context, p *Process, th *Thread, ts *Threa
 		}
 	}
 	for _, x := range ts.Extra {
-		if err := setRegset(th.HostTID, x.Note, x.Data); err != nil {
+		if err := r.setExtra(th.HostTID, x); err != nil {
 			return fmt.Errorf("pid %d tid %d: register set %#x: %w (made on a processor with other features?)", p.pid, th.TID, x.Note, err)
 		}
 	}
 	return p.own(th)
+}
+
+// setExtra sets a register set, in the size that the kernel here has for it.
+func (r *Restorer) setExtra(tid int, x RegSet) error {
+	if slices.Equal(r.st.CPU.XSave, r.cpu.XSave) {
+		return setRegset(tid, x.Note, x.Data)
+	}
+	n, err := getRegset(tid, x.Note, make([]byte, extraNotes[0].room))
+	if err != nil {
+		return err
+	}
+	if x, err = fitRegset(x, &r.st.CPU, &r.cpu, n); err != nil {
+		return err
+	}
+	return setRegset(tid, x.Note, x.Data)
 }
 
 // endLeader lets a thread-group leader exit before its threads, as it had.

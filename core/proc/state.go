@@ -21,14 +21,15 @@ type State struct {
 	Terminal  bool           `json:"terminal,omitempty"`   // the tree had a terminal of whoever launched it
 	Front     int            `json:"foreground,omitempty"` // the terminal's foreground process group
 	OwnPtys   bool           `json:"own_ptys,omitempty"`   // the tree holds masters of pseudoterminals
-	Vdso      []byte         `json:"vdso_sum"`             // sha256 of the vdso's bytes
-	Processes []ProcessState `json:"processes"`            // parents first
-	Objects   []ObjectState  `json:"objects,omitempty"`    // memory shared between processes
-	Contents  []ContentState `json:"contents,omitempty"`   // data of plugins
-	Files     []FileState    `json:"files"`                // open file descriptions
-	Refs      []MappedFile   `json:"mapped_files"`         // files that mappings refer to
-	Exes      []ExeState     `json:"exes,omitempty"`       // files of programs that have no name any more
-	UTS       []UTSState     `json:"uts,omitempty"`        // UTS namespaces of the tree's own
+	Vdso      []byte         `json:"vdso"`                 // the bytes of vdso(7)
+	CPU       CPUState       `json:"cpu"`
+	Processes []ProcessState `json:"processes"`          // parents first
+	Objects   []ObjectState  `json:"objects,omitempty"`  // memory shared between processes
+	Contents  []ContentState `json:"contents,omitempty"` // data of plugins
+	Files     []FileState    `json:"files"`              // open file descriptions
+	Refs      []MappedFile   `json:"mapped_files"`       // files that mappings refer to
+	Exes      []ExeState     `json:"exes,omitempty"`     // files of programs that have no name any more
+	UTS       []UTSState     `json:"uts,omitempty"`      // UTS namespaces of the tree's own
 
 	written []*os.File // to be written back before the image is committed
 }

@@ -32,7 +32,7 @@ func validState() *State {
 			Pending: [][]byte{siginfo(unix.SIGTERM)}, Maps: append([]MapState(nil), maps...), Threads: threads, Space: uint32(space)}
 	}
 	return &State{
-		Arch: arch, Uid: 1000, Gid: 1000, Reaper: 90, Session: 50, Vdso: make([]byte, 32),
+		Arch: arch, Uid: 1000, Gid: 1000, Reaper: 90, Session: 50, Vdso: make([]byte, 4096),
 		Clocks: Clocks{Monotonic: time.Hour, Boottime: 2 * time.Hour},
 		Processes: []ProcessState{
 			process(100, 0, 0, validThread(100), validThread(101)),
@@ -359,12 +359,13 @@ func TestCheckHost(t *testing.T) {
 		if err := unix.Stat(file, &s); err != nil {
 			t.Fatal(err)
 		}
-		sum, err := ownVdsoSum()
+		h, err := readHostVdso()
 		if err != nil {
 			t.Fatal(err)
 		}
 		st := validState()
-		st.Uid, st.Vdso = os.Geteuid(), sum
+		setVdso(st, h.bytes)
+		st.Uid = os.Geteuid()
 		st.Refs = []MappedFile{{Path: file, Size: s.Size, Mtime: timeOf(s.Mtim)}}
 		return st
 	}
@@ -375,8 +376,8 @@ func TestCheckHost(t *testing.T) {
 	}{
 		{"as it was", func(*State) {}, nil},
 		{"another architecture", func(st *State) { st.Arch = "s390x" }, []string{"s390x", arch}},
-		{"another vdso", func(st *State) { st.Vdso = make([]byte, 32) }, []string{"vdso"}},
-		{"image without a vdso", func(st *State) { st.Vdso = nil }, nil},
+		{"a damaged vdso", func(st *State) { setVdso(st, make([]byte, 4096)) }, []string{"vdso"}},
+		{"program without a vdso", func(st *State) { st.Processes[0].Maps = nil }, nil},
 		{"mapped file gone", func(*State) { os.Remove(file) }, []string{file, "no such file"}},
 		{"mapped file truncated", func(*State) { write("orig") }, []string{file, "changed"}},
 		{"mapped file grown", func(*State) { write("original and more") }, []string{file, "changed"}},
@@ -403,7 +404,7 @@ func TestCheckHost(t *testing.T) {
 		{"no working directory", func(st *State) { st.Processes[0].Cwd = filepath.Join(dir, "none") }, []string{"pid 100", filepath.Join(dir, "none")}},
 		{"a file for a working directory", func(st *State) { st.Processes[1].Cwd = file }, []string{"pid 102", file}},
 		{"zombie without a working directory", func(st *State) { st.Processes[2].Cwd = "" }, nil},
-		{"all findings at once", func(st *State) { st.Processes[0].Cwd = "/none"; st.Vdso = make([]byte, 32); os.Remove(file) },
+		{"all findings at once", func(st *State) { st.Processes[0].Cwd = "/none"; setVdso(st, make([]byte, 4096)); os.Remove(file) },
 			[]string{"/none", "vdso", file}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -440,7 +441,7 @@ func TestStateNamesItsFieldsOnce(t *testing.T) {
 	if err := json.Unmarshal(encoded(t, validState()), &m); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"arch", "uid", "gid", "clocks", "reaper", "session", "vdso_sum", "processes", "objects", "files", "mapped_files"} {
+	for _, name := range []string{"arch", "uid", "gid", "clocks", "reaper", "session", "vdso", "processes", "objects", "files", "mapped_files"} {
 		if m[name] == nil {
 			t.Errorf("no field %q", name)
 		}

@@ -2,7 +2,6 @@ package proc
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/internal/strictjson"
 )
 
@@ -70,7 +68,7 @@ func (st *State) validate() error {
 			return fmt.Errorf("process %d: %w", p.PID, err)
 		}
 	}
-	if err := st.validateExes(); err != nil {
+	if err := errors.Join(st.validateExes(), st.validateVdso(), st.CPU.validate(extraNotes[0].room)); err != nil {
 		return err
 	}
 	for _, inherit := range []bool{true, false} {
@@ -302,11 +300,7 @@ func (st *State) CheckHost() error {
 	if uid := os.Geteuid(); uid != st.Uid {
 		return fmt.Errorf("the image belongs to user %d, not to user %d", st.Uid, uid)
 	}
-	if sum, err := ownVdsoSum(); err != nil {
-		errs = append(errs, err)
-	} else if st.Vdso != nil && !bytes.Equal(sum, st.Vdso) {
-		errs = append(errs, errors.New("the image was made on another kernel: its vdso(7) differs"))
-	}
+	errs = append(errs, st.checkVdso(), st.checkCPU())
 	return errors.Join(errs...)
 }
 
@@ -373,19 +367,4 @@ func (f *MappedFile) check() error {
 			f.Path, f.Size, s.Size, f.Mtime, timeOf(s.Mtim))
 	}
 	return nil
-}
-
-func ownVdsoSum() ([]byte, error) {
-	maps, err := procfs.ReadMaps(os.Getpid())
-	if err != nil {
-		return nil, err
-	}
-	self := &Process{pid: os.Getpid(), host: os.Getpid()}
-	defer self.closeMem()
-	for _, v := range maps {
-		if v.Path == "[vdso]" {
-			return self.vdsoSum(v)
-		}
-	}
-	return sha256.New().Sum(nil), nil
 }
