@@ -1,6 +1,7 @@
 # make        builds bin/hiatus
 # make demo   shows it: a program is checkpointed, killed and restarted
 # make test   runs all tests; as root also as an ordinary user that it makes
+# make test-vm  the core of the tests on other kernels, emulated: see test/vm
 # make lint   gofmt, go vet, staticcheck, both architectures
 # make cover  coverage of the unit tests in bin/cover.html
 # make faults things go wrong at each step of a checkpoint and of a restart
@@ -13,7 +14,7 @@ export CGO_ENABLED = 0
 GOBUILD = go build -trimpath -buildvcs=false
 E2E_TABLE := $(shell mktemp -u /tmp/ht-table-XXXXXX)
 
-.PHONY: all build demo test unit unit-as-user e2e setup lint cover faults soak bench bench-full clean
+.PHONY: all build demo test unit unit-as-user e2e test-vm setup lint cover faults soak bench bench-full clean
 
 all: build
 
@@ -42,6 +43,9 @@ e2e:
 	HIATUS_E2E_STRICT=$$([ "$$(id -u)" != 0 ] || echo 1) HIATUS_E2E_TABLE=$(E2E_TABLE) \
 		go test -count=1 -vet=off -timeout 25m ./test/e2e; \
 		code=$$?; cat $(E2E_TABLE) 2>/dev/null; rm -f $(E2E_TABLE); exit $$code
+
+test-vm:
+	bash test/vm/test.sh
 
 lint:
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt -w" $$unformatted; exit 1; }

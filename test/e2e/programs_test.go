@@ -78,6 +78,7 @@ func ruleFixtures() []program {
 		fixture("events", "events"),
 		fixture("churn", "churn"),
 		fixture("stubborn", "stubborn"),
+		fixture("clocks", "clocks"),
 	}
 }
 

@@ -1,0 +1,61 @@
+#!/bin/bash
+# test.sh [core|chain]...: what needs other kernels than the host's, see vm.sh.
+# core: the core of the tests end to end on 6.1 and 5.10, which lack much that
+# newer ones have. chain: programs that go from 6.1 to 6.12, to the newest and
+# back to 5.10. The C library here must not be newer than that of Debian 12.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../.."
+export CGO_ENABLED=0
+[ $# -gt 0 ] || set -- core chain
+
+programs="python3|go|C-threads|sleeps|blocked-calls|signals|threads|memory|self|tree|files|events|churn|stubborn"
+behaviours="killed-with-SIGKILL|clocks-leave-the-downtime-out|restarted-twice-at-once|refused-userfaultfd|detached|compressed"
+objects="
+engine/(credentials|deleted_program|guard_regions|membarrier|many_mappings|mlock|numa_memory|prctl_process|rlimits|stack_growth|vma_names)
+event/(epoll_kinds|epoll_oneshot|eventfd_counter|inotify_watches|pidfd_zombie|signalfd_pending)
+file/(deleted_mapped|flock|memfd_seals|ofd_lock|pipe_full|posix_lock|pty_session|replaced|tmpfile_linked)
+shm/(anon_forks|anon_partial|file_shared|mq_content|msg_messages|sem_undo|sysv_processes)
+socket/(tcp_full|tcp_options|tcp_pair|udp|unix_datagrams|unix_names|unix_rights)
+timer/(alarm|clock_cpu|clock_vdso|posix_clocks|posix_ids|posix_pending|sleep_relative|timerfd_unread)
+"
+
+run="TestEndToEnd/($programs|$behaviours)"
+for o in $objects; do
+	run="$run|TestObjects/$o"
+done
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/hiatus-vm-test.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work/suite" "$work/test/e2e"
+cp -r test/objects test/fixtures "$work/test/"
+cp test/vm/core.sh test/vm/chain.sh "$work/"
+printf '%s\n' "$run" >"$work/core"
+go test -c -trimpath -vet=off -o "$work/e2e.test" ./test/e2e
+# Builds what the tests run, and runs none of them.
+(cd test/e2e && HIATUS_E2E_DIR=$work/suite "$work/e2e.test" -test.run "$(sed 's,|TestObjects,/none&,g; s,$,/none,' "$work/core")")
+
+gcc -O1 -static -o "$work/suite/clocks.static" test/fixtures/clocks.c
+go build -trimpath -buildvcs=false -o "$work/suite/clocks.go" ./test/fixtures/clocks
+
+code=0
+on() { # SUITE COMMAND...
+	bash test/vm/vm.sh -s "$1" -d "$work" -t 3000 -- "${@:2}" || code=$?
+}
+for part; do
+	case $part in
+	core)
+		on bookworm bash core.sh
+		on bullseye bash core.sh
+		;;
+	chain)
+		on bookworm bash chain.sh first
+		on bookworm-backports bash chain.sh next
+		on trixie-backports bash chain.sh next
+		on bullseye bash chain.sh last
+		;;
+	*) echo "core or chain, not $part"; exit 64 ;;
+	esac
+done
+exit $code
