@@ -365,7 +365,7 @@ func TestCheckHost(t *testing.T) {
 		}
 		st := validState()
 		setVdso(st, h.bytes)
-		st.Uid = os.Geteuid()
+		st.Uid, st.CPU = os.Geteuid(), readCPU()
 		st.Refs = []MappedFile{{Path: file, Size: s.Size, Mtime: timeOf(s.Mtim)}}
 		return st
 	}
