@@ -35,11 +35,11 @@ func (a *app) restartCommand() *cobra.Command {
 		Long: `Start a computation again from the newest generation in DIR, a --ckptdir (by
 default the current directory), or from the generation of a MANIFEST.
 
-All images are verified before anything of the program runs. From then on it is as with
-launch: hiatus stays in front, and further checkpoints go to the same directory.
-The terminal of this command takes the place of the one that was. --interval,
---keep, --compress, --incremental and --full-every are those of the image, unless
-they are given here.
+All images are verified before anything of the program runs. From then on it is as
+with launch: hiatus stays in front, and further checkpoints go to the same
+directory. The terminal of this command takes the place of the one that was.
+--interval, --keep, --compress, --incremental and --full-every are those of the
+image, unless they are given here.
 
 An open file whose size or time of change is not as in the image is refused. One
 that the program itself had open for writing may have grown where it ran on after
