@@ -181,6 +181,9 @@ func (t *Tree) freezeThreads(ctx context.Context, p *Process) error {
 			continue
 		}
 		if len(tids) == 0 {
+			if p.killed() {
+				return fmt.Errorf("pid %d: it was ended by a thread that had not stopped yet: %w", p.host, unix.ESRCH)
+			}
 			break
 		}
 		var fresh []*Thread
@@ -222,6 +225,16 @@ func (p *Process) replaced() bool {
 	}
 	_, err := getRegs(p.host)
 	return errors.Is(err, unix.ESRCH) && !isTracee(p.host)
+}
+
+// killed says whether the threads that have stopped are on their way out: one
+// that had not yet stopped has called exit_group(2).
+func (p *Process) killed() bool {
+	if len(p.threads) == 0 {
+		return false
+	}
+	_, err := getRegs(p.threads[0].HostTID)
+	return errors.Is(err, unix.ESRCH)
 }
 
 // startOver takes up a process in which a thread other than the leader has
