@@ -62,7 +62,7 @@ cover:
 	go tool cover -func=bin/cover.out | tail -n 1
 
 faults:
-	go test -count=1 -vet=off -timeout 30m ./test/e2e -run TestFaults
+	HIATUS_E2E_FAULTS=all go test -count=1 -vet=off -timeout 40m ./test/e2e -run 'TestFaults|TestObjects'
 
 SOAK = 20m
 soak:

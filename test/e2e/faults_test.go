@@ -49,7 +49,7 @@ func TestFaults(t *testing.T) {
 		{"closed terminal", closedTerminal},
 		{"other users", otherUsers},
 	} {
-		for _, id := range s.identities {
+		for _, id := range s.faultIdentities() {
 			t.Run(testName(c.name, id.name), func(t *testing.T) {
 				t.Parallel()
 				c.run(s.newFaulted(t, id))

@@ -125,7 +125,7 @@ func (s *suite) showObject(t *testing.T, o object, binary string, id identity, t
 	if o.refused != "" {
 		return
 	}
-	if o.words["alone"] == nil { // it tells what the death of its agent changes
+	if o.words["alone"] == nil && slices.Contains(s.faultIdentities(), id) { // it tells what the death of its agent changes
 		t.Run("agent-killed", func(t *testing.T) { s.newFaulted(t, id).killedInPause(o, binary) })
 	}
 	t.Run("restart", func(t *testing.T) {

@@ -129,6 +129,15 @@ func (s *suite) findIdentities(t *testing.T) {
 	s.identities = append(s.identities, newIdentity(t, "user", other, true))
 }
 
+// faultIdentities are those under whom things go wrong: the ordinary user, who
+// may do less than root; in make faults both.
+func (s *suite) faultIdentities() []identity {
+	if os.Getenv("HIATUS_E2E_FAULTS") == "all" {
+		return s.identities
+	}
+	return s.identities[len(s.identities)-1:]
+}
+
 func newIdentity(t *testing.T, name string, u *user.User, switched bool) identity {
 	uid, err := strconv.Atoi(u.Uid)
 	if err != nil {
