@@ -79,7 +79,7 @@ func (s *Server) checkpoint(ctx context.Context, req CheckpointRequest, progress
 	if err := faultpoint.At(faultpoint.Asked); err != nil {
 		return CheckpointResult{}, fmt.Errorf("checkpoint: %w", err)
 	}
-	x, agents, err := s.begin(ctx, generation, progress)
+	x, agents, err := s.beginSoon(ctx, generation, progress)
 	if err != nil {
 		return CheckpointResult{}, fmt.Errorf("checkpoint %d: %w", generation, err)
 	}
@@ -116,6 +116,23 @@ func (s *Server) checkpoint(ctx context.Context, req CheckpointRequest, progress
 		return result, fmt.Errorf("checkpoint %d is committed in %s, but: %w", generation, path, err)
 	}
 	return result, nil
+}
+
+// beginSoon is begin that gives a restart a moment to end: programs run a little
+// before their agents have said so, and may be the ones that ask.
+func (s *Server) beginSoon(ctx context.Context, generation uint64, progress func(Progress)) (*session, []*member, error) {
+	const patience, interval = 2 * time.Second, 5 * time.Millisecond
+	for begun := time.Now(); ; {
+		x, agents, err := s.begin(ctx, generation, progress)
+		if !errors.Is(err, ErrRestarting) || time.Since(begun) > patience {
+			return x, agents, err
+		}
+		select {
+		case <-ctx.Done():
+			return x, agents, err
+		case <-time.After(interval):
+		}
+	}
 }
 
 // begin opens the session of a checkpoint, or of a check, for all members.

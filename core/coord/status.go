@@ -67,7 +67,7 @@ func (s *Server) Check(ctx context.Context) ([]Refusal, error) {
 		return nil, err
 	}
 	defer free()
-	x, _, err := s.begin(ctx, 0, nil)
+	x, _, err := s.beginSoon(ctx, 0, nil)
 	if err != nil {
 		return nil, err
 	}

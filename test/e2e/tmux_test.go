@@ -64,6 +64,8 @@ func typeLine(tr *trial, turn int) {
 func leaveVim(tr *trial) {
 	tr.Helper()
 	keys(tr, ":q", "Enter")
+	// Vim would take what is typed ahead with it.
+	tr.await("the shell", func() bool { return strings.Contains(screen(tr), "bash-") })
 	keys(tr, "echo $((6 * 7)) >answer; exit", "Enter")
 	tr.ends(tr.front, 0)
 	if got := tr.read("answer"); got != "42\n" {
