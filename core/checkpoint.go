@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/hiatus-project/hiatus/core/coord"
@@ -210,81 +209,6 @@ func (c *checkpoint) save(ctx context.Context) error {
 	state.SetFiles(files)
 	c.state = state
 	return faultpoint.At(faultpoint.Saved)
-}
-
-// claimFiles finds an owner for every open file description, and for those
-// that only such an object holds.
-func (c *checkpoint) claimFiles(ctx context.Context) ([]proc.FileState, error) {
-	files, err := c.tree.OpenFiles()
-	if err != nil {
-		return nil, err
-	}
-	var out []proc.FileState
-	var errs []error
-	holders := map[int]plugin.OpenFile{}
-	for i := 0; i < len(files); i++ {
-		f := files[i]
-		held := holder{tree: c.tree}
-		f.Hold = held.hold
-		owner, err := c.a.plugins.ClaimFile(ctx, f)
-		for _, inner := range held.end() {
-			files = append(files, inner)
-			holders[inner.ID] = f
-		}
-		if err != nil {
-			errs = append(errs, refusedIn(err, holders, f))
-			continue
-		}
-		out = append(out, proc.NewFileState(owner, f))
-	}
-	return out, errors.Join(errs...)
-}
-
-// refusedIn names the descriptor through which the user can find f, where f
-// has none of its own: that of what holds it.
-func refusedIn(err error, holders map[int]plugin.OpenFile, f plugin.OpenFile) error {
-	var refusal *plugin.RefusalError
-	if len(f.Refs) > 0 || !errors.As(err, &refusal) {
-		return err
-	}
-	in := f
-	for len(in.Refs) == 0 {
-		in = holders[in.ID]
-	}
-	return &plugin.RefusalError{PID: in.Refs[0].PID, FD: in.Refs[0].FD,
-		Object: refusal.Object + " (in " + in.Link + ")", Reason: refusal.Reason}
-}
-
-// holder collects what an object holds while it is being claimed. A plugin
-// that has outlived its deadline comes too late.
-type holder struct {
-	tree  *proc.Tree
-	mu    sync.Mutex
-	over  bool
-	fresh []plugin.OpenFile
-}
-
-func (h *holder) hold(fd int) (id int, err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.over {
-		return 0, errors.New("the claim is over")
-	}
-	f, fresh, err := h.tree.Hold(fd)
-	if err != nil {
-		return 0, err
-	}
-	if fresh {
-		h.fresh = append(h.fresh, f)
-	}
-	return f.ID, nil
-}
-
-func (h *holder) end() []plugin.OpenFile {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.over = true
-	return h.fresh
 }
 
 // collect takes what the plugins have saved.

@@ -183,7 +183,11 @@ func (t *Tree) watch(ctx context.Context, p *Process, ps *ProcessState) (*watch,
 		}
 		t.dirty.drop(p.host) // it was of the program before execve(2)
 	}
-	uffd, err := p.userfaultfd(ctx)
+	var uffd int
+	err := p.tr.Do(func() (err error) {
+		uffd, err = p.takeUserfault(ctx, linux.WatchStart)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -201,28 +205,6 @@ func (w *watch) register(ps *ProcessState) error {
 		}
 	}
 	return nil
-}
-
-// userfaultfd makes a userfaultfd of the memory of p and takes it away.
-func (p *Process) userfaultfd(ctx context.Context) (fd int, err error) {
-	err = p.tr.Do(func() error {
-		made := []call{sys(unix.SYS_USERFAULTFD, linux.WatchFlags).as("userfaultfd")}
-		if err := p.run(ctx, p.threads[0], made); err != nil {
-			return err
-		}
-		var err error
-		fd, err = linux.DupFrom(p.liveTID(), int(made[0].ret))
-		// Not with ctx: the program must not keep it.
-		return errors.Join(err, p.run(context.WithoutCancel(ctx), p.threads[0], []call{sys(unix.SYS_CLOSE, uint64(made[0].ret))}))
-	})
-	if err != nil {
-		return -1, err
-	}
-	if err := linux.WatchStart(fd); err != nil {
-		unix.Close(fd)
-		return -1, err
-	}
-	return fd, nil
 }
 
 // Inherit tells the image which memory its parent has.

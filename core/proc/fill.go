@@ -95,44 +95,27 @@ func liveRanges(pieces []image.Piece) map[uint32][]image.Range {
 // eachPiece reads pieces, compares them with their sums and gives them to
 // use, in as many goroutines as there are processors.
 func (r *Restorer) eachPiece(ctx context.Context, pieces []image.Piece, progress func(done, total int64), use func(*image.Piece, []byte) error) error {
-	var total, done int64
+	all := int64(0)
 	for _, x := range pieces {
-		total += int64(x.Len)
+		all += int64(x.Len)
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var mu sync.Mutex
-	next := 0
-	take := func(did uint64) *image.Piece {
-		mu.Lock()
-		defer mu.Unlock()
-		if done += int64(did); did > 0 {
-			progress(done, total)
+	workers := min(runtime.GOMAXPROCS(0), int(all/chunkSize)+1)
+	buffers := make([][]byte, workers)
+	done := tally{total: all, report: progress}
+	return forEach(ctx, pieces, workers, func(worker int, x *image.Piece) error {
+		if buffers[worker] == nil {
+			buffers[worker] = make([]byte, min(chunkSize, all))
 		}
-		if next == len(pieces) || ctx.Err() != nil {
-			return nil
+		b := buffers[worker][:x.Len]
+		if err := r.img.ReadPiece(*x, b); err != nil {
+			return err
 		}
-		next++
-		return &pieces[next-1]
-	}
-	var wg sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), int(total/chunkSize)+1) {
-		wg.Go(func() {
-			buf := make([]byte, min(chunkSize, total))
-			for x := take(0); x != nil; x = take(x.Len) {
-				err := r.img.ReadPiece(*x, buf[:x.Len])
-				if err == nil {
-					err = use(x, buf[:x.Len])
-				}
-				if err != nil {
-					cancel(err)
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return context.Cause(ctx)
+		if err := use(x, b); err != nil {
+			return err
+		}
+		done.add(int64(x.Len))
+		return nil
+	})
 }
 
 // mapAnonymous makes the private anonymous mappings of a process, and opens
@@ -203,26 +186,16 @@ func (r *Restorer) openUserfault(ctx context.Context, f *filler) error {
 		return nil
 	}
 	p := f.p
-	made := []call{sys(unix.SYS_USERFAULTFD, unix.O_CLOEXEC|unix.O_NONBLOCK|linux.UserModeOnly).may().as("userfaultfd")}
-	if err := p.run(ctx, p.threads[0], made); err != nil {
-		return err
-	}
-	err := made[0].err()
-	if err == nil {
-		f.uffd, err = linux.DupFrom(p.host, int(made[0].ret))
-		if err2 := p.run(ctx, p.threads[0], []call{sys(unix.SYS_CLOSE, uint64(made[0].ret))}); err2 != nil {
-			return err2
-		}
-	}
-	if err == nil {
-		err = linux.UserfaultStart(f.uffd)
-	}
-	if err != nil {
+	fd, err := p.takeUserfault(ctx, linux.UserfaultStart)
+	if _, none := errors.AsType[noUserfaultError](err); none {
 		r.noUserfault = true
 		r.tell("pid %d: memory is filled without userfaultfd(2): %v", p.pid, err)
-		f.close()
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	f.uffd = fd
 	for i := range f.areas {
 		a := &f.areas[i]
 		if !a.direct {

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -171,25 +169,6 @@ func (m *Memory) hold(ctx context.Context, size int64) error {
 	return forEach(ctx, m.held, runtime.GOMAXPROCS(0), func(_ int, r *pageRun) error { return r.read(r.held) })
 }
 
-// forEach calls do for all runs, with as many workers beside each other.
-func forEach(ctx context.Context, runs []pageRun, workers int, do func(worker int, r *pageRun) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for w := range min(workers, len(runs)) {
-		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < len(runs) && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
-				if err := do(w, &runs[i]); err != nil {
-					cancel(err)
-				}
-			}
-		})
-	}
-	wg.Wait()
-	return context.Cause(ctx)
-}
-
 func total(runs []pageRun) (sum int64) {
 	for _, r := range runs {
 		sum += int64(r.len)
@@ -251,9 +230,8 @@ func (m *Memory) explain(err error) error {
 }
 
 func writeRuns(ctx context.Context, runs []pageRun, w *image.Writer, progress func(done, total int64)) error {
-	all, done := total(runs), int64(0)
 	buffers := make([][]byte, w.PageWriters())
-	var mu sync.Mutex
+	done := tally{total: total(runs), report: progress}
 	return forEach(ctx, runs, w.PageWriters(), func(i int, r *pageRun) error {
 		if buffers[i] == nil {
 			buffers[i] = make([]byte, chunkSize)
@@ -261,10 +239,7 @@ func writeRuns(ctx context.Context, runs []pageRun, w *image.Writer, progress fu
 		if err := r.write(w.PageWriter(i), buffers[i]); err != nil {
 			return err
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		done += int64(r.len)
-		progress(done, all)
+		done.add(int64(r.len))
 		return nil
 	})
 }

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UserModeOnly has userfaultfd(2) leave out the faults of the kernel, which is
-// what an ordinary user may have everywhere (UFFD_USER_MODE_ONLY, Linux 5.11).
-const UserModeOnly = 1
+// UserfaultFlags make a userfaultfd(2) as an ordinary user may have it everywhere:
+// without the faults of the kernel (UFFD_USER_MODE_ONLY, Linux 5.11).
+const UserfaultFlags = unix.O_CLOEXEC | unix.O_NONBLOCK | 1
 
 // From the kernel's include/uapi/linux/userfaultfd.h.
 const (
@@ -19,13 +19,16 @@ const (
 	uffdioAPI   = 0xc018aa3f // _IOWR(0xaa, 0x3f, struct uffdio_api)
 	uffdioReg   = 0xc020aa00 // _IOWR(0xaa, 0x00, struct uffdio_register)
 	uffdioCopy  = 0xc028aa03 // _IOWR(0xaa, 0x03, struct uffdio_copy)
-	modeMissing = 1
+	modeMissing = 1          // UFFDIO_REGISTER_MODE_MISSING
+	modeWP      = 1 << 1     // UFFDIO_REGISTER_MODE_WP
 )
 
 // UserfaultStart shakes hands with a userfaultfd, UFFDIO_API(2const), which
 // may be that of another process.
-func UserfaultStart(fd int) error {
-	arg := &struct{ api, features, ioctls uint64 }{api: uffdAPI}
+func UserfaultStart(fd int) error { return userfaultHello(fd, 0) }
+
+func userfaultHello(fd int, features uint64) error {
+	arg := &struct{ api, features, ioctls uint64 }{uffdAPI, features, 0}
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uffdioAPI, uintptr(unsafe.Pointer(arg))); errno != 0 {
 		return fmt.Errorf("UFFDIO_API: %w", errno)
 	}
@@ -35,7 +38,11 @@ func UserfaultStart(fd int) error {
 // UserfaultRegister has missing pages in [start, end) filled by UserfaultCopy,
 // UFFDIO_REGISTER(2const).
 func UserfaultRegister(fd int, start, end uint64) error {
-	arg := &struct{ start, len, mode, ioctls uint64 }{start, end - start, modeMissing, 0}
+	return userfaultRegister(fd, start, end, modeMissing)
+}
+
+func userfaultRegister(fd int, start, end, mode uint64) error {
+	arg := &struct{ start, len, mode, ioctls uint64 }{start, end - start, mode, 0}
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uffdioReg, uintptr(unsafe.Pointer(arg))); errno != 0 {
 		return fmt.Errorf("UFFDIO_REGISTER %#x-%#x: %w", start, end, errno)
 	}

@@ -10,18 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// From the kernel's include/uapi/linux/userfaultfd.h.
-const (
-	watchAPI      = 0xaa
-	watchHello    = 0xc018aa3f // UFFDIO_API, _IOWR(0xaa, 0x3f, struct uffdio_api)
-	watchRegister = 0xc020aa00 // UFFDIO_REGISTER, _IOWR(0xaa, 0x00, struct uffdio_register)
-	watchModeWP   = 1 << 1     // UFFDIO_REGISTER_MODE_WP
-	watchAsync    = 1 << 15    // UFFD_FEATURE_WP_ASYNC, Linux 6.7
-
-	// WatchFlags make a userfaultfd as an ordinary user may have it everywhere
-	// (UFFD_USER_MODE_ONLY): faults of the kernel it need not handle, nor any.
-	WatchFlags = unix.O_CLOEXEC | unix.O_NONBLOCK | 1
-)
+// watchAsync is UFFD_FEATURE_WP_ASYNC, Linux 6.7.
+const watchAsync = 1 << 15
 
 // ErrNoWatch says that the kernel cannot watch memory: before Linux 6.7.
 var ErrNoWatch = errors.New("the kernel has no UFFD_FEATURE_WP_ASYNC")
@@ -29,26 +19,18 @@ var ErrNoWatch = errors.New("the kernel has no UFFD_FEATURE_WP_ASYNC")
 // WatchStart has a userfaultfd, which may be of another process, resolve write
 // faults by itself: all that remains of them is that a page counts as written.
 func WatchStart(fd int) error {
-	arg := &struct{ api, features, ioctls uint64 }{watchAPI, watchAsync, 0}
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), watchHello, uintptr(unsafe.Pointer(arg)))
-	switch errno {
-	case 0:
-		return nil
-	case unix.EINVAL:
+	err := userfaultHello(fd, watchAsync)
+	if errors.Is(err, unix.EINVAL) {
 		return ErrNoWatch
 	}
-	return fmt.Errorf("UFFDIO_API: %w", errno)
+	return err
 }
 
 // WatchRange watches the mappings in [start, end), whole ones; those that are
 // watched by fd already stay so. EBUSY says that another userfaultfd has one,
 // ENOMEM that the memory of fd is gone.
 func WatchRange(fd int, start, end uint64) error {
-	arg := &struct{ start, len, mode, ioctls uint64 }{start, end - start, watchModeWP, 0}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), watchRegister, uintptr(unsafe.Pointer(arg))); errno != 0 {
-		return fmt.Errorf("UFFDIO_REGISTER %#x-%#x: %w", start, end, errno)
-	}
-	return nil
+	return userfaultRegister(fd, start, end, modeWP)
 }
 
 // Rearm has the pages of watched memory in [start, end) that have been written

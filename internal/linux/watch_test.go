@@ -12,7 +12,7 @@ import (
 // newWatch makes a userfaultfd of this process that watches.
 func newWatch(t *testing.T) int {
 	t.Helper()
-	fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, WatchFlags, 0, 0)
+	fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, UserfaultFlags, 0, 0)
 	if errno != 0 {
 		t.Fatal(errno)
 	}

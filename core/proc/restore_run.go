@@ -1,0 +1,107 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
+)
+
+// Run lets the whole tree run.
+func (r *Restorer) Run(ctx context.Context) error {
+	return r.tr.Do(func() error {
+		reapers, err := r.prepareReapers(ctx)
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for i := range slices.Backward(r.st.Processes) {
+			ps := &r.st.Processes[i]
+			if ps.Zombie {
+				continue
+			}
+			_ = faultpoint.At(faultpoint.RestartReleasing)
+			p := r.byPID[ps.PID]
+			p.closeMem()
+			if ps.Stopped {
+				errs = append(errs, unix.Kill(p.host, unix.SIGSTOP))
+			}
+			for _, th := range p.threads {
+				errs = append(errs, detach(th.HostTID))
+			}
+			if ps.Stopped {
+				errs = append(errs, r.awaitStopOf(ctx, ps))
+			}
+		}
+		for _, p := range reapers {
+			if p == r.stub {
+				_ = faultpoint.At(faultpoint.RestartLastHold)
+			}
+			errs = append(errs, detach(p.threads[0].HostTID))
+		}
+		return errors.Join(errs...)
+	})
+}
+
+// awaitStopOf lets the parent of a stopped process take note of the stop, if it
+// had, so that it is not told a second time.
+func (r *Restorer) awaitStopOf(ctx context.Context, ps *ProcessState) error {
+	parent := r.byPID[ps.PPID]
+	if parent == nil { // the reaper reports it
+		return nil
+	}
+	const idPID = 1 // P_PID
+	flags := uint64(unix.WSTOPPED)
+	if ps.ExitCode != 0 { // not reported yet
+		flags |= unix.WNOWAIT
+	}
+	_, err := parent.single(ctx, parent.threads[0], sys(unix.SYS_WAITID, idPID, uint64(ps.PID), 0, flags, 0).as("waitid(%d)", ps.PID))
+	return err
+}
+
+// prepareReapers makes the reaper and the first process wait for children as
+// soon as they are let go, and outlive the agent from then on. The first process
+// must be the last: as long as it is held it ends with the agent, and with it
+// its whole pid namespace, pid_namespaces(7).
+func (r *Restorer) prepareReapers(ctx context.Context) ([]*Process, error) {
+	list := []*Process{r.reaper}
+	if r.stub != r.reaper {
+		list = append(list, r.stub)
+	}
+	for _, p := range list {
+		calls := []call{
+			sys(unix.SYS_CLOSE, uint64(r.sockFD)),
+			sys(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, 0).as("PR_SET_PDEATHSIG"),
+		}
+		th := p.threads[0]
+		if err := p.run(ctx, th, calls); err != nil {
+			return nil, err
+		}
+		th.Regs.atReaper(p.inj.base+blobReaper, p.inj.base+blobReportOff, r.sockFD+1)
+		err := p.own(th)
+		p.closeMem()
+		if err != nil {
+			return nil, fmt.Errorf("prepare the reaper: %w", err)
+		}
+	}
+	return list, nil
+}
+
+// Ended returns where the tree's ends are reported: the host pids of the
+// first process and of the reaper, and the reports.
+func (r *Restorer) Ended() (stub, reaper int, reports *os.File) {
+	return r.stub.host, r.reaper.host, r.report
+}
+
+// HostPID returns the host's id of a process, 0 for none.
+func (r *Restorer) HostPID(pid int) int {
+	if p := r.byPID[pid]; p != nil {
+		return p.host
+	}
+	return 0
+}
