@@ -79,7 +79,8 @@ func (s *Server) checkpoint(ctx context.Context, req CheckpointRequest, progress
 	if err := faultpoint.At(faultpoint.Asked); err != nil {
 		return CheckpointResult{}, fmt.Errorf("checkpoint: %w", err)
 	}
-	x, agents, err := s.beginSoon(ctx, generation, progress)
+	s.awaitRestored(ctx)
+	x, agents, err := s.begin(ctx, generation, progress)
 	if err != nil {
 		return CheckpointResult{}, fmt.Errorf("checkpoint %d: %w", generation, err)
 	}
@@ -118,20 +119,19 @@ func (s *Server) checkpoint(ctx context.Context, req CheckpointRequest, progress
 	return result, nil
 }
 
-// beginSoon is begin that gives a restart a moment to end: programs run a little
-// before their agents have said so, and may be the ones that ask.
-func (s *Server) beginSoon(ctx context.Context, generation uint64, progress func(Progress)) (*session, []*member, error) {
-	const patience, interval = 2 * time.Second, 5 * time.Millisecond
-	for begun := time.Now(); ; {
-		x, agents, err := s.begin(ctx, generation, progress)
-		if !errors.Is(err, ErrRestarting) || time.Since(begun) > patience {
-			return x, agents, err
-		}
-		select {
-		case <-ctx.Done():
-			return x, agents, err
-		case <-time.After(interval):
-		}
+// restartPatience is how long a checkpoint waits for a restart to end: programs run
+// a little before their agents have said so, and may be the ones that ask.
+const restartPatience = 2 * time.Second
+
+// awaitRestored waits for the end of a restart, but not for long.
+func (s *Server) awaitRestored(ctx context.Context) {
+	late := time.NewTimer(restartPatience)
+	defer late.Stop()
+	select {
+	case <-s.restored:
+	case <-late.C:
+	case <-ctx.Done():
+	case <-s.ctx.Done():
 	}
 }
 

@@ -68,6 +68,7 @@ type Server struct {
 	// unrestored agents of a restart have trees that do not run yet:
 	// checkpoints may begin when it is 0.
 	unrestored int
+	restored   chan struct{} // closed when unrestored is 0
 	interval   time.Duration
 	last       outcome
 }
@@ -109,9 +110,12 @@ func Listen(cfg Config) (*Server, error) {
 		open:            make(map[*conn]struct{}),
 		members:         make(map[string]*member),
 		interval:        max(cfg.Interval, 0),
+		restored:        make(chan struct{}),
 	}
 	if cfg.Restart != 0 {
 		s.unrestored = cfg.Agents
+	} else {
+		close(s.restored)
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s, nil
@@ -311,6 +315,9 @@ func (s *Server) agentRestored(m *member) {
 	defer s.mu.Unlock()
 	if !m.restored {
 		m.restored = true
+		if s.unrestored == 1 {
+			close(s.restored)
+		}
 		s.unrestored = max(s.unrestored-1, 0)
 	}
 }

@@ -67,7 +67,8 @@ func (s *Server) Check(ctx context.Context) ([]Refusal, error) {
 		return nil, err
 	}
 	defer free()
-	x, _, err := s.beginSoon(ctx, 0, nil)
+	s.awaitRestored(ctx)
+	x, _, err := s.begin(ctx, 0, nil)
 	if err != nil {
 		return nil, err
 	}
