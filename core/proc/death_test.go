@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand"
 	"os"
+	"os/exec"
 	"strconv"
 	"testing"
 	"time"
@@ -50,7 +51,12 @@ func TestDeathOfTheTracer(t *testing.T) {
 // round.
 func killTracer(t *testing.T, x *target, phase string, after time.Duration) {
 	t.Helper()
-	cmd := again("freeze-for-ever", strconv.Itoa(x.pid), phase)
+	killReady(t, again("freeze-for-ever", strconv.Itoa(x.pid), phase), after)
+}
+
+// killReady kills a tracer some time after it has said that it is ready.
+func killReady(t *testing.T, cmd *exec.Cmd, after time.Duration) {
+	t.Helper()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -107,17 +107,8 @@ func TestGenerationsStopAtDamage(t *testing.T) {
 // Where a page is already, it is written over.
 func TestFillOverPages(t *testing.T) {
 	tr := newTracer(t)
-	x := launchCmd(t, tr, exec.Command(program(t, "tree")))
-	x.wholeTree = true
-	c := x.checkpoint(t)
-	becomeSubreaper(t)
-	r := c.restorer(t, tr, true)
+	r := remadeTree(t, tr)
 	defer r.Abort()
-	if err := r.Tree(soon(t), false); errors.Is(err, ErrNoNamespaces) {
-		t.Skip(err)
-	} else if err != nil {
-		t.Fatal(err)
-	}
 	p, page := r.Procs()[0], os.Getpagesize()
 	f := &filler{p: p, uffd: -1}
 	defer f.close()

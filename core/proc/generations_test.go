@@ -31,26 +31,34 @@ type generation struct {
 	prepare func(*Restorer) // may be nil; called when the tree is made
 }
 
-// save writes the tree to an image and ends it.
-func (x *subject) save() *generation {
+// keepFiles holds the open file descriptions of the tree, by id, until the test ends.
+func (x *subject) keepFiles(tree *Tree) map[int]int {
 	x.tb.Helper()
-	tree := x.freeze()
-	st := x.inspect(tree)
-	x.assertUmasks(tree, st)
-	g := &generation{fds: map[int]int{}}
 	files, err := tree.OpenFiles()
 	if err != nil {
 		x.tb.Fatal(err)
 	}
+	fds := map[int]int{}
 	for _, f := range files {
 		fd, err := f.Dup()
 		if err != nil {
 			x.tb.Fatal(err)
 		}
 		x.tb.Cleanup(func() { unix.Close(fd) })
-		g.fds[f.ID] = fd
+		fds[f.ID] = fd
 	}
+	return fds
+}
+
+// save writes the tree to an image and ends it.
+func (x *subject) save() *generation {
+	x.tb.Helper()
+	tree := x.freeze()
+	st := x.inspect(tree)
+	x.assertUmasks(tree, st)
+	g := &generation{fds: x.keepFiles(tree)}
 	g.img = x.write(tree, st)
+	var err error
 	if g.st, err = DecodeState(StateVersion, encoded(x.tb, st)); err != nil {
 		x.tb.Fatal(err)
 	}

@@ -213,21 +213,33 @@ func (x *target) clocks() (mono, boot time.Duration) {
 	return time.Duration(m * 1e9), time.Duration(b * 1e9)
 }
 
-// TestMakeEnded leaves of each process a pidfd, and of a wait status that is
-// none nothing.
-func TestMakeEnded(t *testing.T) {
-	becomeSubreaper(t)
-	tr := newTracer(t)
+// remadeTree makes the processes of a checkpoint again, which have nothing yet. The
+// caller aborts it.
+func remadeTree(t *testing.T, tr *Tracer) *Restorer {
+	t.Helper()
 	x := launchCmd(t, tr, exec.Command(program(t, "tree")))
 	x.wholeTree = true
 	c := x.checkpoint(t)
+	becomeSubreaper(t)
 	r := c.restorer(t, tr, true)
-	defer r.Abort()
-	if err := r.Tree(soon(t), false); errors.Is(err, ErrNoNamespaces) {
-		t.Skip(err)
-	} else if err != nil {
-		t.Fatal(err)
+	err := r.Tree(soon(t), false)
+	if err == nil {
+		return r
 	}
+	r.Abort()
+	if errors.Is(err, ErrNoNamespaces) {
+		t.Skip(err)
+	}
+	t.Fatal(err)
+	return nil
+}
+
+// TestMakeEnded leaves of each process a pidfd, and of a wait status that is
+// none nothing.
+func TestMakeEnded(t *testing.T) {
+	tr := newTracer(t)
+	r := remadeTree(t, tr)
+	defer r.Abort()
 	known := len(r.byPID)
 	for _, status := range []int{0, 9 << 8, int(unix.SIGKILL), int(unix.SIGSEGV)} {
 		fd := -1

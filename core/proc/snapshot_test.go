@@ -1,7 +1,6 @@
 package proc
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -96,19 +95,7 @@ func (x *subject) saveSnapshot() *generation {
 	x.tb.Helper()
 	tree := x.freeze()
 	st := x.inspect(tree)
-	g := &generation{fds: map[int]int{}}
-	files, err := tree.OpenFiles()
-	if err != nil {
-		x.tb.Fatal(err)
-	}
-	for _, f := range files {
-		fd, err := f.Dup()
-		if err != nil {
-			x.tb.Fatal(err)
-		}
-		x.tb.Cleanup(func() { unix.Close(fd) })
-		g.fds[f.ID] = fd
-	}
+	g := &generation{fds: x.keepFiles(tree)}
 	m := tree.NewMemory(st, nil)
 	defer m.Close()
 	if err := m.Snapshot(soon(x.tb), x.where.Reference); err != nil {
@@ -120,6 +107,7 @@ func (x *subject) saveSnapshot() *generation {
 	x.order("check")
 	g.img = x.writeSnapshot(m)
 	x.order("look")
+	var err error
 	if g.st, err = DecodeState(StateVersion, encoded(x.tb, st)); err != nil {
 		x.tb.Fatal(err)
 	}
@@ -283,23 +271,7 @@ func TestDeathOfTheCopier(t *testing.T) {
 	r := rand.New(rand.NewSource(2))
 	x := launch(t, tr, program(t, "steady"), "default")
 	for range kills {
-		cmd := again("copy-for-ever", strconv.Itoa(x.pid), strconv.Itoa(os.Getpid()))
-		out, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd.Stderr = os.Stderr
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if l, err := bufio.NewReader(out).ReadString('\n'); l != "ready\n" {
-			t.Fatalf("the tracer says %q, %v", l, err)
-		}
-		time.Sleep(time.Duration(r.Intn(3000)) * time.Microsecond) // the random moment, which is what is tested
-		if err := cmd.Process.Kill(); err != nil {
-			t.Fatal(err)
-		}
-		_ = cmd.Wait()
+		killReady(t, again("copy-for-ever", strconv.Itoa(x.pid), strconv.Itoa(os.Getpid())), time.Duration(r.Intn(3000))*time.Microsecond)
 		if got := x.answer(); got != "steady" {
 			t.Fatalf("the program says %q", got)
 		}

@@ -260,10 +260,17 @@ func (f *faulted) tidy() {
 // killProgram ends the program, whose agent is gone or ends with it.
 func (f *faulted) killProgram() {
 	f.Helper()
+	f.killAll(f.program)
+	f.nothingLeft()
+}
+
+// killAll ends processes until list finds none.
+func (f *faulted) killAll(list func() []int) {
+	f.Helper()
 	for deadline := time.Now().Add(patience); ; time.Sleep(pollEvery) {
-		pids := f.program()
+		pids := list()
 		if len(pids) == 0 {
-			break
+			return
 		}
 		if time.Now().After(deadline) {
 			f.Fatalf("cannot be killed: %v", pids)
@@ -272,6 +279,14 @@ func (f *faulted) killProgram() {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
+}
+
+// suspendFaulty leaves of the program its image and nothing else.
+func (f *faulted) suspendFaulty() {
+	f.Helper()
+	f.launchFaulty()
+	f.must("checkpoint", f.name, "--kill")
+	f.wait(f.front)
 	f.nothingLeft()
 }
 

@@ -174,10 +174,7 @@ func agentKilledInjecting(f *faulted) {
 // agentKilledRestarting ends the agent at each step of a restart: nothing runs,
 // and the image is as it was.
 func agentKilledRestarting(f *faulted) {
-	f.launchFaulty()
-	f.must("checkpoint", f.name, "--kill")
-	f.wait(f.front)
-	f.nothingLeft()
+	f.suspendFaulty()
 	whole := f.hashImages()
 	behindRelease := []faultpoint.Step{faultpoint.RestartReleased, faultpoint.RestartSupervised}
 	for _, step := range faultpoint.OfRestart() {
@@ -330,10 +327,7 @@ func checkpointErrors(f *faulted) {
 
 // restartErrors fails at each step of a restart.
 func restartErrors(f *faulted) {
-	f.launchFaulty()
-	f.must("checkpoint", f.name, "--kill")
-	f.wait(f.front)
-	f.nothingLeft()
+	f.suspendFaulty()
 	whole, steps := f.hashImages(), faultpoint.OfRestart()
 	for _, step := range steps[:slices.Index(steps, faultpoint.RestartReleasing)] {
 		f.order(string(step) + ": error ENOMEM")

@@ -150,7 +150,7 @@ func (f *faulted) soakOrphan(tally *soakTally) {
 	f.Helper()
 	f.orphaned()
 	f.advance(1)
-	f.killLeft()
+	f.killAll(f.left)
 	f.soakRestart(tally)
 }
 
@@ -160,21 +160,4 @@ func (f *faulted) soakRestart(tally *soakTally) {
 	f.order()
 	f.restarting()
 	f.running()
-}
-
-// killLeft ends all that is left.
-func (f *faulted) killLeft() {
-	f.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(pollEvery) {
-		pids := f.left()
-		if len(pids) == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			f.Fatalf("cannot be killed: %v", pids)
-		}
-		for _, pid := range pids {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-	}
 }
