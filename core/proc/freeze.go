@@ -139,7 +139,9 @@ func (p *Process) readStatus() error {
 		return err
 	}
 	if len(p.threads) == 0 {
-		if st.State != 'Z' {
+		// A zombie with other threads is a leader whose id execve(2) takes over;
+		// one with none has just been replaced so.
+		if status.State != 'Z' || status.Threads != 1 {
 			return fmt.Errorf("pid %d: has no thread to stop: %w", p.host, unix.ESRCH)
 		}
 		p.zombie = true
@@ -176,14 +178,11 @@ func (t *Tree) freezeThreads(ctx context.Context, p *Process) error {
 			return err
 		}
 		tids = slices.DeleteFunc(tids, func(tid int) bool { return seen[tid] })
-		if len(tids) == 0 && p.replaced() {
+		if len(tids) == 0 && (p.replaced() || p.killed()) {
 			startOver(p, seen)
 			continue
 		}
 		if len(tids) == 0 {
-			if p.killed() {
-				return fmt.Errorf("pid %d: it was ended by a thread that had not stopped yet: %w", p.host, unix.ESRCH)
-			}
 			break
 		}
 		var fresh []*Thread
@@ -228,7 +227,7 @@ func (p *Process) replaced() bool {
 }
 
 // killed says whether the threads that have stopped are on their way out: one
-// that had not yet stopped has called exit_group(2).
+// that had not yet stopped has called exit_group(2), or execve(2).
 func (p *Process) killed() bool {
 	if len(p.threads) == 0 {
 		return false
@@ -239,7 +238,7 @@ func (p *Process) killed() bool {
 
 // startOver takes up a process in which a thread other than the leader has
 // called execve(2) meanwhile: it goes on alone, under the leader's id, traced
-// as it was.
+// as it was. Or that has ended: nothing is found of it then.
 func startOver(p *Process, seen map[int]bool) {
 	for _, th := range p.threads {
 		delete(p.tr.held, th.HostTID)
@@ -251,8 +250,8 @@ func startOver(p *Process, seen map[int]bool) {
 // awaitStops waits until fresh stand still and reads their registers. Threads
 // that end meanwhile are taken out of p.
 func (t *Tree) awaitStops(ctx context.Context, p *Process, fresh []*Thread) error {
-	t.tr.siblings = p.hostTIDs()
-	defer func() { t.tr.siblings = nil }()
+	t.tr.group = p.host
+	defer func() { t.tr.group = 0 }()
 	for _, th := range fresh {
 		err := t.awaitStop(ctx, p, th)
 		p.execed = p.execed || errors.Is(err, errRenamed)

@@ -33,9 +33,17 @@ const (
 	siPidOff               = 16
 )
 
+// ptrace does not block, except to seize a thread of a process in execve(2):
+// only a call that the Go runtime knows of lets other goroutines go on then, the
+// one of Tracer.watch too.
+//
 //go:uintptrescapes
 func ptrace(req, tid int, addr, data uintptr) error {
-	_, _, e := unix.RawSyscall6(unix.SYS_PTRACE, uintptr(req), uintptr(tid), addr, data, 0, 0)
+	call := unix.RawSyscall6
+	if req == ptraceSeize {
+		call = unix.Syscall6
+	}
+	_, _, e := call(unix.SYS_PTRACE, uintptr(req), uintptr(tid), addr, data, 0, 0)
 	if e != 0 {
 		return e
 	}

@@ -18,7 +18,7 @@ import (
 func (t *Tree) seize(p *Process, tid int) (*Thread, error) {
 	th := &Thread{HostTID: tid, sleep: t.sleeps.before(p.host, tid)}
 	delete(t.tr.late, tid)
-	stop := t.tr.watch(p.hostTIDs())
+	stop := t.tr.watch(p.host)
 	err := attach(p.host, tid)
 	stop()
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
 )
 
 var (
@@ -30,8 +32,8 @@ type Tracer struct {
 	stopped chan struct{}
 	exits   []Exit // of threads that ended while they were traced
 
-	// siblings are the other threads of the process that is waited for.
-	siblings []int
+	// group is the process whose thread is waited for.
+	group int
 
 	// late holds threads that were to be let go before they had stopped.
 	late map[int]bool
@@ -149,15 +151,20 @@ func (t *Tracer) hasEnded(tid int) bool {
 	return slices.ContainsFunc(t.exits, func(e Exit) bool { return e.HostPID == tid })
 }
 
-// bury takes note of the siblings that have ended. A thread that calls
-// execve(2), and the leader of threads that were killed, go on only when their
-// traced siblings have been waited for. wait4 would take the stops of others
-// too: a tracee's are seen whatever is asked for (kernel/exit.c,
-// wait_consider_task).
-func (t *Tracer) bury() { t.exits = append(t.exits, bury(t.siblings)...) }
+// bury takes note of the threads of the group that have ended.
+func (t *Tracer) bury() {
+	if t.group != 0 {
+		t.exits = append(t.exits, bury(t.group)...)
+	}
+}
 
-// bury waits for those of tids that have ended.
-func bury(tids []int) (exits []Exit) {
+// bury waits for those threads of pid that have ended. A thread that calls
+// execve(2), and the leader of threads that were killed, go on only when their
+// traced siblings have been waited for: also those that a freeze has dropped as
+// dead. wait4 would take the stops of others too: a tracee's are seen whatever
+// is asked for (kernel/exit.c, wait_consider_task).
+func bury(pid int) (exits []Exit) {
+	tids, _ := procfs.Tasks(pid) // an error: there is none left
 	for _, tid := range tids {
 		var si unix.Siginfo
 		err := unix.Waitid(unix.P_PID, tid, &si, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT|unix.WALL, nil)
@@ -172,20 +179,17 @@ func bury(tids []int) (exits []Exit) {
 	return exits
 }
 
-// watch buries siblings from another thread while the tracer's own is in
+// watch buries threads of pid from another thread while the tracer's own is in
 // PTRACE_SEIZE, until stop is called: a thread in execve(2) holds what SEIZE
 // takes (cred_guard_mutex) until its siblings are buried, which only their
 // tracer can do.
-func (t *Tracer) watch(siblings []int) (stop func()) {
+func (t *Tracer) watch(pid int) (stop func()) {
 	const patience = 20 * time.Millisecond
-	if len(siblings) == 0 {
-		return func() {}
-	}
 	done, buried := make(chan struct{}), make(chan []Exit, 1)
 	timer := time.AfterFunc(patience, func() {
 		var exits []Exit
 		for {
-			exits = append(exits, bury(siblings)...)
+			exits = append(exits, bury(pid)...)
 			select {
 			case <-done:
 				buried <- exits
