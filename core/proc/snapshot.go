@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -221,12 +223,27 @@ func (m *Memory) explain(err error) error {
 	if err == nil {
 		return nil
 	}
+	patience := 0 * time.Second
+	if errors.Is(err, io.EOF) { // a copy has lost its memory, and is about to end
+		patience = time.Second
+	}
 	for p, c := range m.copies {
-		if c != nil && c.copy != nil && errors.Is(unix.PidfdSendSignal(c.pidfd, 0, nil, 0), unix.ESRCH) {
+		if c != nil && c.copy != nil && hasEnded(c.pidfd, patience) {
 			return fmt.Errorf("pid %d: its copy (process %d) was ended while it was written: %w", p.pid, c.copy.pid, err)
 		}
 	}
 	return err
+}
+
+// hasEnded says whether the process of a pidfd has ended, or does so soon.
+func hasEnded(pidfd int, patience time.Duration) bool {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	for deadline := time.Now().Add(patience); ; {
+		n, err := unix.Poll(fds, max(0, int(time.Until(deadline).Milliseconds())))
+		if err != unix.EINTR {
+			return n == 1
+		}
+	}
 }
 
 func writeRuns(ctx context.Context, runs []pageRun, w *image.Writer, progress func(done, total int64)) error {

@@ -28,13 +28,15 @@ type faulted struct {
 	orders int
 }
 
-// newFaultSuite builds hiatus with fault points, and the program.
+// newFaultSuite builds hiatus with fault points, and the programs.
 func newFaultSuite(t *testing.T) *suite {
 	s := newSuite(t)
 	s.buildFaults(t)
 	s.require(t, "gcc")
-	if err := buildOne([]string{"gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", s.fixture("faulty"), s.source("faulty.c")}); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"faulty", "rewrite"} {
+		if err := buildOne([]string{"gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", s.fixture(name), s.source(name + ".c")}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return s
 }
@@ -52,7 +54,7 @@ func (s *suite) newFaulted(t *testing.T, id identity) *faulted {
 	f := &faulted{trial: s.newTrial(t, id)}
 	own := *s
 	own.dir = f.dir
-	for from, to := range map[string]string{"hiatus-faults": "hiatus", "faulty": "faulty"} {
+	for from, to := range map[string]string{"hiatus-faults": "hiatus", "faulty": "faulty", "rewrite": "rewrite"} {
 		if err := os.Link(s.fixture(from), own.fixture(to)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}

@@ -48,6 +48,9 @@ func TestFaults(t *testing.T) {
 		{"broken pipe", brokenPipe},
 		{"closed terminal", closedTerminal},
 		{"other users", otherUsers},
+		{"program ends in a snapshot", endsInSnapshot},
+		{"agent killed in a snapshot", agentKilledInSnapshot},
+		{"copy killed in a snapshot", copyKilled},
 	} {
 		for _, id := range s.faultIdentities() {
 			t.Run(testName(c.name, id.name), func(t *testing.T) {

@@ -61,15 +61,19 @@ func server(name, file string, needs ...string) program {
 	}}
 }
 
-// lastPort is below those that the kernel gives out by itself.
+// Ports for tests are below those that the kernel gives out by itself.
+const firstPort, portCount = 21000, 9000
+
 var lastPort atomic.Int32
+
+// manyPorts returns the first of n ports that no other test is given.
+func manyPorts(n int32) int { return firstPort + int(lastPort.Add(n)-n+1)%portCount }
 
 // freePort returns a port of loopback that no other test is given.
 func freePort(tr *trial) int {
 	tr.Helper()
-	const first, count = 21000, 9000
-	for range count {
-		port := first + int(lastPort.Add(1))%count
+	for range portCount {
+		port := manyPorts(1)
 		l, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			l.Close()
@@ -87,6 +91,8 @@ func gnuParallel() program {
 	return p
 }
 
+const mpiPorts = 32 // for the ranks of one job
+
 // mpi is a ring of four ranks.
 func mpi(kind string, flags ...string) program {
 	return program{
@@ -95,6 +101,13 @@ func mpi(kind string, flags ...string) program {
 		stride: 20,
 		args: func(tr *trial) []string {
 			tr.env = append(tr.env, "OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1")
+			// By themselves all jobs listen at the first free ports from 1024 on, and
+			// one that starts takes those of one that is to be restarted.
+			first := fmt.Sprint(manyPorts(mpiPorts))
+			for _, family := range []string{"v4", "v6"} {
+				tr.env = append(tr.env, "OMPI_MCA_btl_tcp_port_min_"+family+"="+first,
+					"OMPI_MCA_btl_tcp_port_range_"+family+"="+fmt.Sprint(mpiPorts))
+			}
 			command := append([]string{"mpirun." + kind}, flags...)
 			return append(command, "-n", "4", tr.suite.fixture("ring."+kind))
 		},

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
 
 // copies lists the processes that the image is written from.
@@ -21,81 +23,96 @@ func (tr *trial) copies() (pids []int) {
 	return pids
 }
 
-// beginCheckpoint starts one that takes a while, and waits until the program
-// has been copied. answer returns how the command ended.
-func (tr *trial) beginCheckpoint() (pids []int, answer func() outcome) {
-	tr.Helper()
-	tr.launchWith([]string{"--compress", "zstd"}, tr.suite.fixture("rewrite"), "160")
-	tr.advance(1)
-	agent := tr.front
-	done := make(chan outcome, 1)
-	go func() { done <- tr.hiatus("checkpoint", tr.name, "--json") }()
-	tr.await("the copy", func() bool { pids = tr.copies(); return len(pids) > 0 })
-	tr.front = agent
-	return pids, func() outcome { return <-done }
+// whileCopied makes a checkpoint all of whose writers wait before they write
+// memory, and calls do meanwhile: the program has been copied, and runs.
+func (f *faulted) whileCopied(do func(copies []int)) outcome {
+	f.Helper()
+	f.front = f.run("launch", "--name", f.name, "--ckptdir", f.images(), "--", f.suite.fixture("rewrite"), "160")
+	f.advance(1)
+	fifo := f.fifo()
+	var orders []string
+	for n := range 64 {
+		orders = append(orders, fmt.Sprintf("%s#%d: wait %s", faultpoint.StripeWriting, n+1, fifo))
+	}
+	f.order(orders...)
+	command := f.ask()
+	w := f.meet(fifo)
+	copies := f.copies()
+	if len(copies) == 0 {
+		f.Fatal("there is no copy of the program")
+	}
+	f.advance(1)
+	do(copies)
+	f.order() // nothing waits any more, once the FIFO has no writer
+	w.Close()
+	return f.outcomeOf(command)
 }
 
 // endsInSnapshot: the program has ended before its image is written. The
 // generation is committed, then hiatus ends, and a restart is as of the pause.
-func endsInSnapshot(tr *trial) {
-	copies, answer := tr.beginCheckpoint()
-	for _, pid := range tr.processes() {
-		if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && exe == tr.suite.fixture("rewrite") && !slices.Contains(copies, pid) {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				tr.Fatal(err)
+func endsInSnapshot(f *faulted) {
+	o := f.whileCopied(func(copies []int) {
+		for _, pid := range f.processes() {
+			if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && exe == f.suite.fixture("rewrite") && !slices.Contains(copies, pid) {
+				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+					f.Fatal(err)
+				}
 			}
 		}
+	})
+	if o.code != 0 {
+		f.Fatalf("the checkpoint: %s", o)
 	}
-	if o := answer(); o.code != 0 {
-		tr.Fatalf("the checkpoint: %s", o)
-	}
-	tr.ends(tr.front, 137)
-	tr.gone()
-	tr.restart()
-	tr.advance(2)
-	tr.finish()
+	f.ends(f.front, 137)
+	f.nothingLeft()
+	f.restarting()
+	f.advance(2)
+	f.endWell()
 }
 
 // agentKilledInSnapshot: no copy outlives the agent, and the program runs on.
-func agentKilledInSnapshot(tr *trial) {
-	_, answer := tr.beginCheckpoint()
-	if err := tr.front.cmd.Process.Kill(); err != nil {
-		tr.Fatal(err)
+func agentKilledInSnapshot(f *faulted) {
+	o := f.whileCopied(func([]int) {
+		if err := f.front.cmd.Process.Kill(); err != nil {
+			f.Fatal(err)
+		}
+		f.orphaned()
+	})
+	if o.code == 0 {
+		f.Fatalf("the checkpoint: %s", o)
 	}
-	if o := answer(); o.code == 0 {
-		tr.Fatalf("the checkpoint: %s", o)
-	}
-	tr.wait(tr.front)
-	tr.front = nil
-	tr.await("the end of the copies", func() bool { return len(tr.copies()) == 0 })
-	tr.advance(2)
-	tr.write("stop", "")
-	tr.gone()
-	if text := tr.read("failed"); text != "" {
-		tr.Errorf("the program failed: %s", text)
+	f.await("the end of the copies", func() bool { return len(f.copies()) == 0 })
+	f.advance(2)
+	f.write("stop", "")
+	f.nothingLeft()
+	if text := f.read("failed"); text != "" {
+		f.Errorf("the program failed: %s", text)
 	}
 }
 
-// copyKilled: whoever ends a copy ends a checkpoint, and nothing else.
-func copyKilled(tr *trial) {
-	pids, answer := tr.beginCheckpoint()
-	if err := syscall.Kill(pids[0], syscall.SIGKILL); err != nil {
-		tr.Fatal(err)
+// copyKilled: whoever ends the copies ends a checkpoint, and nothing else.
+func copyKilled(f *faulted) {
+	o := f.whileCopied(func(copies []int) {
+		for _, pid := range copies {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				f.Fatal(err)
+			}
+		}
+	})
+	if o.code == 0 || !strings.Contains(o.stderr, "was ended while it was written") {
+		f.Fatalf("the checkpoint: %s", o)
 	}
-	if o := answer(); o.code == 0 || !strings.Contains(o.stderr, "was ended while it was written") {
-		tr.Fatalf("the checkpoint: %s", o)
+	if left := f.copies(); len(left) > 0 {
+		f.Errorf("copies are left: %v", left)
 	}
-	if left := tr.copies(); len(left) > 0 {
-		tr.Errorf("copies are left: %v", left)
+	if g := f.generations(); len(g) != 0 {
+		f.Errorf("a generation was committed: %v", g)
 	}
-	if g := tr.generations(); len(g) != 0 {
-		tr.Errorf("a generation was committed: %v", g)
-	}
-	tr.advance(1)
-	tr.checkpoint()
-	tr.advance(1)
-	tr.finish()
-	tr.gone()
+	f.advance(1)
+	f.order()
+	f.checkpoint()
+	f.advance(1)
+	f.endWell()
 }
 
 // noSnapshot: what cannot be copied is written in the pause, and the user
