@@ -24,8 +24,10 @@ type Options struct {
 	// before, but for every FullEvery-th.
 	Incremental bool
 	FullEvery   int
-	LogFile     string // absolute; "" for none
-	Detached    bool   // the command has let go of its terminal
+	// Direct writes images past the page cache, where the file system can.
+	Direct   bool
+	LogFile  string // absolute; "" for none
+	Detached bool   // the command has let go of its terminal
 	// OpenFiles has every checkpoint save the content of open files.
 	OpenFiles bool
 	// NoSnapshot has every checkpoint write all memory while the tree stands still.
@@ -75,5 +77,5 @@ type RestartOptions struct {
 // settings are how the computation is checkpointed, for the manifest. The
 // coordinator adds its own.
 func (o *Options) settings() image.Settings {
-	return image.Settings{Compress: o.Compress, Incremental: o.Incremental, FullEvery: o.FullEvery}
+	return image.Settings{Compress: o.Compress, Incremental: o.Incremental, FullEvery: o.FullEvery, Direct: o.Direct}
 }

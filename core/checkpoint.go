@@ -246,9 +246,12 @@ func (c *checkpoint) snapshot(ctx context.Context) error {
 func (c *checkpoint) write(ctx context.Context) (err error) {
 	defer c.timed("write", time.Now())
 	a := c.a
-	c.w, err = image.Create(c.order.Dir, image.Options{Compress: a.opts.Compress, Stripes: stripes, Speed: a.storeSpeed})
+	c.w, err = image.Create(c.order.Dir, image.Options{Compress: a.opts.Compress, Stripes: stripes, Speed: a.storeSpeed, Direct: a.opts.Direct})
 	if err != nil {
 		return err
+	}
+	if why := c.w.Buffered(); why != nil {
+		a.log.Warn().Err(why).Uint64("generation", c.order.Generation).Msg("written through the page cache")
 	}
 	own, err := json.Marshal(agentState{Main: a.tree.mainPID, Ended: c.ended, Command: a.command})
 	if err != nil {

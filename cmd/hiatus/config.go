@@ -33,7 +33,7 @@ const (
 // HIATUS_* variable and in a configuration file.
 func settings() []string {
 	return []string{
-		"ckpt-open-files", "ckptdir", "close-fds", "compress", "debug-logs", "disable-plugin", "full-every",
+		"ckpt-open-files", "ckptdir", "close-fds", "compress", "debug-logs", "direct", "disable-plugin", "full-every",
 		"incremental", "interval", "keep", "log-file", "log-level", "name", "namespaces", "no-snapshot", "tcp-outside", "timeout", "with-plugin",
 	}
 }

@@ -68,6 +68,7 @@ type runFlags struct {
 	compress       string
 	incremental    bool
 	fullEvery      int
+	direct         bool
 	openFiles      bool
 	noSnapshot     bool
 	logLevel       string
@@ -93,6 +94,7 @@ func (f *runFlags) register(a *app, cmd *cobra.Command, nameDefault string) {
 	fs.Var(compression{&f.compress}, "compress", "compress images; auto: as suits the speed of the directory")
 	fs.BoolVar(&f.incremental, "incremental", false, "store only memory that has changed since the generation before")
 	fs.IntVar(&f.fullEvery, "full-every", 10, "with --incremental: every `N`th generation stores all")
+	fs.BoolVar(&f.direct, "direct", false, "write images past the page cache (O_DIRECT), where the file system can")
 	fs.BoolVar(&f.openFiles, "ckpt-open-files", false, "save the content of open files in each image; restart makes those again that are gone")
 	fs.BoolVar(&f.noSnapshot, "no-snapshot", false, "write the memory of each checkpoint while the program stands still, also where it has much")
 	fs.Var(choice{&f.logLevel, logLevels()}, "log-level", "log messages of this level and above")
@@ -139,6 +141,7 @@ func (f *runFlags) options(ctx context.Context, a *app) (opts core.Options, done
 		Compress:     f.compress,
 		Incremental:  f.incremental,
 		FullEvery:    f.fullEvery,
+		Direct:       f.direct,
 		OpenFiles:    f.openFiles,
 		NoSnapshot:   f.noSnapshot,
 		Detached:     a.ready != nil && leadsSession(),

@@ -133,6 +133,9 @@ func goOnAs(opts *core.Options, s image.Settings, given func(flag string) bool) 
 	if !given("incremental") {
 		opts.Incremental = s.Incremental
 	}
+	if !given("direct") {
+		opts.Direct = s.Direct
+	}
 	if !given("full-every") {
 		opts.FullEvery = cmp.Or(s.FullEvery, opts.FullEvery)
 	}

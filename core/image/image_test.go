@@ -52,11 +52,15 @@ func TestRoundTrip(t *testing.T) {
 		{"out of order", []write{{addr: 0x9000, data: textBytes(testPage)}, {addr: 0x1000, data: textBytes(testPage), stripe: 2}}, 2, 2 * testPage},
 		{"scattered", scattered, 700, 700 * testPage},
 	}
-	for _, compress := range []string{"none", "zstd", "s2", "lz4"} {
+	for _, how := range []string{"none", "zstd", "s2", "lz4", "none, direct", "s2, direct"} {
+		compress, _, direct := strings.Cut(how, ", ")
 		for _, tt := range tests {
-			t.Run(compress+"/"+tt.name, func(t *testing.T) {
+			t.Run(how+"/"+tt.name, func(t *testing.T) {
 				dir := t.TempDir()
-				w := must[*Writer](t)(Create(dir, Options{Compress: compress, Stripes: 3}))
+				w := must[*Writer](t)(Create(dir, Options{Compress: compress, Stripes: 3, Direct: direct}))
+				if err := w.Buffered(); err != nil {
+					t.Logf("written through the page cache: %v", err)
+				}
 				want := map[string][]byte{}
 				for _, x := range tt.writes {
 					s := w.PageWriter(x.stripe)

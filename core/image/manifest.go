@@ -49,6 +49,7 @@ type Settings struct {
 	// Incremental generations store what has changed, full ones all.
 	Incremental bool `json:"incremental,omitempty"`
 	FullEvery   int  `json:"full_every,omitempty"` // generations
+	Direct      bool `json:"direct,omitempty"`     // as in Options
 }
 
 func (s *Settings) check() string {

@@ -26,6 +26,7 @@ type stripe struct {
 	number uint16
 	end    atomic.Int64 // bytes that were given room
 	begun  atomic.Int64 // bytes that are on their way to the disk
+	direct *directFile  // nil: through the page cache
 }
 
 // writeBackStep is how much is sent to the disk at a time, long before the
@@ -191,7 +192,24 @@ func (s *PageWriter) store(space uint32, addr uint64, b []byte) error {
 		Space: space, Stripe: s.stripe.number, Codec: codec,
 	})
 	s.raw += int64(len(b))
+	if s.stripe.direct != nil {
+		return s.append(stored)
+	}
 	return s.put(stored)
+}
+
+// append stores the last extent past the page cache.
+func (s *PageWriter) append(b []byte) error {
+	at, err := s.stripe.append(b, s.meter)
+	if err != nil {
+		return s.fail(err)
+	}
+	if s.placed == 0 {
+		s.meter.writers.Add(1)
+	}
+	s.extents[s.placed].Offset = uint64(at)
+	s.placed++
+	return nil
 }
 
 // put gathers small pieces and writes large ones from where they are.
@@ -258,7 +276,10 @@ func (s *PageWriter) finish() error {
 	if err := s.endRun(); err != nil {
 		return err
 	}
-	err := s.write(s.out, nil)
+	var err error
+	if s.stripe.direct == nil {
+		err = s.write(s.out, nil)
+	}
 	s.run, s.packed, s.out = nil, nil, nil
 	return err
 }

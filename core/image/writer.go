@@ -27,6 +27,9 @@ type Options struct {
 	// an earlier Summary. 0: unknown. "auto" then measures with the first
 	// megabytes of the image, which are stored raw.
 	Speed float64
+	// Direct has memory written past the page cache (O_DIRECT, open(2)), where
+	// the file system can: see Writer.Buffered.
+	Direct bool
 }
 
 // FileInfo is one file of an image as its manifest lists it.
@@ -62,6 +65,7 @@ type Writer struct {
 	stripes   []*stripe
 	pages     []*PageWriter
 	inherited []Extent
+	buffered  error    // why not O_DIRECT
 	made      []string // files to remove if the image is given up
 	finished  bool     // closed with success, or aborted
 }
@@ -145,6 +149,9 @@ func (w *Writer) makeFiles(o Options) error {
 	}
 	for i := range writers {
 		w.pages = append(w.pages, &PageWriter{stripe: w.stripes[i%o.Stripes], pageSize: w.pageSize, codec: &w.codec, meter: &w.meter})
+	}
+	if o.Direct {
+		w.goDirect()
 	}
 	w.out = bufio.NewWriterSize(w.file, minWrite)
 	return w.emit(make([]byte, headerSize)) // known at the end only
@@ -253,6 +260,9 @@ func (w *Writer) finishStripes(ctx context.Context) (speed float64, err error) {
 		return 0, err
 	}
 	if err := each(w.pages, (*PageWriter).finish); err != nil {
+		return 0, err
+	}
+	if err := each(w.stripes, func(s *stripe) error { return s.finishDirect(&w.meter) }); err != nil {
 		return 0, err
 	}
 	begun := time.Now()

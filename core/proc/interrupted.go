@@ -33,6 +33,7 @@ type Sleep struct {
 
 	wchan   string        // where the thread slept, read before it was stopped
 	elapsed time.Duration // since it last went to sleep
+	waits   int64         // how often it had gone to sleep then
 	onCPU   bool          // it sleeps until CPU time is used
 	clock   int32         // then the agent's id of that clock, 0 where it has none
 }
@@ -77,35 +78,42 @@ func (s *Sleeps) calibrate() {
 		if unix.SchedSetaffinity(0, &one) != nil {
 			continue
 		}
-		if start, err := procfs.ExecStart(unix.Getpid(), unix.Gettid()); err == nil {
-			s.clocks[cpu] = time.Now().Add(-start)
+		if sched, err := procfs.ReadSched(unix.Getpid(), unix.Gettid()); err == nil {
+			s.clocks[cpu] = time.Now().Add(-sched.ExecStart)
 		}
 	}
 }
 
-// sleepsSince returns how long ago a thread went to sleep: 0, which lets a
-// sleep end late but never early, where that cannot be told.
-func (s *Sleeps) sleepsSince(pid, tid int) time.Duration {
-	start, err := procfs.ExecStart(pid, tid)
-	if err != nil {
-		return 0
-	}
-	st, err := procfs.ReadTaskStat(pid, tid)
-	zero, ok := s.clocks[st.Processor]
-	if err != nil || !ok {
-		return 0
-	}
-	return max(time.Since(zero)-start, 0)
-}
-
 // before notes what is only seen while the thread still sleeps. It returns
-// nil for a thread that runs.
+// nil for a thread that runs. How long it has slept is 0, which lets a sleep end
+// late but never early, where that cannot be told.
 func (s *Sleeps) before(pid, tid int) *Sleep {
 	w, err := procfs.Wchan(pid, tid)
 	if err != nil || w == "" || w == "0" {
 		return nil
 	}
-	return &Sleep{wchan: w, elapsed: s.sleepsSince(pid, tid)}
+	sl := &Sleep{wchan: w}
+	sched, err := procfs.ReadSched(pid, tid)
+	if err != nil {
+		return sl
+	}
+	st, err := procfs.ReadTaskStat(pid, tid)
+	if zero, ok := s.clocks[st.Processor]; err == nil && ok {
+		sl.elapsed, sl.waits = max(time.Since(zero)-sched.ExecStart, 0), sched.Waits
+	}
+	return sl
+}
+
+// confirm makes sure that a thread, which has stopped, is in the sleep of before:
+// it has waited once more, in its stop. Else it woke up in between, and has
+// begun another.
+func (sl *Sleep) confirm(pid, tid int) {
+	if sl.elapsed == 0 {
+		return
+	}
+	if sched, err := procfs.ReadSched(pid, tid); err != nil || sched.Waits != sl.waits+1 {
+		sl.elapsed = 0
+	}
 }
 
 // note remembers the deadline of a sleep until it ends.
@@ -150,11 +158,12 @@ func (t *Tree) settleCall(p *Process, th *Thread) error {
 	if !in {
 		return nil
 	}
+	if before == nil {
+		before = &Sleep{}
+	}
 	switch syscall.Errno(-th.Regs.ret()) {
 	case errRestartBlock:
-		if before == nil {
-			before = &Sleep{}
-		}
+		before.confirm(p.host, th.HostTID)
 		th.sleep = t.describeSleep(p, th, nr, before)
 		t.sleeps.note(th.HostTID, th.sleep)
 	case errRestartNohand:
@@ -163,6 +172,7 @@ func (t *Tree) settleCall(p *Process, th *Thread) error {
 		}
 	case unix.EINTR:
 		if !hasHandledSignal(p.host, th.HostTID) {
+			before.confirm(p.host, th.HostTID)
 			th.shortenTimeout(nr, before)
 			th.Regs.rerun()
 		}
@@ -181,7 +191,7 @@ func hasHandledSignal(pid, tid int) bool {
 // epoll_wait(2), given in milliseconds in a register: a loop of checkpoints
 // shorter than the time-out would else never let it end.
 func (th *Thread) shortenTimeout(nr uint64, before *Sleep) {
-	if before == nil || (nr != sysEpollWait && nr != unix.SYS_EPOLL_PWAIT) {
+	if nr != sysEpollWait && nr != unix.SYS_EPOLL_PWAIT {
 		return
 	}
 	if ms := int32(th.Regs.arg(3)); ms > 0 {
@@ -241,7 +251,7 @@ func (p *Process) catchUp(th *Thread) error {
 // describeSleep finds the call and the remaining time of a sleep.
 func (t *Tree) describeSleep(p *Process, th *Thread, nr uint64, before *Sleep) *Sleep {
 	if nr == restartNr {
-		if d, ok := t.sleeps.of[th.HostTID]; ok {
+		if d, ok := t.sleeps.of[th.HostTID]; ok && !d.isOver() {
 			return d.sleep()
 		}
 		nr = guessCall(&th.Regs, before.wchan)
@@ -260,6 +270,13 @@ func (t *Tree) describeSleep(p *Process, th *Thread, nr uint64, before *Sleep) *
 		sl.Remaining = rest
 	}
 	return sl
+}
+
+// isOver says whether a deadline has long passed: what the thread sleeps in is
+// another call, which something else than a checkpoint has interrupted too.
+func (d deadline) isOver() bool {
+	const slack = 100 * time.Millisecond // until a stop is seen, and its thread asked
+	return !d.at.IsZero() && time.Since(d.at) > slack
 }
 
 // sleep is what remains of a sleep that was noted.

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
 )
 
 // freezes is how often the programs below are frozen, injected in and let go.
@@ -76,6 +78,46 @@ func TestSleepsEndAtTheirDeadlineInPlace(t *testing.T) {
 			if time.Duration(late)*time.Millisecond > tolerance {
 				t.Errorf("%d ms late", late)
 			}
+		})
+	}
+}
+
+// TestASleepIsNotTakenForTheOneBefore: what has passed of a sleep that was seen
+// before the stop counts only where the stop has met that same sleep.
+func TestASleepIsNotTakenForTheOneBefore(t *testing.T) {
+	for mode, same := range map[string]bool{"sleeping": true, "naps": false} {
+		t.Run(mode, func(t *testing.T) {
+			tr := newTracer(t)
+			x := launch(t, tr, program(t, "calls"), mode, t.TempDir())
+			sleeps, seen := NewSleeps(), map[int]*Sleep{}
+			if err := tr.Do(func() error { sleeps.calibrate(); return nil }); err != nil {
+				t.Fatal(err)
+			}
+			tids, err := procfs.Tasks(x.pid)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, tid := range tids {
+				if sl := sleeps.before(x.pid, tid); tid != x.pid && sl != nil && sl.elapsed > 0 {
+					seen[tid] = sl
+				}
+			}
+			if len(seen) == 0 {
+				t.Skip("nothing tells how long a thread has slept")
+			}
+			for tid, sl := range seen {
+				eventually(t, "another sleep", func() bool {
+					sched, err := procfs.ReadSched(x.pid, tid)
+					return same || err == nil && sched.Waits > sl.waits
+				})
+			}
+			tree := x.freeze()
+			for tid, sl := range seen {
+				if sl.confirm(x.pid, tid); (sl.elapsed > 0) != same {
+					t.Errorf("thread %d: asleep for %v", tid, sl.elapsed)
+				}
+			}
+			x.release(tree)
 		})
 	}
 }

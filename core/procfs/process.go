@@ -96,30 +96,44 @@ func Wchan(pid, tid int) (string, error) {
 	return string(b), err
 }
 
-// ExecStart returns when a thread was last accounted as running, se.exec_start
-// of /proc/PID/task/TID/sched. The clock is the scheduler's: compare it with
-// the same value of the calling thread only. The file needs a kernel with
-// CONFIG_SCHED_DEBUG, or 6.15 and later.
-func ExecStart(pid, tid int) (time.Duration, error) {
-	return parseFile(taskPath(pid, tid, "sched"), parseExecStart)
+// Sched is what /proc/PID/task/TID/sched tells of a thread.
+type Sched struct {
+	// ExecStart is when it was last accounted as running. The clock is that of
+	// its processor's scheduler: compare it with the same value of a thread there.
+	ExecStart time.Duration
+	// Waits counts how often it has given up its processor by itself.
+	Waits int64
 }
 
-// parseExecStart finds "se.exec_start    :   1103172.750115", in milliseconds
-// with six decimals.
-func parseExecStart(raw []byte) (time.Duration, error) {
+// ReadSched reads /proc/PID/task/TID/sched, which needs a kernel with
+// CONFIG_SCHED_DEBUG, or 6.15 and later.
+func ReadSched(pid, tid int) (Sched, error) {
+	return parseFile(taskPath(pid, tid, "sched"), parseSched)
+}
+
+// parseSched finds "se.exec_start    :   1103172.750115", in milliseconds
+// with six decimals, and "nr_voluntary_switches    :    12".
+func parseSched(raw []byte) (s Sched, err error) {
+	found := 0
 	for line := range strings.Lines(string(raw)) {
-		rest, ok := strings.CutPrefix(line, "se.exec_start ")
-		if !ok {
-			continue
+		key, val, _ := strings.Cut(line, ":")
+		val = strings.TrimSpace(val)
+		switch strings.TrimSpace(key) {
+		case "se.exec_start":
+			s.ExecStart, err = time.ParseDuration(val + "ms")
+			found++
+		case "nr_voluntary_switches":
+			s.Waits, err = strconv.ParseInt(val, 10, 64)
+			found++
 		}
-		_, val, _ := strings.Cut(rest, ":")
-		d, err := time.ParseDuration(strings.TrimSpace(val) + "ms")
 		if err != nil {
-			return 0, fmt.Errorf("sched: se.exec_start: %w", err)
+			return Sched{}, fmt.Errorf("sched: %s: %w", strings.TrimSpace(key), err)
 		}
-		return d, nil
 	}
-	return 0, errors.New("sched: no se.exec_start")
+	if found != 2 {
+		return Sched{}, errors.New("sched: no se.exec_start, or no nr_voluntary_switches")
+	}
+	return s, nil
 }
 
 // Auxv returns the auxiliary vector as the kernel made it at execve(2): pairs

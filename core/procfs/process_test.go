@@ -179,21 +179,22 @@ func TestGone(t *testing.T) {
 	}
 }
 
-func TestExecStart(t *testing.T) {
-	got, err := parseExecStart(sample(t, "sched"))
-	if want := time.Duration(1103172750115); err != nil || got != want {
+func TestParseSched(t *testing.T) {
+	got, err := parseSched(sample(t, "sched"))
+	if want := (Sched{ExecStart: 1103172750115 * time.Nanosecond, Waits: 12}); err != nil || got != want {
 		t.Errorf("got %v, %v; want %v", got, err, want)
 	}
-	for _, bad := range []string{"", "se.exec_start : x\n", "se.exec_start\n"} {
-		if got, err := parseExecStart([]byte(bad)); err == nil {
+	for _, bad := range []string{"", "se.exec_start : x\n", "se.exec_start\n", "se.exec_start : 1.5\n",
+		"se.exec_start : 1.5\nnr_voluntary_switches : x\n", "nr_voluntary_switches : 3\n"} {
+		if got, err := parseSched([]byte(bad)); err == nil {
 			t.Errorf("%q: %v, no error", bad, got)
 		}
 	}
 }
 
-func TestLiveExecStart(t *testing.T) {
+func TestLiveSched(t *testing.T) {
 	pid, _ := startChild(t)
-	child, err := ExecStart(pid, pid)
+	child, err := ReadSched(pid, pid)
 	if errors.Is(err, fs.ErrNotExist) {
 		t.Skip("the kernel has no /proc/PID/sched")
 	}
@@ -203,11 +204,11 @@ func TestLiveExecStart(t *testing.T) {
 	// The child ran before it echoed; this thread runs now.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	own, err := ExecStart(os.Getpid(), unix.Gettid())
+	own, err := ReadSched(os.Getpid(), unix.Gettid())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if child <= 0 || own <= 0 {
+	if child.ExecStart <= 0 || child.Waits <= 0 || own.ExecStart <= 0 {
 		t.Errorf("child %v, own %v", child, own)
 	}
 }

@@ -1,7 +1,7 @@
 // Threads that each wait in another system call. None may see EINTR by a checkpoint. The
 // first argument is "blocked": calls that wait until they are told to go on; "sleeping":
-// calls that end by themselves; or "signal": one that a signal interrupts. The second is
-// a folder for files.
+// calls that end by themselves; "naps": short ones, again and again; or "signal": one that
+// a signal interrupts. The second is a folder for files.
 #include "t.h"
 #include <linux/aio_abi.h>
 #include <linux/futex.h>
@@ -378,6 +378,41 @@ static void signalled(void)
 		command(line);
 }
 
+// nap sleeps for NAP again and again, in the call of its number, never for less.
+#define NAP 5000000
+static void *nap(void *number)
+{
+	static const struct timespec t = {0, NAP};
+	int ep = epoll_create1(0);
+	for (;;) {
+		double begin = now(CLOCK_MONOTONIC);
+		struct epoll_event e;
+		switch ((long)number) {
+		case 0: CHECK(nanosleep(&t, 0) == 0); break;
+		case 1: CHECK(clock_nanosleep(CLOCK_MONOTONIC, 0, &t, 0) == 0); break;
+		case 2: CHECK(poll(0, 0, NAP / 1000000) == 0); break;
+		case 3: CHECK(epoll_wait(ep, &e, 1, NAP / 1000000) == 0); break;
+		}
+		double took = now(CLOCK_MONOTONIC) - begin;
+		if (took < NAP / 1e9) {
+			dprintf(1, "nap %ld ended after %.6f s\n", (long)number, took);
+			exit(1);
+		}
+	}
+}
+
+static void naps(void)
+{
+	pthread_t t;
+	for (long i = 0; i < 4; i++)
+		CHECK(pthread_create(&t, 0, nap, (void *)i) == 0);
+	ready();
+	for (char line[256];;) {
+		command(line);
+		dprintf(1, "alive\n");
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct sigaction sa = {.sa_handler = on_usr1};
@@ -390,6 +425,8 @@ int main(int argc, char **argv)
 		prep_polls();
 		signalled();
 	}
+	if (!strcmp(argv[1], "naps"))
+		naps();
 	rows = strcmp(argv[1], "blocked") ? sleeping : blocked;
 	for (struct row *r = rows; r->name; r++)
 		if (r->prepare)
