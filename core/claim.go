@@ -49,7 +49,7 @@ func refusedIn(err error, holders map[int]plugin.OpenFile, f plugin.OpenFile) er
 		in = holders[in.ID]
 	}
 	return &plugin.RefusalError{PID: in.Refs[0].PID, FD: in.Refs[0].FD,
-		Object: refusal.Object + " (in " + in.Link + ")", Reason: refusal.Reason}
+		Object: refusal.Object + " (in " + in.Link + ")", Reason: refusal.Reason, Passing: refusal.Passing}
 }
 
 // holder collects what an object holds while it is being claimed. A plugin

@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"syscall"
@@ -148,7 +149,17 @@ type RefusalError struct {
 	FD     int    `json:"fd"` // -1 where the object is not a descriptor
 	Object string `json:"object"`
 	Reason string `json:"reason"`
+	// Passing says that the reason may be gone in a moment, by what the program
+	// does next: a checkpoint is tried again a few times before it is given up.
+	Passing bool `json:"passing,omitempty"`
 }
+
+// ErrPassing is what a [RefusalError] matches that has Passing set, and what
+// the error may wrap that a plugin gives to Refuse.
+var ErrPassing = errors.New("the reason may be gone in a moment")
+
+// Is makes the error match ErrPassing.
+func (e *RefusalError) Is(target error) bool { return target == ErrPassing && e.Passing }
 
 // Error names the pid, the descriptor, the object and the reason.
 func (e *RefusalError) Error() string {
@@ -158,9 +169,15 @@ func (e *RefusalError) Error() string {
 	return fmt.Sprintf("pid %d fd %d: %s: %s", e.PID, e.FD, e.Object, e.Reason)
 }
 
-// Refuse returns the error by which a plugin refuses an open file of its own.
+// Refuse returns the error by which a plugin refuses an open file of its own. It
+// is Passing where one of args is an error that wraps ErrPassing.
 func Refuse(f OpenFile, format string, args ...any) error {
 	e := &RefusalError{FD: -1, Object: f.Link, Reason: fmt.Sprintf(format, args...)}
+	for _, arg := range args {
+		if err, ok := arg.(error); ok && errors.Is(err, ErrPassing) {
+			e.Passing = true
+		}
+	}
 	if len(f.Refs) > 0 {
 		e.PID, e.FD = f.Refs[0].PID, f.Refs[0].FD
 	}

@@ -55,23 +55,31 @@ func TestRefusals(t *testing.T) {
 	}{
 		{
 			Refuse(file, "no driver for %s", "kvm"),
-			RefusalError{12, 3, "/dev/kvm", "no driver for kvm"},
+			RefusalError{12, 3, "/dev/kvm", "no driver for kvm", false},
 			"pid 12 fd 3: /dev/kvm: no driver for kvm",
 		},
 		{
 			Refuse(OpenFile{Link: "/dev/kvm"}, "lost"),
-			RefusalError{0, -1, "/dev/kvm", "lost"},
+			RefusalError{0, -1, "/dev/kvm", "lost", false},
 			"pid 0: /dev/kvm: lost",
 		},
 		{
+			Refuse(file, "not now: %v", fmt.Errorf("wait: %w", ErrPassing)),
+			RefusalError{12, 3, "/dev/kvm", "not now: wait: " + ErrPassing.Error(), true},
+			"pid 12 fd 3: /dev/kvm: not now: wait: " + ErrPassing.Error(),
+		},
+		{
 			RefuseProcess(process{}, "timer 4", "its clock is the CPU's"),
-			RefusalError{12, -1, "timer 4", "its clock is the CPU's"},
+			RefusalError{12, -1, "timer 4", "its clock is the CPU's", false},
 			"pid 12: timer 4: its clock is the CPU's",
 		},
 	} {
 		var got *RefusalError
 		if !errors.As(fmt.Errorf("plugin file: %w", tt.err), &got) || *got != tt.want {
 			t.Errorf("refusal %+v, want %+v", got, tt.want)
+		}
+		if errors.Is(tt.err, ErrPassing) != tt.want.Passing {
+			t.Errorf("%v: passing %t", tt.err, !tt.want.Passing)
 		}
 		if tt.err.Error() != tt.text {
 			t.Errorf("error %q, want %q", tt.err, tt.text)

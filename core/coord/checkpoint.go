@@ -13,6 +13,7 @@ import (
 
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
+	"github.com/hiatus-project/hiatus/plugin"
 )
 
 // finishTimeout is for an agent to release what it holds, or to end its
@@ -45,7 +46,7 @@ func (s *Server) Checkpoint(ctx context.Context, req CheckpointRequest, progress
 	}
 	defer free()
 	started := time.Now()
-	result, err := s.checkpoint(ctx, req, progress)
+	result, err := s.persist(ctx, req, progress)
 	s.remember(result, err)
 	if err == nil {
 		s.log.Info().Uint64("generation", result.Generation).Str("path", result.Path).Int64("bytes", result.Bytes).
@@ -63,6 +64,29 @@ func (s *Server) ask(ctx context.Context) (free func(), err error) {
 		return nil, context.Cause(ctx)
 	case <-s.ctx.Done():
 		return nil, ErrClosed
+	}
+}
+
+// persist takes the checkpoint again where it was refused for a reason that may
+// be gone in a moment. No event tells that it is.
+func (s *Server) persist(ctx context.Context, req CheckpointRequest, progress func(Progress)) (CheckpointResult, error) {
+	const tries = 5
+	for i, wait := 1, 10*time.Millisecond; ; i, wait = i+1, 3*wait {
+		result, err := s.checkpoint(ctx, req, progress)
+		if !errors.Is(err, plugin.ErrPassing) {
+			return result, err
+		}
+		if i == tries {
+			return result, fmt.Errorf("%w (tried %d times)", err, tries)
+		}
+		s.log.Info().Err(err).Dur("wait", wait).Msg("checkpoint tried again")
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return result, err
+		case <-s.ctx.Done():
+			return result, err
+		}
 	}
 }
 

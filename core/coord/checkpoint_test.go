@@ -328,6 +328,40 @@ func TestNoAgent(t *testing.T) {
 	wantError(t, err, ErrNoAgent, "")
 }
 
+// TestPassingRefusal: what is refused for the moment is tried again; what is
+// refused for good is not, and neither is anything for ever.
+func TestPassingRefusal(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		refused int // times
+		passing bool
+		tries   int
+		ok      bool
+	}{
+		{"for a moment", 2, true, 3, true},
+		{"for good", 1, false, 1, false},
+		{"again and again", 100, true, 5, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := startServer(t, testConfig(t))
+			tries := 0
+			startAgent(t, s, hello("a"), func(context.Context, *Member, Order) error {
+				if tries++; tries > test.refused {
+					return nil
+				}
+				return errors.Join(&plugin.RefusalError{PID: 7, FD: 3, Object: "socket", Reason: "in the backlog", Passing: test.passing})
+			})
+			_, err := s.Checkpoint(t.Context(), CheckpointRequest{}, nil)
+			if (err == nil) != test.ok || tries != test.tries {
+				t.Errorf("%v after %d tries, want %d", err, tries, test.tries)
+			}
+			if !test.ok {
+				wantError(t, err, ErrGivenUp, "pid 7 fd 3: socket: in the backlog")
+			}
+		})
+	}
+}
+
 func TestMismatch(t *testing.T) {
 	base := []PluginInfo{{Name: "file", State: 1, Barriers: []string{"drained"}}, {Name: "event", State: 2}}
 	tests := []struct {

@@ -59,6 +59,7 @@ func wireNames() map[string]error {
 		"deadline":      context.DeadlineExceeded,
 		"canceled":      context.Canceled,
 		"not-supported": errors.ErrUnsupported,
+		"passing":       plugin.ErrPassing,
 	}
 }
 
