@@ -55,6 +55,7 @@ type agent struct {
 	// second; 0: unknown.
 	storeSpeed float64
 	chain      chain
+	sums       proc.Sums         // of mapped files
 	result     coord.AgentResult // of the checkpoint whose Finish is to come
 	released   chan struct{}     // holds a value after a tree was let go
 

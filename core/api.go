@@ -32,6 +32,9 @@ type Options struct {
 	OpenFiles bool
 	// NoSnapshot has every checkpoint write all memory while the tree stands still.
 	NoSnapshot bool
+	// SelfContained has every image carry the programs, libraries and other
+	// files that are mapped.
+	SelfContained bool
 	// UniqueName lets a suffix be added to Name where a running computation
 	// has it; else that is an error.
 	UniqueName bool

@@ -137,11 +137,13 @@ func (c *checkpoint) request() plugin.Request {
 
 // look reads before the pause what takes long there.
 func (c *checkpoint) look() {
-	if !c.wantsSnapshot() {
+	defer c.timed("look", time.Now())
+	pids, err := c.a.all()
+	if err != nil { // the freeze tells
 		return
 	}
-	defer c.timed("look", time.Now())
-	if pids, err := c.a.all(); err == nil { // else the freeze tells
+	c.a.sums.Look(c.a.tree.parent, pids)
+	if c.wantsSnapshot() {
 		c.survey = proc.NewSurvey(pids)
 	}
 }
@@ -182,6 +184,7 @@ func (c *checkpoint) save(ctx context.Context) error {
 	defer c.timed("save", time.Now())
 	a, tree := c.a, c.tree
 	tree.Track(a.chain.dirty)
+	tree.UseFiles(&a.sums, c.order.SelfContained || a.opts.SelfContained)
 	where := a.surroundings()
 	if err := tree.Check(where); err != nil {
 		return err
@@ -308,6 +311,9 @@ func (c *checkpoint) finishImage(ctx context.Context) (coord.AgentResult, error)
 		if err := c.write(ctx); err != nil {
 			return coord.AgentResult{}, err
 		}
+	}
+	if err := c.state.WriteFiles(ctx, c.w); err != nil {
+		return coord.AgentResult{}, err
 	}
 	begun := time.Now()
 	written := make(chan error, 1)

@@ -47,6 +47,9 @@ the checkpoint. --allow-changed-files goes on with files as they are now. Of an
 image with the content of open files (--ckpt-open-files), files that are gone are
 made again; --allow-file-overwrite replaces changed ones too.
 
+Programs and libraries must have the bytes that they had: restart compares them
+before it makes anything. An image made with --self-contained has them with it.
+
 A computation of several trees (hiatus launch --join) comes back as a whole, and
 this command returns when all have ended, with the exit code of the first. That
 one is in front; the others have no terminal, but DIR/NAME/output-N.log for it.

@@ -50,7 +50,7 @@ func (r *Restorer) Fill(ctx context.Context, progress func(done, total int64)) e
 		}
 	}
 	for _, x := range pieces {
-		if fillers[x.Space] == nil && (int(x.Space) < len(r.st.Processes) || x.Space >= r.st.contentSpace(len(r.st.Contents))) {
+		if fillers[x.Space] == nil && (int(x.Space) < len(r.st.Processes) || x.Space >= r.st.endOfSpaces()) {
 			return fmt.Errorf("memory: the image has an extent of an unknown space %d", x.Space)
 		}
 	}
