@@ -216,6 +216,9 @@ func (r *Restorer) clone(ctx context.Context, p *Process, by *Thread, flags, exi
 		if errors.Is(err, unix.EEXIST) {
 			err = fmt.Errorf("%w: %d: %w", ErrPidTaken, id, err)
 		}
+		if most := pidLimit(); id >= most && errors.Is(err, unix.EINVAL) {
+			err = fmt.Errorf("%w: this kernel gives no id of kernel.pid_max, %d, and above", err, most)
+		}
 		if id != 0 && errors.Is(err, unix.EPERM) {
 			err = fmt.Errorf("%w: %w", ErrPidForbidden, err)
 		}
