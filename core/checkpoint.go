@@ -85,6 +85,9 @@ func (a *agent) Checkpoint(ctx context.Context, order coord.Order) (coord.AgentR
 // run is the sequence from the order to the resumed program.
 func (c *checkpoint) run(ctx context.Context) error {
 	a, gen := c.a, c.order.Generation
+	if err := a.awaitMemory(ctx); err != nil {
+		return err
+	}
 	if err := faultpoint.At(faultpoint.Ordered); err != nil {
 		return err
 	}
@@ -422,6 +425,9 @@ func (a *agent) tellOutcome(order coord.Order, committed bool, reason string) {
 func (a *agent) Check(ctx context.Context) ([]coord.Refusal, error) {
 	a.sequence.Lock()
 	defer a.sequence.Unlock()
+	if err := a.awaitMemory(ctx); err != nil {
+		return nil, err
+	}
 	a.meeting.begin(0)
 	c := &checkpoint{a: a, begun: time.Now()}
 	err := c.freeze(ctx)
