@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -215,4 +216,14 @@ func FuzzParse(f *testing.F) {
 		_, _, _ = parseSyscall(s)
 		_, _ = parseTaken(s)
 	})
+}
+
+// TestEarliest sets the time of day forward and back after the begin.
+func TestEarliest(t *testing.T) {
+	begun := time.Unix(1000, 0)
+	for now, want := range map[int64]int64{1060: 1000, 5000: 1000, 500: 440} {
+		if got := earliest(begun, time.Unix(now, 0), time.Minute); got != want {
+			t.Errorf("at %d: %d, want %d", now, got, want)
+		}
+	}
 }

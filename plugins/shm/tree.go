@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,11 +23,12 @@ type tree struct {
 	// it is of the tree.
 	own   bool
 	uids  map[uint32]bool
-	since int64
+	since int64 // seconds since the epoch: nothing of the tree is older
 }
 
 func (p *Plugin) newTree(procs []plugin.Process) (*tree, error) {
-	t := &tree{procs: procs, byPID: map[int]plugin.Process{}, uids: map[uint32]bool{uint32(os.Geteuid()): true}, since: p.since}
+	t := &tree{procs: procs, byPID: map[int]plugin.Process{}, uids: map[uint32]bool{uint32(os.Geteuid()): true},
+		since: earliest(p.begun, time.Now(), time.Since(p.begun))}
 	ours, err := os.Readlink("/proc/self/ns/ipc")
 	if err != nil {
 		return nil, err
