@@ -5,6 +5,7 @@ import (
 
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/core/proc"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
 
 // chain is what the agent knows of its incremental generations. A restart
@@ -37,7 +38,10 @@ func (c *checkpoint) mark(ctx context.Context) error {
 		from = c.parent.Generation
 	}
 	err := c.tree.Mark(ctx, c.state, from, c.order.Generation)
-	if err == nil || ctx.Err() != nil {
+	if err == nil {
+		return faultpoint.At(faultpoint.Marked)
+	}
+	if ctx.Err() != nil {
 		return err
 	}
 	log := c.a.log.Debug()

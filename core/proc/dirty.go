@@ -12,6 +12,7 @@ import (
 
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/internal/linux"
 )
 
@@ -144,6 +145,9 @@ func (t *Tree) mark(ctx context.Context, p *Process, ps *ProcessState, base, gen
 				return err
 			}
 		}
+	}
+	if err := faultpoint.At(faultpoint.Marking); err != nil {
+		return err
 	}
 	w.generation, w.space = generation, ps.Space
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"runtime"
 	"slices"
 	"time"
@@ -97,7 +98,13 @@ func (m *Memory) snapshot(ctx context.Context, adopter int) error {
 	if err := m.makeCopies(ctx, adopter); err != nil {
 		return err
 	}
-	return m.hold(ctx, size)
+	if err := faultpoint.At(faultpoint.SnapshotMade); err != nil {
+		return err
+	}
+	if err := m.hold(ctx, size); err != nil {
+		return err
+	}
+	return faultpoint.At(faultpoint.SnapshotHeld)
 }
 
 // isCopied says whether a copy of p has the mapping, as it is now. Copies lack
@@ -224,8 +231,8 @@ func (m *Memory) explain(err error) error {
 		return nil
 	}
 	patience := 0 * time.Second
-	if errors.Is(err, io.EOF) { // a copy has lost its memory, and is about to end
-		patience = time.Second
+	if errors.Is(err, io.EOF) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ESRCH) {
+		patience = time.Second // a copy has lost its memory, and is about to end
 	}
 	for p, c := range m.copies {
 		if c != nil && c.copy != nil && hasEnded(c.pidfd, patience) {
@@ -269,6 +276,10 @@ func (m *Memory) Close() {
 }
 
 func (m *Memory) drop() {
+	if len(m.copies) > 0 {
+		_ = faultpoint.At(faultpoint.CopiesEnding)
+		defer func() { _ = faultpoint.At(faultpoint.CopiesEnded) }()
+	}
 	for _, c := range m.copies {
 		if c != nil && c.copy != nil {
 			c.kill()

@@ -51,6 +51,13 @@ func TestFaults(t *testing.T) {
 		{"program ends in a snapshot", endsInSnapshot},
 		{"agent killed in a snapshot", agentKilledInSnapshot},
 		{"copy killed in a snapshot", copyKilled},
+		{"agent killed at a step of a snapshot", agentKilledAtSnapshot},
+		{"agent stopped at a step of a snapshot", agentStoppedAtSnapshot},
+		{"copies killed at a step of a snapshot", copiesKilledAtSnapshot},
+		{"middle process of a snapshot killed", middleKilled},
+		{"errors in a snapshot", snapshotErrors},
+		{"no memory for copies", noMemoryForCopies},
+		{"agent killed in an incremental checkpoint", agentKilledIncremental},
 	} {
 		for _, id := range s.faultIdentities() {
 			t.Run(testName(c.name, id.name), func(t *testing.T) {
