@@ -20,6 +20,8 @@ ip iproute2
 java openjdk-17-jre-headless
 javac openjdk-17-jdk-headless
 make make
+mkfs.btrfs btrfs-progs
+mkfs.ext4 e2fsprogs
 mpicc.mpich libmpich-dev
 mpicc.openmpi libopenmpi-dev
 mpirun.mpich mpich

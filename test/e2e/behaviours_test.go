@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // behaviour is one thing that users rely on, shown with a small program.
@@ -29,6 +31,7 @@ func behaviours() []behaviour {
 		{"restarted twice at once", gcc, twins},
 		{"shared memory restarted twice at once", gcc, sharedTwins},
 		{"clocks leave the downtime out", gcc, downtime},
+		{"clocks jump between generations", []string{"gcc", "unshare"}, jumpingClocks},
 		{"refused: userfaultfd", gcc, func(tr *trial) { refused(tr, "userfaultfd") }},
 		{"refused: tcp", gcc, func(tr *trial) { refused(tr, "tcp") }},
 		{"refused: udp", gcc, func(tr *trial) { refused(tr, "udp") }},
@@ -216,6 +219,39 @@ func downtime(tr *trial) {
 	tr.restart("--namespaces", "always")
 	tr.advance(2)
 	tr.finish()
+}
+
+// jumpingClocks: at each restart the clocks that cannot be set stand elsewhere, as
+// on another host or behind a reboot: time_namespaces(7). The program's go on.
+func jumpingClocks(tr *trial) {
+	flags := []string{"--time", "--fork"}
+	if tr.id.name != "root" {
+		flags = append(flags, "--map-current-user")
+	}
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		tr.Fatal(err)
+	}
+	for _, fixture := range []string{"downtime", "clocks"} {
+		tr.write("progress", "")
+		tr.under = nil
+		tr.launch(tr.suite.fixture(fixture))
+		for _, jump := range []int64{1_000_000, -now.Sec / 2, now.Sec / 2} {
+			tr.advance(3)
+			tr.suspend()
+			by := fmt.Sprint(jump)
+			tr.under = slices.Concat([]string{"unshare"}, flags, []string{"--monotonic", by, "--boottime", by, "--"})
+			tr.restart("--namespaces", "always")
+		}
+		tr.advance(3)
+		tr.finish()
+		tr.gone()
+		for _, name := range []string{"images", "stop"} {
+			if err := os.RemoveAll(tr.path(name)); err != nil {
+				tr.Fatal(err)
+			}
+		}
+	}
 }
 
 // refused holds an object that cannot be kept: the user reads which, and the

@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -30,9 +33,20 @@ func (f *faulted) disk(options string) {
 
 func (f *faulted) mounts(args ...string) {
 	f.Helper()
-	if out, err := exec.Command("mount", args...).CombinedOutput(); err != nil {
-		f.Fatalf("mount %q: %v\n%s", args, err, out)
+	f.does("mount", args...)
+}
+
+// does runs a command that has to succeed.
+func (f *faulted) does(name string, args ...string) {
+	f.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		f.Fatalf("%s %q: %v\n%s", name, args, err, out)
 	}
+}
+
+func (f *faulted) require(command string) {
+	f.Helper()
+	f.suite.require(f.T, command)
 }
 
 // refusedFor makes sure that a checkpoint fails with an errno's text, and that
@@ -87,6 +101,181 @@ func fewInodes(f *faulted) {
 	f.mounts("-o", "remount,nr_inodes=100", f.images())
 	f.checkpoint()
 	f.endWell()
+}
+
+// badDisk has a file system of a real kind, on a device that fails: all behind a block
+// of it is an error, first to write and then to read.
+func badDisk(f *faulted) {
+	f.require("mkfs.ext4")
+	device := f.path("device")
+	const size = 64 << 20
+	// Without a journal it goes on as soon as the device does.
+	f.device(device, size, "mkfs.ext4", "-q", "-b", "4096", "-O", "^has_journal", "-E", fmt.Sprintf("root_owner=%d:%d", f.id.uid, f.id.gid))
+	f.launchFaulty()
+	f.checkpoint()
+	f.cutDevice(device, f.stripes()[1]) // what is behind is free
+	f.refusedFor("input/output error")
+	f.tidy()
+	f.cutDevice(device, size)
+	f.checkpoint()
+	f.killProgram()
+
+	whole := f.settled(device)
+	f.cutDevice(device, f.stripes()[0])
+	f.order()
+	if o := f.hiatus("restart", f.images()); o.code != 99 || strings.Count(o.stderr, "\n") != 1 || !strings.Contains(o.stderr, "input/output error") {
+		f.Errorf("restart: %s: want exit code 99 and one line with the reason", o)
+	}
+	if o := f.hiatus("verify", f.images()); o.code != 1 || !strings.Contains(o.stderr, "input/output error") {
+		f.Errorf("verify: %s: want exit code 1 and the reason", o)
+	}
+	f.nothingLeft()
+	if err := os.WriteFile(device, whole, 0o600); err != nil {
+		f.Fatal(err)
+	}
+	f.cutDevice(device, size)
+	f.again()
+	f.endWell()
+}
+
+// settled writes all back to a device, and returns what is on it.
+func (f *faulted) settled(device string) []byte {
+	f.Helper()
+	dir, err := os.Open(f.images())
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer dir.Close()
+	if err := unix.Syncfs(int(dir.Fd())); err != nil {
+		f.Fatal(err)
+	}
+	whole, err := os.ReadFile(device)
+	if err != nil {
+		f.Fatal(err)
+	}
+	return whole
+}
+
+// cutDevice has the device of a file end, or end again, at a size.
+func (f *faulted) cutDevice(path string, size int64) {
+	f.Helper()
+	if err := os.Truncate(path, size); err != nil {
+		f.Fatal(err)
+	}
+	out, err := exec.Command("losetup", "-n", "-O", "NAME", "-j", path).Output()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.does("losetup", "-c", strings.TrimSpace(string(out)))
+}
+
+// stripes is where the stripes of the newest generation begin on their device, and where
+// all ends. They are not in the page cache any more.
+func (f *faulted) stripes() (place [2]int64) {
+	f.Helper()
+	const fibmap = 1 // FIBMAP of linux/fs.h
+	place[0] = math.MaxInt64
+	paths, err := filepath.Glob(filepath.Join(filepath.Dir(slices.Max(f.generations())), "agent-0", "pages.*"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, path := range paths {
+		file, err := os.Open(path)
+		if err != nil {
+			f.Fatal(err)
+		}
+		defer file.Close()
+		info, err := file.Stat()
+		if err != nil {
+			f.Fatal(err)
+		}
+		for n := range (info.Size() + 4095) / 4096 {
+			block := int32(n)
+			if _, _, errno := unix.Syscall(unix.SYS_IOCTL, file.Fd(), fibmap, uintptr(unsafe.Pointer(&block))); errno != 0 {
+				f.Fatalf("FIBMAP of %s: %v", path, errno)
+			}
+			place[0], place[1] = min(place[0], int64(block)*4096), max(place[1], int64(block+1)*4096)
+		}
+		if err := unix.Fadvise(int(file.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+			f.Fatal(err)
+		}
+	}
+	return place
+}
+
+// quota is one of btrfs, for a subvolume, which root has to heed too. It is set from
+// outside of it: within it that, too, would be too much.
+func quota(f *faulted) {
+	f.require("mkfs.btrfs")
+	device := f.path("device")
+	f.device(device, 128<<20, "mkfs.btrfs", "-q")
+	top, images := f.path("top"), f.images()
+	f.does("btrfs", "quota", "enable", images)
+	f.does("btrfs", "subvolume", "create", filepath.Join(images, "sub"))
+	if err := os.Mkdir(top, 0o700); err != nil {
+		f.Fatal(err)
+	}
+	f.unmount()
+	f.mounts("-o", "loop", device, top)
+	f.Cleanup(func() { _ = unix.Unmount(top, unix.MNT_DETACH) })
+	f.mounts("--bind", filepath.Join(top, "sub"), images)
+	f.own(images)
+	f.launchFaulty()
+	f.checkpoint()
+	f.does("btrfs", "filesystem", "sync", top)
+	subvolume := f.subvolume(filepath.Join(top, "sub"))
+	used := int64(0)
+	for _, name := range imageFiles(f.trial, images) {
+		used += fileSize(f.trial, filepath.Join("images", name))
+	}
+	for _, more := range []int64{0, 600_000} { // nothing, or some stripes are written
+		f.does("btrfs", "qgroup", "limit", fmt.Sprint(used+more), subvolume, top)
+		f.refusedFor("disk quota exceeded")
+		f.does("btrfs", "qgroup", "limit", "none", subvolume, top)
+		f.tidy()
+	}
+	f.checkpoint()
+	f.killProgram()
+	f.again()
+	f.endWell()
+}
+
+// subvolume is the quota group of a subvolume.
+func (f *faulted) subvolume(path string) string {
+	f.Helper()
+	out, err := exec.Command("btrfs", "inspect-internal", "rootid", path).Output()
+	if err != nil {
+		f.Fatal(err)
+	}
+	return "0/" + strings.TrimSpace(string(out))
+}
+
+// device makes a file of a size, a file system in it, and puts that where images go.
+func (f *faulted) device(path string, size int64, mkfs ...string) {
+	f.Helper()
+	if os.Geteuid() != 0 {
+		f.Skip("only root may mount")
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		f.Fatal(err)
+	}
+	if err := os.Truncate(path, size); err != nil {
+		f.Fatal(err)
+	}
+	f.does(mkfs[0], append(mkfs[1:], path)...)
+	if err := os.Mkdir(f.images(), 0o700); err != nil {
+		f.Fatal(err)
+	}
+	f.own(f.images())
+	f.mounts("-o", "loop", path, f.images())
+	f.Cleanup(func() { _ = unix.Unmount(f.images(), unix.MNT_DETACH) })
+}
+
+func (f *faulted) unmount() {
+	f.Helper()
+	if err := unix.Unmount(f.images(), 0); err != nil {
+		f.Fatalf("umount: %v", err)
+	}
 }
 
 // goneFolder takes the folder of images away in the middle of a checkpoint, and

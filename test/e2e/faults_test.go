@@ -39,6 +39,8 @@ func TestFaults(t *testing.T) {
 		{"process makes a thread", func(f *faulted) { victims(f, syscall.SIGALRM) }},
 		{"full disk", fullDisk},
 		{"few inodes", fewInodes},
+		{"bad disk", badDisk},
+		{"quota", quota},
 		{"folder gone", goneFolder},
 		{"file size limit", fileSizeLimit},
 		{"few descriptors", fewFiles},
