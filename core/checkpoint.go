@@ -162,7 +162,7 @@ func (c *checkpoint) freeze(ctx context.Context) error {
 	c.frozen = time.Now()
 	tree, err := c.a.tr.Freeze(ctx, c.a.sleeps, c.a.roots)
 	if err != nil {
-		c.a.standing.Unlock()
+		c.a.moves()
 		return fmt.Errorf("freeze: %w", err)
 	}
 	c.tree = tree
@@ -297,12 +297,17 @@ func (c *checkpoint) resume(hold context.Context) error {
 	ctx, cancel2 := context.WithTimeout(context.Background(), freezeTimeout)
 	defer cancel2()
 	err = errors.Join(err, tree.Release(ctx))
-	c.a.standing.Unlock()
+	c.a.moves()
+	return err
+}
+
+// moves says that the tree stands still no more.
+func (a *agent) moves() {
+	a.standing.Unlock()
 	select {
-	case c.a.released <- struct{}{}:
+	case a.released <- struct{}{}:
 	default:
 	}
-	return err
 }
 
 // finishImage completes the image while the program runs.
@@ -398,7 +403,7 @@ func (a *agent) Finish(_ context.Context, order coord.Order, committed bool, rea
 		return nil
 	}
 	if committed && order.Kill {
-		defer a.standing.Unlock()
+		defer a.moves()
 		return held.c.tree.Kill()
 	}
 	return held.c.resume(ended())

@@ -70,12 +70,13 @@ type kind struct {
 	info    uintptr
 	statAny uintptr
 	ctimeAt int
+	usedAt  int // of the number of objects in what info tells
 }
 
 var (
-	shmKind = kind{"shm", "shared memory segment", unix.SYS_SHMCTL, shmInfo, shmStatAny, shmCtimeAt}
-	semKind = kind{"sem", "semaphore set", unix.SYS_SEMCTL, semInfo, semStatAny, semCtimeAt}
-	msgKind = kind{"msg", "message queue", unix.SYS_MSGCTL, msgInfo, msgStatAny, msgCtimeAt}
+	shmKind = kind{"shm", "shared memory segment", unix.SYS_SHMCTL, shmInfo, shmStatAny, shmCtimeAt, 0} // struct shm_info, used_ids
+	semKind = kind{"sem", "semaphore set", unix.SYS_SEMCTL, semInfo, semStatAny, semCtimeAt, 28}        // struct seminfo, semusz
+	msgKind = kind{"msg", "message queue", unix.SYS_MSGCTL, msgInfo, msgStatAny, msgCtimeAt, 0}         // struct msginfo, msgpool
 )
 
 // control is a call of shmctl, semctl or msgctl, whose buffer stands in
@@ -98,18 +99,45 @@ type object struct {
 func (o object) u64(at int) uint64 { return native.Uint64(o.ds[at:]) }
 func (o object) pid(at int) int    { return int(int32(native.Uint32(o.ds[at:]))) }
 
-// list returns all objects of a kind in the IPC namespace of proc.
-func (k kind) list(ctx context.Context, proc plugin.Process) ([]object, error) {
-	addr, size := proc.Scratch()
-	info := k.control(0, k.info, uintptr(addr))
-	last, err := proc.Syscall(ctx, info.Nr, info.Args[:]...)
-	if err != nil {
-		return nil, fmt.Errorf("pid %d: list of every %s: %w", proc.PID(), k.what, err)
+// list finds all objects in the IPC namespace of the tree. One batch asks how
+// many there are of each kind: mostly there are none.
+func (t *tree) list(ctx context.Context) error {
+	proc := t.procs[0]
+	addr, _ := proc.Scratch()
+	kinds := []kind{shmKind, semKind, msgKind}
+	calls := make([]plugin.Call, len(kinds))
+	for i, k := range kinds {
+		calls[i] = k.control(0, k.info, uintptr(addr)+uintptr(i*dsSize))
 	}
+	if err := proc.Batch(ctx, calls); err != nil {
+		return fmt.Errorf("pid %d: list of all System V IPC: %w", proc.PID(), err)
+	}
+	info := make([]byte, len(kinds)*dsSize)
+	if err := read(proc, info, addr); err != nil {
+		return err
+	}
+	t.found = map[kind][]object{}
+	for i, k := range kinds {
+		if native.Uint32(info[i*dsSize+k.usedAt:]) == 0 {
+			continue
+		}
+		all, err := k.list(ctx, proc, int(calls[i].Ret))
+		if err != nil {
+			return fmt.Errorf("pid %d: list of every %s: %w", proc.PID(), k.what, err)
+		}
+		t.found[k] = all
+	}
+	return nil
+}
+
+// list returns all objects of a kind in the IPC namespace of proc, the last of
+// which is in the place last of the kernel's table.
+func (k kind) list(ctx context.Context, proc plugin.Process, last int) ([]object, error) {
+	addr, size := proc.Scratch()
 	var all []object
 	most := min(size/dsSize, 1024)
-	for first := 0; first <= int(last); first += most {
-		n := min(most, int(last)+1-first)
+	for first := 0; first <= last; first += most {
+		n := min(most, last+1-first)
 		calls := make([]plugin.Call, n)
 		for i := range calls {
 			calls[i] = k.control(first+i, k.statAny, uintptr(addr)+uintptr(i*dsSize))

@@ -16,9 +16,9 @@ import (
 
 // saveQueues saves the System V message queues with their messages.
 func (p *Plugin) saveQueues(ctx context.Context, t *tree) error {
-	all, err := msgKind.list(ctx, t.procs[0])
-	if err != nil || len(all) == 0 {
-		return err
+	all := t.found[msgKind]
+	if len(all) == 0 {
+		return nil
 	}
 	if err := t.learnUsers(ctx); err != nil {
 		return err

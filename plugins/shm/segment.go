@@ -75,9 +75,9 @@ func parseAttachments(maps string) (found []attachment, err error) {
 // saveSegments saves the segments, and has each of them mapped whole, so that
 // the engine can read it.
 func (p *Plugin) saveSegments(ctx context.Context, t *tree) error {
-	all, err := shmKind.list(ctx, t.procs[0])
-	if err != nil || len(all) == 0 {
-		return err
+	all := t.found[shmKind]
+	if len(all) == 0 {
+		return nil
 	}
 	if err := t.learnUsers(ctx); err != nil {
 		return err

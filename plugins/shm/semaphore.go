@@ -12,9 +12,9 @@ import (
 
 // saveSemaphores saves the semaphore sets, but for the undo counts.
 func (p *Plugin) saveSemaphores(ctx context.Context, t *tree) error {
-	sets, err := semKind.list(ctx, t.procs[0])
-	if err != nil || len(sets) == 0 {
-		return err
+	sets := t.found[semKind]
+	if len(sets) == 0 {
+		return nil
 	}
 	if err := t.learnUsers(ctx); err != nil {
 		return err

@@ -98,6 +98,9 @@ func (p *Plugin) save(ctx context.Context, procs []plugin.Process) error {
 		return err
 	}
 	p.saving.tree = t
+	if err := t.list(ctx); err != nil {
+		return err
+	}
 	return errors.Join(p.saveSegments(ctx, t), p.saveSemaphores(ctx, t), p.saveQueues(ctx, t))
 }
 

@@ -23,6 +23,7 @@ type tree struct {
 	own   bool
 	uids  map[uint32]bool
 	since int64
+	found map[kind][]object // by list
 }
 
 func (p *Plugin) newTree(procs []plugin.Process) (*tree, error) {
