@@ -49,7 +49,7 @@ type checkpoint struct {
 	// parent is the generation that the image builds on; nil: it is full.
 	parent *image.Parent
 
-	survey   *proc.Survey
+	survey   *proc.Survey // nil: there was none
 	sections []pluginSection
 	ended    *int // wait status of the command's own process, in the pause
 	memory   *proc.Memory
@@ -92,6 +92,7 @@ func (c *checkpoint) run(ctx context.Context) error {
 		return err
 	}
 	c.look()
+	defer c.survey.Close()
 	if err := c.freeze(ctx); err != nil {
 		return err
 	}
@@ -137,19 +138,23 @@ func (c *checkpoint) request() plugin.Request {
 
 // look reads before the pause what takes long there.
 func (c *checkpoint) look() {
+	defer c.timed("look", time.Now())
+	c.parent = c.base()
 	if !c.wantsSnapshot() {
 		return
 	}
-	defer c.timed("look", time.Now())
 	if pids, err := c.a.all(); err == nil { // else the freeze tells
-		c.survey = proc.NewSurvey(pids)
+		var changes *proc.Dirty
+		if c.parent != nil {
+			changes = c.a.chain.dirty
+		}
+		c.survey = proc.NewSurvey(pids, changes)
 	}
 }
 
-// wantsSnapshot says whether the program is to run on while it is written. What
-// an incremental image has to store is mostly little.
+// wantsSnapshot says whether the program is to run on while it is written.
 func (c *checkpoint) wantsSnapshot() bool {
-	return !c.order.Kill && !c.order.NoSnapshot && !c.a.opts.NoSnapshot && !c.a.opts.Incremental
+	return !c.order.Kill && !c.order.NoSnapshot && !c.a.opts.NoSnapshot
 }
 
 func (c *checkpoint) freeze(ctx context.Context) error {

@@ -51,6 +51,10 @@ func TestFaults(t *testing.T) {
 		{"program ends in a snapshot", endsInSnapshot},
 		{"agent killed in a snapshot", agentKilledInSnapshot},
 		{"copy killed in a snapshot", copyKilled},
+		{"little changes in an incremental snapshot", func(f *faulted) { incrementalSnapshot(f, "few", false) }},
+		{"all changes in an incremental snapshot", func(f *faulted) { incrementalSnapshot(f, "all", true) }},
+		{"agent killed in an incremental snapshot", agentKilledInIncrement},
+		{"copy killed in an incremental snapshot", copyKilledInIncrement},
 	} {
 		for _, id := range s.faultIdentities() {
 			t.Run(testName(c.name, id.name), func(t *testing.T) {
