@@ -177,6 +177,10 @@ func copiesKilledAtSnapshot(f *faulted) {
 					if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 						f.Fatal(err)
 					}
+					f.await("its end", func() bool { // until then its memory can be read
+						s, err := procfs.ReadStatus(pid)
+						return err != nil || s.State == 'Z' || s.State == 'X'
+					})
 				}
 			}
 		})
