@@ -372,14 +372,7 @@ func (c *copying) kill() {
 
 // awaitDeath waits until the copy has given back its memory, which keeps the
 // tracer's thread free for others.
-func (c *copying) awaitDeath() {
-	for {
-		fds := []unix.PollFd{{Fd: int32(c.pidfd), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, int(breakOffTimeout.Milliseconds())); err != unix.EINTR {
-			return
-		}
-	}
-}
+func (c *copying) awaitDeath() { pidfdEnds(c.pidfd, breakOffTimeout) }
 
 // forgetExit takes the end of what was no child of the program's off the list.
 func (t *Tracer) forgetExit(pid int) {

@@ -235,15 +235,15 @@ func (m *Memory) explain(err error) error {
 		patience = time.Second // a copy has lost its memory, and is about to end
 	}
 	for p, c := range m.copies {
-		if c != nil && c.copy != nil && hasEnded(c.pidfd, patience) {
+		if c != nil && c.copy != nil && pidfdEnds(c.pidfd, patience) {
 			return fmt.Errorf("pid %d: its copy (process %d) was ended while it was written: %w", p.pid, c.copy.pid, err)
 		}
 	}
 	return err
 }
 
-// hasEnded says whether the process of a pidfd has ended, or does so soon.
-func hasEnded(pidfd int, patience time.Duration) bool {
+// pidfdEnds says whether the process of a pidfd has ended, or does so soon.
+func pidfdEnds(pidfd int, patience time.Duration) bool {
 	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 	for deadline := time.Now().Add(patience); ; {
 		n, err := unix.Poll(fds, max(0, int(time.Until(deadline).Milliseconds())))

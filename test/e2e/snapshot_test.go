@@ -32,23 +32,30 @@ func (f *faulted) whileCopied(do func(copies []int)) outcome {
 	f.Helper()
 	f.front = f.run("launch", "--name", f.name, "--ckptdir", f.images(), "--", f.suite.fixture("rewrite"), "160")
 	f.advance(1)
-	fifo := f.fifo()
-	var orders []string
+	var writes []string
 	for n := range 64 {
-		orders = append(orders, fmt.Sprintf("%s#%d: wait %s", faultpoint.StripeWriting, n+1, fifo))
+		writes = append(writes, fmt.Sprintf("%s#%d", faultpoint.StripeWriting, n+1))
 	}
-	f.order(orders...)
-	command := f.ask()
-	w := f.meet(fifo)
-	copies := f.copies()
-	if len(copies) == 0 {
-		f.Fatal("there is no copy of the program")
+	return f.atAny(writes, func(*front) {
+		copies := f.copies()
+		if len(copies) == 0 {
+			f.Fatal("there is no copy of the program")
+		}
+		f.advance(1)
+		do(copies)
+		f.order() // nothing waits any more, once the FIFO has no writer
+	})
+}
+
+// asBefore makes sure that the program runs on as the processes that it was, and
+// that nothing else is left.
+func (f *faulted) asBefore(step faultpoint.Step, before []int) {
+	f.Helper()
+	f.unharmed()
+	if now := f.program(); !slices.Equal(now, before) {
+		f.Errorf("%s: the processes were %v and are %v", step, before, now)
 	}
-	f.advance(1)
-	do(copies)
-	f.order() // nothing waits any more, once the FIFO has no writer
-	w.Close()
-	return f.outcomeOf(command)
+	f.tidy()
 }
 
 // endsInSnapshot: the program has ended before its image is written. The
@@ -201,11 +208,7 @@ func copiesKilledAtSnapshot(f *faulted) {
 		if got := f.newest(); got != want {
 			f.Errorf("%s: the newest generation is %d, want %d", step, got, want)
 		}
-		f.unharmed()
-		if now := f.program(); !slices.Equal(now, before) {
-			f.Errorf("%s: the processes were %v and are %v", step, before, now)
-		}
-		f.tidy()
+		f.asBefore(step, before)
 	}
 	f.order()
 	f.checkpoint()
@@ -233,11 +236,7 @@ func middleKilled(f *faulted) {
 		if o.code == 0 && step != faultpoint.CopyForked {
 			f.Errorf("%s: checkpoint: %s", step, o)
 		}
-		f.unharmed()
-		if now := f.program(); !slices.Equal(now, before) {
-			f.Errorf("%s: the processes were %v and are %v", step, before, now)
-		}
-		f.tidy()
+		f.asBefore(step, before)
 	}
 	f.order()
 	f.checkpoint()
@@ -267,11 +266,7 @@ func snapshotErrors(f *faulted) {
 		if got := f.newest(); got != want {
 			f.Errorf("%s: the newest generation is %d, want %d", step, got, want)
 		}
-		f.unharmed()
-		if now := f.program(); !slices.Equal(now, before) {
-			f.Errorf("%s: the processes were %v and are %v", step, before, now)
-		}
-		f.tidy()
+		f.asBefore(step, before)
 	}
 	f.order()
 	f.checkpoint()
