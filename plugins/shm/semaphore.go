@@ -52,7 +52,7 @@ func (p *Plugin) saveSet(ctx context.Context, t *tree, o object, waiting bool) (
 	if err != nil {
 		return set, fmt.Errorf("pid %d: semaphore set %d: %w", proc.PID(), o.ID, err)
 	}
-	u := t.users(set.PIDs...)
+	u := t.users(o.last, set.PIDs...)
 	u.inside = u.inside || waiting
 	err = p.judge(t, semKind, &o, u)
 	set.perm = o.perm
