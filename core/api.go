@@ -32,6 +32,9 @@ type Options struct {
 	OpenFiles bool
 	// NoSnapshot has every checkpoint write all memory while the tree stands still.
 	NoSnapshot bool
+	// SelfContained has every image carry the programs, libraries and other
+	// files that are mapped.
+	SelfContained bool
 	// UniqueName lets a suffix be added to Name where a running computation
 	// has it; else that is an error.
 	UniqueName bool
@@ -68,6 +71,8 @@ type RestartOptions struct {
 	Agent string
 	// Ignore names plugins whose state in the image is left out.
 	Ignore []string
+	// Lazy lets the program run before its memory is there.
+	Lazy bool
 
 	// Progress tells how far a phase is, in bytes: "fill". It
 	// may be nil, and is called from several goroutines.

@@ -85,6 +85,9 @@ func (a *agent) Checkpoint(ctx context.Context, order coord.Order) (coord.AgentR
 // run is the sequence from the order to the resumed program.
 func (c *checkpoint) run(ctx context.Context) error {
 	a, gen := c.a, c.order.Generation
+	if err := a.awaitMemory(ctx); err != nil {
+		return err
+	}
 	if err := faultpoint.At(faultpoint.Ordered); err != nil {
 		return err
 	}
@@ -140,10 +143,12 @@ func (c *checkpoint) request() plugin.Request {
 func (c *checkpoint) look() {
 	defer c.timed("look", time.Now())
 	c.parent = c.base()
-	if !c.wantsSnapshot() {
+	pids, err := c.a.all()
+	if err != nil { // the freeze tells
 		return
 	}
-	if pids, err := c.a.all(); err == nil { // else the freeze tells
+	c.a.sums.Look(c.a.tree.parent, pids)
+	if c.wantsSnapshot() {
 		var changes *proc.Dirty
 		if c.parent != nil {
 			changes = c.a.chain.dirty
@@ -187,6 +192,7 @@ func (c *checkpoint) save(ctx context.Context) error {
 	defer c.timed("save", time.Now())
 	a, tree := c.a, c.tree
 	tree.Track(a.chain.dirty)
+	tree.UseFiles(&a.sums, c.order.SelfContained || a.opts.SelfContained)
 	where := a.surroundings()
 	if err := tree.Check(where); err != nil {
 		return err
@@ -314,6 +320,9 @@ func (c *checkpoint) finishImage(ctx context.Context) (coord.AgentResult, error)
 			return coord.AgentResult{}, err
 		}
 	}
+	if err := c.state.WriteFiles(ctx, c.w); err != nil {
+		return coord.AgentResult{}, err
+	}
 	begun := time.Now()
 	written := make(chan error, 1)
 	go func() { written <- c.state.SyncFiles(ctx) }()
@@ -421,6 +430,9 @@ func (a *agent) tellOutcome(order coord.Order, committed bool, reason string) {
 func (a *agent) Check(ctx context.Context) ([]coord.Refusal, error) {
 	a.sequence.Lock()
 	defer a.sequence.Unlock()
+	if err := a.awaitMemory(ctx); err != nil {
+		return nil, err
+	}
 	a.meeting.begin(0)
 	c := &checkpoint{a: a, begun: time.Now()}
 	err := c.freeze(ctx)

@@ -15,11 +15,12 @@ import (
 
 // checkpointFlags are the flags of checkpoint.
 type checkpointFlags struct {
-	kill       bool
-	openFiles  bool
-	noSnapshot bool
-	timeout    time.Duration
-	json       bool
+	kill          bool
+	openFiles     bool
+	noSnapshot    bool
+	selfContained bool
+	timeout       time.Duration
+	json          bool
 }
 
 func (a *app) checkpointCommand() *cobra.Command {
@@ -43,6 +44,7 @@ reason, nothing is written, and the program runs on.
 	cmd.Flags().BoolVar(&f.kill, "kill", false, "end the computation once the generation is committed")
 	cmd.Flags().BoolVar(&f.openFiles, "ckpt-open-files", false, "save the content of open files in the image")
 	cmd.Flags().BoolVar(&f.noSnapshot, "no-snapshot", false, "write the memory while the program stands still, also where it has much")
+	cmd.Flags().BoolVar(&f.selfContained, "self-contained", false, "save the programs, libraries and other mapped files in the image")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 0, "give up after `DUR`; 0: after the coordinator's own limit, 1h")
 	complete(cmd, "timeout", cobra.NoFileCompletions)
 	jsonFlag(cmd, &f.json)
@@ -65,7 +67,8 @@ func (a *app) checkpoint(ctx context.Context, name string, f checkpointFlags) er
 		return err
 	}
 	bar := newProgress(a.stderr)
-	result, err := c.Checkpoint(ctx, coord.CheckpointRequest{Kill: f.kill, OpenFiles: f.openFiles, NoSnapshot: f.noSnapshot, Timeout: f.timeout},
+	result, err := c.Checkpoint(ctx, coord.CheckpointRequest{Kill: f.kill, OpenFiles: f.openFiles, NoSnapshot: f.noSnapshot,
+		SelfContained: f.selfContained, Timeout: f.timeout},
 		func(p coord.Progress) { bar.show("writing", p.Done, p.Total) })
 	bar.end()
 	_ = faultpoint.At(faultpoint.CommandAnswered)

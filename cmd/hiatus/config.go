@@ -34,7 +34,7 @@ const (
 func settings() []string {
 	return []string{
 		"ckpt-open-files", "ckptdir", "close-fds", "compress", "debug-logs", "direct", "disable-plugin", "full-every",
-		"incremental", "interval", "keep", "log-file", "log-level", "name", "namespaces", "no-snapshot", "tcp-outside", "timeout", "with-plugin",
+		"incremental", "interval", "keep", "log-file", "log-level", "name", "namespaces", "no-snapshot", "self-contained", "tcp-outside", "timeout", "with-plugin",
 	}
 }
 

@@ -71,6 +71,7 @@ type runFlags struct {
 	direct         bool
 	openFiles      bool
 	noSnapshot     bool
+	selfContained  bool
 	logLevel       string
 	debugLogs      []string
 	logFile        string
@@ -97,6 +98,7 @@ func (f *runFlags) register(a *app, cmd *cobra.Command, nameDefault string) {
 	fs.BoolVar(&f.direct, "direct", false, "write images past the page cache (O_DIRECT), where the file system can")
 	fs.BoolVar(&f.openFiles, "ckpt-open-files", false, "save the content of open files in each image; restart makes those again that are gone")
 	fs.BoolVar(&f.noSnapshot, "no-snapshot", false, "write the memory of each checkpoint while the program stands still, also where it has much")
+	fs.BoolVar(&f.selfContained, "self-contained", false, "save the programs, libraries and other mapped files in each image; restart takes those that are gone or changed from there")
 	fs.Var(choice{&f.logLevel, logLevels()}, "log-level", "log messages of this level and above")
 	fs.StringSliceVar(&f.debugLogs, "debug-logs", nil, "a level for single plugins: `PLUGIN[=LEVEL],...` (LEVEL is debug where not given; \"core\" is the engine)")
 	fs.StringVar(&f.logFile, "log-file", "", "log to `FILE` in JSON; only warnings and errors go to stderr as well")
@@ -136,18 +138,19 @@ func (f *runFlags) options(ctx context.Context, a *app) (opts core.Options, done
 		return opts, nil, err
 	}
 	opts = core.Options{
-		Interval:     f.interval,
-		Keep:         f.keep,
-		Compress:     f.compress,
-		Incremental:  f.incremental,
-		FullEvery:    f.fullEvery,
-		Direct:       f.direct,
-		OpenFiles:    f.openFiles,
-		NoSnapshot:   f.noSnapshot,
-		Detached:     a.ready != nil && leadsSession(),
-		Plugins:      active,
-		PluginConfig: f.pluginConfig(a.config),
-		Log:          log,
+		Interval:      f.interval,
+		Keep:          f.keep,
+		Compress:      f.compress,
+		Incremental:   f.incremental,
+		FullEvery:     f.fullEvery,
+		Direct:        f.direct,
+		OpenFiles:     f.openFiles,
+		NoSnapshot:    f.noSnapshot,
+		SelfContained: f.selfContained,
+		Detached:      a.ready != nil && leadsSession(),
+		Plugins:       active,
+		PluginConfig:  f.pluginConfig(a.config),
+		Log:           log,
 	}
 	if f.logFile != "" {
 		if opts.LogFile, err = filepath.Abs(f.logFile); err != nil {

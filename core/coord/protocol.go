@@ -57,12 +57,13 @@ type entryBody struct {
 // orderBody is an Order on the wire. The deadline goes as what is left of it,
 // since the clocks of hosts differ.
 type orderBody struct {
-	Generation uint64        `json:"generation"`
-	Dir        string        `json:"dir"`
-	Kill       bool          `json:"kill,omitempty"`
-	OpenFiles  bool          `json:"open_files,omitempty"`
-	NoSnapshot bool          `json:"no_snapshot,omitempty"`
-	Left       time.Duration `json:"left"`
+	Generation    uint64        `json:"generation"`
+	Dir           string        `json:"dir"`
+	Kill          bool          `json:"kill,omitempty"`
+	OpenFiles     bool          `json:"open_files,omitempty"`
+	NoSnapshot    bool          `json:"no_snapshot,omitempty"`
+	SelfContained bool          `json:"self_contained,omitempty"`
+	Left          time.Duration `json:"left"`
 }
 
 type finishBody struct {

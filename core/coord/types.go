@@ -13,8 +13,10 @@ type CheckpointRequest struct {
 	// OpenFiles asks for the content of open files in the image.
 	OpenFiles bool `json:"open_files,omitempty"`
 	// NoSnapshot has the memory written while the program stands still.
-	NoSnapshot bool          `json:"no_snapshot,omitempty"`
-	Timeout    time.Duration `json:"timeout,omitempty"` // until it is given up; 0: the coordinator's own, Config.Timeout
+	NoSnapshot bool `json:"no_snapshot,omitempty"`
+	// SelfContained asks for programs and libraries in the image.
+	SelfContained bool          `json:"self_contained,omitempty"`
+	Timeout       time.Duration `json:"timeout,omitempty"` // until it is given up; 0: the coordinator's own, Config.Timeout
 }
 
 // CheckpointResult describes a committed generation. Numbers are sums over
@@ -83,12 +85,13 @@ type PluginInfo struct {
 
 // Order tells an agent to take its part in a checkpoint.
 type Order struct {
-	Generation uint64
-	Dir        string    // the agent's folder for this generation; it exists
-	Kill       bool      // end the processes in Finish, if committed
-	OpenFiles  bool      // save the content of open files
-	NoSnapshot bool      // write the memory while the program stands still
-	Deadline   time.Time // when the coordinator gives up, on this host's clock
+	Generation    uint64
+	Dir           string    // the agent's folder for this generation; it exists
+	Kill          bool      // end the processes in Finish, if committed
+	OpenFiles     bool      // save the content of open files
+	NoSnapshot    bool      // write the memory while the program stands still
+	SelfContained bool      // carry programs and libraries
+	Deadline      time.Time // when the coordinator gives up, on this host's clock
 }
 
 // AgentResult is what an agent has written.
@@ -114,9 +117,17 @@ type AgentStatus struct {
 	Processes []ProcessStatus `json:"processes"`
 	Plugins   []string        `json:"plugins"`
 	Log       string          `json:"log,omitempty"` // its log file
+	// Arriving is memory that a lazy restart has still to bring; nil: none.
+	Arriving *Arriving `json:"arriving,omitempty"`
 	// Error says why the agent did not answer; the fields above are then
 	// those of its hello.
 	Error string `json:"error,omitempty"`
+}
+
+// Arriving tells how much of a tree's memory is there, in bytes as in the image.
+type Arriving struct {
+	Done  int64 `json:"done"`
+	Total int64 `json:"total"`
 }
 
 // ProcessStatus describes a process of an agent.

@@ -240,7 +240,7 @@ func (w *Writer) Close(ctx context.Context) (Summary, error) {
 	if err := w.finishImage(ctx, extents); err != nil {
 		return Summary{}, err
 	}
-	sum, err := hashFile(w.file)
+	sum, err := HashFile(w.file)
 	if err != nil {
 		return Summary{}, err
 	}
@@ -402,9 +402,9 @@ func (w *Writer) closeFiles() error {
 	return errors.Join(append(errs, w.dir.Close())...)
 }
 
-// hashFile returns the sum of a whole file. image.hia is read again for it
+// HashFile returns the sum of a whole file, XXH3. image.hia is read again for it
 // because its header, which comes first, is written last.
-func hashFile(f *os.File) (uint64, error) {
+func HashFile(f *os.File) (uint64, error) {
 	var h xxh3.Hasher
 	info, err := f.Stat()
 	if err != nil {

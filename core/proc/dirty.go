@@ -13,6 +13,7 @@ import (
 
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/internal/linux"
 )
 
@@ -185,6 +186,9 @@ func (t *Tree) mark(ctx context.Context, p *Process, ps *ProcessState, base, gen
 	w.ranges = trackedRanges(ps)
 	err = forEach(ctx, w.ranges, runtime.GOMAXPROCS(0), func(_ int, r *linux.PageRange) error { return linux.Rearm(pagemap, r.Start, r.End) })
 	if err != nil {
+		return err
+	}
+	if err := faultpoint.At(faultpoint.Marking); err != nil {
 		return err
 	}
 	w.generation, w.space = generation, ps.Space

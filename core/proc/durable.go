@@ -84,10 +84,13 @@ func (st *State) SyncFiles(ctx context.Context) error {
 	return nil
 }
 
-// CloseFiles closes what SyncFiles would write back.
+// CloseFiles closes what SyncFiles would write back, and WriteFiles write.
 func (st *State) CloseFiles() {
 	for _, f := range st.written {
 		f.Close()
 	}
-	st.written = nil
+	for _, c := range st.carried {
+		c.file.Close()
+	}
+	st.written, st.carried = nil, nil
 }

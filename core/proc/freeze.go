@@ -27,6 +27,8 @@ type Tree struct {
 	files  *fileCollector // nil until OpenFiles
 	dirty  *Dirty         // nil where nothing is tracked
 	survey *Survey        // nil: smaps is read in the pause
+	sums   *Sums          // of mapped files; nil: none is known
+	carry  bool           // mapped files go into the image
 
 	// vanished: a process ended while it was to be stopped; what it left
 	// behind may be new.

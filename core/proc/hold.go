@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
 
 // reserve is memory of the agent for what is read in the pause. It should be there
@@ -78,7 +79,11 @@ func (m *Memory) hold(ctx context.Context, runs []pageRun) error {
 	if err := m.reserve.assign(runs); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoCopy, err)
 	}
-	return forEach(ctx, batchesOf(runs), runtime.GOMAXPROCS(0), func(_ int, b *[]pageRun) error { return readRuns(*b) })
+	err := forEach(ctx, batchesOf(runs), runtime.GOMAXPROCS(0), func(_ int, b *[]pageRun) error { return readRuns(*b) })
+	if err != nil {
+		return err
+	}
+	return faultpoint.At(faultpoint.SnapshotHeld)
 }
 
 // maxPieces is IOV_MAX, as many as a call of process_vm_readv(2) may read.

@@ -124,8 +124,11 @@ func hostClocks() (mono, boot time.Duration, err error) {
 
 func (t *Tree) inspectProcess(ctx context.Context, p *Process) (ProcessState, error) {
 	ps := ProcessState{PID: p.pid, PGID: p.status.InnerPGID(), SID: p.status.InnerSID(), Zombie: p.zombie,
-		ExitCode: p.stat.ExitCode, LeaderGone: p.leaderGone(), Stopped: p.stopSignal() != 0, Comm: p.stat.Comm,
+		LeaderGone: p.leaderGone(), Stopped: p.stopSignal() != 0, Comm: p.stat.Comm,
 		Umask: p.status.Umask, Cred: credentialsOf(&p.status)}
+	if ps.Zombie || ps.LeaderGone || ps.Stopped { // else it is a stop of ours that was not waited for yet
+		ps.ExitCode = p.stat.ExitCode
+	}
 	if parent := t.byHost[p.parent]; parent != nil {
 		ps.PPID = parent.pid
 	}

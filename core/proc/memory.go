@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -213,7 +212,7 @@ const smallFile = 64 << 10
 // file enters the mapping's file in the list of files that must be there.
 func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error) {
 	var st unix.Stat_t
-	path := filepath.Join("/proc", fmt.Sprint(s.root), "root", v.Path) // not p's: it may be in a chroot(2)
+	path := rootedAt(s.root, v.Path) // not p's: it may be in a chroot(2)
 	if err := unix.Stat(path, &st); err != nil {
 		return m, refuse(p, describeVMA(v), "its file cannot be found any more: %v", err)
 	}
@@ -226,7 +225,7 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 	if s.t.leased(&st) {
 		return m, refuse(p, describeVMA(v), "the program has a write lease on its file (fcntl(2)), which it could not take again")
 	}
-	f := MappedFile{Path: v.Path, Size: st.Size, Mtime: timeOf(st.Mtim)}
+	f := s.t.sums.newMappedFile(v.Path, &st)
 	if v.Shared && v.Has("mw") {
 		f = MappedFile{Path: v.Path, Size: st.Size, Write: true}
 	}
@@ -247,6 +246,11 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 		i = len(s.st.Refs)
 		s.refs[key] = i
 		s.st.Refs = append(s.st.Refs, f)
+		if s.t.carry && !f.Write {
+			if err := s.st.carry(i, path, &st); err != nil {
+				return m, refuse(p, describeVMA(v), "this user may not read its file, which a self-contained image carries: %v", err)
+			}
+		}
 	}
 	m.Kind, m.Ref = MapFile, i
 	if !v.Shared {

@@ -3,6 +3,8 @@ package proc
 import (
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 )
 
 // plan returns the steps that make the tree of the image. With inherit the
@@ -25,7 +27,20 @@ func (st *State) plan(inherit bool) ([]step, error) {
 		}
 		nodes[i] = n
 	}
-	return planTree(nodes, st.Reaper, used)
+	return planTree(nodes, st.Reaper, used, pidLimit())
+}
+
+// maxPidLimit is PID_MAX_LIMIT of the kernel.
+const maxPidLimit = 1 << 22
+
+// pidLimit is the first id that a process cannot have here. A pid namespace has
+// a limit of its own, the highest, only from Linux 6.14 on.
+func pidLimit() int {
+	b, err := os.ReadFile("/proc/sys/kernel/pid_max")
+	if n, aerr := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && aerr == nil {
+		return n
+	}
+	return maxPidLimit
 }
 
 // GroupOf returns the process group of a process, both as the program sees

@@ -30,6 +30,7 @@ type memoryRestorer struct {
 	claimed  map[mapKey]int
 	exes     []*os.File             // in the order of State.Exes
 	uts      map[int]*Process       // the first process in each UTS namespace
+	carried  []*os.File             // in the order of State.Refs; nil: the file of its name
 	contents map[uint32]io.WriterAt // by space
 }
 
@@ -48,6 +49,9 @@ func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReop
 		return err
 	}
 	if err := m.makeExes(); err != nil {
+		return err
+	}
+	if err := m.makeCarried(); err != nil {
 		return err
 	}
 	if err := m.makeObjects(files); err != nil {
@@ -84,7 +88,7 @@ func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReop
 }
 
 func (m *memoryRestorer) close() {
-	for _, f := range slices.Concat(m.objects, m.readonly, m.exes) {
+	for _, f := range slices.Concat(m.objects, m.readonly, m.exes, m.carried) {
 		if f != nil {
 			f.Close()
 		}
@@ -210,8 +214,8 @@ func (m *memoryRestorer) setMM(ctx context.Context, p *Process, ps *ProcessState
 		raw = le.AppendUint64(raw, v)
 	}
 	open := sys(unix.SYS_OPENAT, atFdcwd, b.str(ps.Exe), unix.O_RDONLY|unix.O_CLOEXEC, 0).as("open program file %s", ps.Exe)
-	if ps.ExeRef != 0 { // it arrives as descriptor 0
-		if err := m.pass(ctx, p, []int{int(m.exes[ps.ExeRef-1].Fd())}); err != nil {
+	if f := m.programOf(ps); f != nil { // it arrives as descriptor 0
+		if err := m.pass(ctx, p, []int{int(f.Fd())}); err != nil {
 			return err
 		}
 		open = sys(unix.SYS_DUP, 0).as("dup")
@@ -251,12 +255,12 @@ func (m *memoryRestorer) mapSome(ctx context.Context, p *Process, ps *ProcessSta
 			break
 		}
 		n++
-		switch ms.Kind {
-		case MapVdso, MapAttach:
+		switch {
+		case ms.Kind == MapVdso || ms.Kind == MapAttach:
 			continue
-		case MapAnon:
+		case ms.Kind == MapAnon:
 			calls = append(calls, mmapCall(ms, unix.MAP_ANONYMOUS, ^uint64(0)))
-		case MapFile:
+		case ms.Kind == MapFile && m.carried[ms.Ref] == nil:
 			at, known := paths[ms.Path]
 			if !known {
 				at = b.str(ms.Path)
@@ -269,7 +273,7 @@ func (m *memoryRestorer) mapSome(ctx context.Context, p *Process, ps *ProcessSta
 			calls = append(calls,
 				sys(unix.SYS_OPENAT, atFdcwd, at, flags|unix.O_CLOEXEC, 0).keep().as("open %s", ms.Path),
 				mmapCall(ms, 0, 0).fromKept(4), sys(unix.SYS_CLOSE, 0).fromKept(0))
-		case MapObject, MapPlugin:
+		default:
 			fd, err := m.descriptorOf(ps, ms)
 			if err != nil {
 				return 0, err
@@ -324,8 +328,11 @@ func mmapCall(ms *MapState, flags uint64, fd uint64) call {
 
 // descriptorOf returns the agent's descriptor for a mapping.
 func (m *memoryRestorer) descriptorOf(ps *ProcessState, ms *MapState) (int, error) {
-	if ms.Kind == MapPlugin {
+	switch ms.Kind {
+	case MapPlugin:
 		return m.claimed[mapKey{ps.PID, ms.Start}], nil
+	case MapFile:
+		return int(m.carried[ms.Ref].Fd()), nil
 	}
 	f := m.objects[ms.Ref]
 	if slices.Contains(ms.Flags, "mw") || !ms.Shared {
@@ -396,6 +403,9 @@ func (m *memoryRestorer) fill(ctx context.Context) error {
 	made := map[uint32]bool{} // before
 	for _, x := range m.st.Exes {
 		made[x.Space] = true
+	}
+	for i := range m.st.Refs { // or not needed
+		made[m.st.refSpace(i)] = true
 	}
 	pieces := slices.DeleteFunc(m.rest, func(x image.Piece) bool { return made[x.Space] })
 	m.rest = nil

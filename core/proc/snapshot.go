@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -104,6 +105,9 @@ func (m *Memory) snapshot(ctx context.Context, adopter int) error {
 		return err
 	}
 	if err := m.makeCopies(ctx, adopter); err != nil {
+		return err
+	}
+	if err := faultpoint.At(faultpoint.SnapshotMade); err != nil {
 		return err
 	}
 	return m.hold(ctx, runs)
@@ -219,19 +223,19 @@ func (m *Memory) explain(err error) error {
 		return nil
 	}
 	patience := 0 * time.Second
-	if errors.Is(err, io.EOF) { // a copy has lost its memory, and is about to end
-		patience = time.Second
+	if errors.Is(err, io.EOF) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.ESRCH) {
+		patience = time.Second // a copy has lost its memory, and is about to end
 	}
 	for p, c := range m.copies {
-		if c != nil && c.copy != nil && hasEnded(c.pidfd, patience) {
+		if c != nil && c.copy != nil && pidfdEnds(c.pidfd, patience) {
 			return fmt.Errorf("pid %d: its copy (process %d) was ended while it was written: %w", p.pid, c.copy.pid, err)
 		}
 	}
 	return err
 }
 
-// hasEnded says whether the process of a pidfd has ended, or does so soon.
-func hasEnded(pidfd int, patience time.Duration) bool {
+// pidfdEnds says whether the process of a pidfd has ended, or does so soon.
+func pidfdEnds(pidfd int, patience time.Duration) bool {
 	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 	for deadline := time.Now().Add(patience); ; {
 		n, err := unix.Poll(fds, max(0, int(time.Until(deadline).Milliseconds())))
@@ -264,6 +268,10 @@ func (m *Memory) Close() {
 }
 
 func (m *Memory) drop() {
+	if len(m.copies) > 0 {
+		_ = faultpoint.At(faultpoint.CopiesEnding)
+		defer func() { _ = faultpoint.At(faultpoint.CopiesEnded) }()
+	}
 	for _, c := range m.copies {
 		if c != nil && c.copy != nil {
 			c.kill()

@@ -32,6 +32,7 @@ type State struct {
 	UTS       []UTSState     `json:"uts,omitempty"`      // UTS namespaces of the tree's own
 
 	written []*os.File // to be written back before the image is committed
+	carried []carriedFile
 }
 
 // Clocks are what the program's clocks showed when it was stopped.
@@ -230,12 +231,19 @@ type MapState struct {
 // MappedFile is a file by which the image refers to clean memory: it must be
 // the same on restart.
 type MappedFile struct {
-	Path  string    `json:"path"`
-	Size  int64     `json:"size"`
-	Mtime time.Time `json:"mtime"`
-	Write bool      `json:"write,omitempty"` // mapped shared and writable: its content may change
+	Path    string    `json:"path"`
+	Size    int64     `json:"size"`
+	Mtime   time.Time `json:"mtime"`
+	Ctime   time.Time `json:"ctime"`
+	Dev     uint64    `json:"device"`
+	Ino     uint64    `json:"inode"`
+	Sum     uint64    `json:"sum,omitempty"`     // of its content, XXH3; 0: not taken
+	Write   bool      `json:"write,omitempty"`   // mapped shared and writable: its content may change
+	Carried bool      `json:"carried,omitempty"` // the image has what is mapped of it
 	// Content is kept of small files with Write, in case they are gone.
 	Content []byte `json:"content,omitempty"`
+
+	remake bool // from the image
 }
 
 // ObjectState is memory shared between processes: anonymous, or of a file

@@ -281,6 +281,7 @@ func hostileMaps() []hostile {
 		{"object with the space of a process", func(st *State) { st.Objects[0].Space = 1 }, "space 1"},
 		{"relative reference", func(st *State) { st.Refs[0].Path = "prog" }, `"prog"`},
 		{"reference of negative size", func(st *State) { st.Refs[0].Size = -1 }, "mapped file"},
+		{"carried file that is written to", func(st *State) { st.Refs[0].Write, st.Refs[0].Carried = true, true }, "mapped file"},
 		{"reference with huge content", func(st *State) { st.Refs[0].Content = make([]byte, smallFile+1) }, "mapped file"},
 	}
 }
@@ -352,6 +353,17 @@ func TestCheckHost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	sum := func(st *State) {
+		t.Helper()
+		var s unix.Stat_t
+		err := unix.Stat(file, &s)
+		if err == nil {
+			st.Refs[0].Sum, err = sumFile(file, stampOf(&s))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	own := func() *State {
 		t.Helper()
 		write("original")
@@ -387,6 +399,22 @@ func TestCheckHost(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, []string{file, "changed"}},
+		{"mapped file of the same bytes, later", func(st *State) {
+			sum(st)
+			later := time.Now().Add(time.Hour)
+			if err := os.Chtimes(file, later, later); err != nil {
+				t.Fatal(err)
+			}
+		}, nil},
+		{"mapped file of other bytes, of the same time", func(st *State) {
+			sum(st)
+			write("ORIGINAL")
+			if err := os.Chtimes(file, st.Refs[0].Mtime, st.Refs[0].Mtime); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{file, "changed", "--self-contained"}},
+		{"mapped file gone, but carried", func(st *State) { st.Refs[0].Carried = true; os.Remove(file) }, nil},
+		{"mapped file grown, but carried", func(st *State) { st.Refs[0].Carried = true; write("original and more") }, nil},
 		{"mapped file that is a folder now", func(*State) {
 			os.Remove(file)
 			if err := os.Mkdir(file, 0o755); err != nil {

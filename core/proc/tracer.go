@@ -41,6 +41,7 @@ type Tracer struct {
 	held map[int]bool
 
 	copies copySet
+	gate   *gate // nil: the tree has all its memory
 
 	guards sync.Once
 	marked bool  // see guardsMarked
@@ -85,6 +86,7 @@ func (t *Tracer) Close() {
 // continued since the last call. more is false when there is no child left.
 func (t *Tracer) Reap() (exits []Exit, more bool) {
 	_ = t.Do(func() error {
+		var met time.Time // by the gate
 		defer func() { exits, t.exits = append(exits, t.exits...), nil }()
 		for {
 			var ws unix.WaitStatus
@@ -94,9 +96,16 @@ func (t *Tracer) Reap() (exits []Exit, more bool) {
 				continue
 			case err != nil: // ECHILD
 				return nil
+			case pid == 0 && t.gate != nil && time.Since(met) < spin/2:
+				runtime.Gosched()
+				continue
 			case pid == 0:
 				more = true
 				return nil
+			case t.gate != nil && t.gate.threads[pid] != nil:
+				t.gate.stop(pid, ws)
+				met = time.Now()
+				continue
 			case t.late[pid] || event(ws) == eventStop && !t.held[pid]:
 				// The second is a child that was born traced (PTRACE_O_TRACEFORK)
 				// to a tree whose freeze was given up before it was found.

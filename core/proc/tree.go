@@ -68,9 +68,9 @@ const anySession = -1
 
 // planTree returns the steps that make nodes below the process reaper, which
 // exists and is in the agent's session and group. No helper gets an id that is
-// used.
-func planTree(nodes []node, reaper int, used map[int]bool) ([]step, error) {
-	p := &treePlan{reaper: reaper, nodes: map[int]*planned{}, used: used, nextPid: 1 << 22}
+// used, nor one of limit and above.
+func planTree(nodes []node, reaper int, used map[int]bool, limit int) ([]step, error) {
+	p := &treePlan{reaper: reaper, nodes: map[int]*planned{}, used: used, nextPid: limit}
 	root := &planned{node: node{pid: reaper, subreaper: true}, born: true}
 	p.nodes[reaper] = root
 	for _, n := range nodes {

@@ -164,7 +164,7 @@ func TestPlanMakesRandomTreesAgain(t *testing.T) {
 		m := newModel(2)
 		history(r, m, 5+r.Intn(60))
 		want := m.nodes()
-		steps, err := planTree(want, 2, nil)
+		steps, err := planTree(want, 2, nil, 1<<15)
 		if _, ok := errors.AsType[*plugin.RefusalError](err); ok && slices.ContainsFunc(want, func(n node) bool { return n.subreaper }) {
 			refused++ // two adopters of one session, for example
 			continue

@@ -279,7 +279,7 @@ func (st *State) validateFiles(pids map[int]bool) error {
 		return err
 	}
 	for _, f := range st.Refs {
-		if !cleanPath(f.Path) || f.Size < 0 || len(f.Content) > smallFile {
+		if !cleanPath(f.Path) || f.Size < 0 || f.Size > 1<<50 || len(f.Content) > smallFile || f.Carried && f.Write {
 			return fmt.Errorf("mapped file of path %.100q", f.Path)
 		}
 	}
@@ -332,12 +332,13 @@ func (st *State) MapPaths(now func(path string) string) {
 	}
 }
 
-// CheckPaths refuses an image whose mapped files have changed, or whose
-// directories are not there. All findings are joined.
+// CheckPaths refuses an image whose mapped files have changed and are not in
+// it, or whose directories are not there. All findings are joined.
 func (st *State) CheckPaths() error {
 	var errs []error
-	for _, f := range st.Refs {
-		errs = append(errs, f.check())
+	here := st.BootID == bootID()
+	for i := range st.Refs {
+		errs = append(errs, st.Refs[i].check(here))
 	}
 	for i := range st.Processes {
 		if p := &st.Processes[i]; !p.Zombie {
@@ -347,24 +348,38 @@ func (st *State) CheckPaths() error {
 	return errors.Join(errs...)
 }
 
-// check tells whether a mapped file still has the bytes the image refers to.
-func (f *MappedFile) check() error {
+// check tells whether a mapped file still has the bytes the image refers to, or
+// else is made from it.
+func (f *MappedFile) check(here bool) error {
+	err := f.compare(here)
+	f.remake = err != nil && f.Carried
+	switch {
+	case err == nil || f.remake:
+		return nil
+	case f.Write:
+		return fmt.Errorf("mapped file %s: %w", f.Path, err)
+	}
+	return fmt.Errorf("mapped file %s: %w; put it back as it was, or restart a generation that was made with --self-contained", f.Path, err)
+}
+
+func (f *MappedFile) compare(here bool) error {
 	var s unix.Stat_t
 	err := unix.Stat(f.Path, &s)
 	switch {
 	case errors.Is(err, unix.ENOENT) && f.Content != nil:
 		return nil
 	case err != nil:
-		return fmt.Errorf("mapped file %s: %w", f.Path, err)
+		return err
 	case s.Mode&unix.S_IFMT != unix.S_IFREG:
-		return fmt.Errorf("mapped file %s: it is no regular file any more", f.Path)
+		return errors.New("it is no regular file any more")
 	case f.Write && s.Size < f.Size:
-		return fmt.Errorf("mapped file %s: it has %d bytes, and had %d when the image was made", f.Path, s.Size, f.Size)
+		return fmt.Errorf("it has %d bytes, and had %d when the image was made", s.Size, f.Size)
 	case f.Write:
 		return nil
-	case s.Size != f.Size || !timeOf(s.Mtim).Equal(f.Mtime):
-		return fmt.Errorf("mapped file %s: it has changed since the image was made (size %d and %d, modified %v and %v)",
-			f.Path, f.Size, s.Size, f.Mtime, timeOf(s.Mtim))
 	}
-	return nil
+	same, err := f.same(&s, here)
+	if err == nil && !same {
+		err = fmt.Errorf("it has changed since the image was made (size %d and %d, modified %v and %v)", f.Size, s.Size, f.Mtime, timeOf(s.Mtim))
+	}
+	return err
 }

@@ -48,10 +48,15 @@ const (
 const (
 	dsSize     = 128 // none is larger
 	shmSizeAt  = 48
+	shmAtimeAt = 56
+	shmDtimeAt = 64
 	shmCtimeAt = 72
 	shmCpidAt  = 80
 	shmLpidAt  = 84
 	shmCountAt = 88
+	semOtimeAt = 48
+	msgStimeAt = 48
+	msgRtimeAt = 56
 	msgCtimeAt = 64
 	msgBytesAt = 72
 	msgCountAt = 80
@@ -70,12 +75,13 @@ type kind struct {
 	info    uintptr
 	statAny uintptr
 	ctimeAt int
+	usedAt  []int // of its other times
 }
 
 var (
-	shmKind = kind{"shm", "shared memory segment", unix.SYS_SHMCTL, shmInfo, shmStatAny, shmCtimeAt}
-	semKind = kind{"sem", "semaphore set", unix.SYS_SEMCTL, semInfo, semStatAny, semCtimeAt}
-	msgKind = kind{"msg", "message queue", unix.SYS_MSGCTL, msgInfo, msgStatAny, msgCtimeAt}
+	shmKind = kind{"shm", "shared memory segment", unix.SYS_SHMCTL, shmInfo, shmStatAny, shmCtimeAt, []int{shmAtimeAt, shmDtimeAt}}
+	semKind = kind{"sem", "semaphore set", unix.SYS_SEMCTL, semInfo, semStatAny, semCtimeAt, []int{semOtimeAt}}
+	msgKind = kind{"msg", "message queue", unix.SYS_MSGCTL, msgInfo, msgStatAny, msgCtimeAt, []int{msgStimeAt, msgRtimeAt}}
 )
 
 // control is a call of shmctl, semctl or msgctl, whose buffer stands in
@@ -92,6 +98,7 @@ func (k kind) control(id int, cmd, buf uintptr) plugin.Call {
 type object struct {
 	perm
 	ctime int64
+	last  int64 // when it was made, changed or used last; both in seconds since the epoch
 	ds    []byte
 }
 
@@ -133,8 +140,13 @@ func (k kind) list(ctx context.Context, proc plugin.Process) ([]object, error) {
 
 func (k kind) parse(id int, ds []byte) object {
 	u32 := func(at int) uint32 { return native.Uint32(ds[at:]) }
-	return object{perm: perm{ID: id, Key: int32(u32(0)), UID: u32(4), GID: u32(8), CUID: u32(12), CGID: u32(16), Mode: u32(20)},
+	o := object{perm: perm{ID: id, Key: int32(u32(0)), UID: u32(4), GID: u32(8), CUID: u32(12), CGID: u32(16), Mode: u32(20)},
 		ctime: int64(native.Uint64(ds[k.ctimeAt:])), ds: ds}
+	o.last = o.ctime
+	for _, at := range k.usedAt {
+		o.last = max(o.last, int64(o.u64(at)))
+	}
+	return o
 }
 
 // maker makes objects with given ids in a process of a restart.

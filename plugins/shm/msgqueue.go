@@ -26,7 +26,7 @@ func (p *Plugin) saveQueues(ctx context.Context, t *tree) error {
 	waiting := t.waiting()[unix.SYS_MSGCTL]
 	var errs []error
 	for _, o := range all {
-		u := t.users(o.pid(msgSendAt), o.pid(msgRecvAt))
+		u := t.users(o.last, o.pid(msgSendAt), o.pid(msgRecvAt))
 		u.inside = u.inside || waiting[o.ID]
 		err := p.judge(t, msgKind, &o, u)
 		if err == nil {

@@ -50,6 +50,7 @@ func behaviours() []behaviour {
 		{"detached", gcc, detached},
 		{"status and list", gcc, statusAndList},
 		{"changed files", nil, changedFiles},
+		{"changed library", gcc, changedLibrary},
 		{"grown files", nil, grownFiles},
 		{"saved files", nil, savedFiles},
 		{"closed descriptors", nil, closedDescriptors},

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 )
 
 // changedFiles changes a file between checkpoint and restart: the user hears
@@ -170,4 +171,90 @@ func readOnlyMount(tr *trial) {
 	if got := tr.front.stdout.String(); got != "third\nfourth\nok\n" {
 		tr.Errorf("read %q", got)
 	}
+}
+
+// changedLibrary changes a library and a program between checkpoint and restart:
+// other bytes are refused, and a self-contained image needs neither.
+func changedLibrary(tr *trial) {
+	library, program := tr.path("libanswer.so"), tr.path("program")
+	gcc := func(args ...string) {
+		tr.Helper()
+		if err := buildOne(append([]string{"gcc", "-O1"}, args...)); err != nil {
+			tr.Fatal(err)
+		}
+	}
+	build := func(answer int) {
+		tr.Helper()
+		if err := os.RemoveAll(library); err != nil {
+			tr.Fatal(err)
+		}
+		gcc("-shared", "-fPIC", fmt.Sprintf("-DANSWER=%d", answer), "-o", library, tr.suite.source("library/library.c"))
+		tr.own(library)
+	}
+	build(41)
+	gcc("-o", program, tr.suite.source("library/program.c"), library)
+	tr.own(program)
+	info, err := os.Stat(library)
+	if err != nil {
+		tr.Fatal(err)
+	}
+	bytes := tr.read("libanswer.so")
+	setTime := func(t time.Time) {
+		tr.Helper()
+		if err := os.Chtimes(library, t, t); err != nil {
+			tr.Fatal(err)
+		}
+	}
+	goOn := func() {
+		tr.Helper()
+		tr.restart()
+		tr.running()
+		tr.advance(3)
+	}
+	tr.launch(program)
+	tr.advance(3)
+	tr.suspend()
+	setTime(info.ModTime().Add(time.Hour)) // the same bytes
+	goOn()
+
+	tr.suspend()
+	build(42)
+	setTime(info.ModTime().Add(time.Hour))
+	o := tr.hiatus("restart", tr.images())
+	for _, want := range []string{library, "changed", "--self-contained"} {
+		if o.code != 99 || !strings.Contains(o.stderr, want) {
+			tr.Fatalf("restart: %s: want exit code 99 and %q", o, want)
+		}
+	}
+	tr.gone()
+	tr.write("libanswer.so", bytes)
+	goOn()
+
+	selfContained := func() {
+		tr.Helper()
+		tr.must("checkpoint", tr.name, "--kill", "--self-contained")
+		tr.wait(tr.front)
+		tr.gone()
+	}
+	remove := func(name string) {
+		tr.Helper()
+		if err := os.Remove(name); err != nil {
+			tr.Fatal(err)
+		}
+	}
+	selfContained()
+	build(42)
+	goOn()
+	tr.suspend()
+	remove(library)
+	goOn()
+	selfContained()
+	remove(program)
+	goOn()
+	if tr.exists("program") {
+		tr.Error("the restart has left a program")
+	}
+	tr.suspend()
+	goOn()
+	tr.finish()
 }

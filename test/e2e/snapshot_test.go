@@ -9,6 +9,9 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
 
@@ -46,20 +49,27 @@ func (f *faulted) whileCopied(do func(copies []int)) outcome {
 // memory, and calls do meanwhile: the program runs.
 func (f *faulted) whileWritten(do func(copies []int)) outcome {
 	f.Helper()
-	fifo := f.fifo()
-	var orders []string
+	var writes []string
 	for n := range 64 {
-		orders = append(orders, fmt.Sprintf("%s#%d: wait %s", faultpoint.StripeWriting, n+1, fifo))
+		writes = append(writes, fmt.Sprintf("%s#%d", faultpoint.StripeWriting, n+1))
 	}
-	f.order(orders...)
-	command := f.ask()
-	w := f.meet(fifo)
-	copies := f.copies()
-	f.advance(1)
-	do(copies)
-	f.order() // nothing waits any more, once the FIFO has no writer
-	w.Close()
-	return f.outcomeOf(command)
+	return f.atAny(writes, func(*front) {
+		copies := f.copies()
+		f.advance(1)
+		do(copies)
+		f.order() // nothing waits any more, once the FIFO has no writer
+	})
+}
+
+// asBefore makes sure that the program runs on as the processes that it was, and
+// that nothing else is left.
+func (f *faulted) asBefore(step faultpoint.Step, before []int) {
+	f.Helper()
+	f.unharmed()
+	if now := f.program(); !slices.Equal(now, before) {
+		f.Errorf("%s: the processes were %v and are %v", step, before, now)
+	}
+	f.tidy()
 }
 
 // endsInSnapshot: the program has ended before its image is written. The
@@ -132,6 +142,238 @@ func copyKilled(f *faulted) {
 	f.endWell()
 }
 
+// stepsWithCopies lists steps of a checkpoint that writes from copies: those at which they are
+// made and ended, and those between at which the program runs.
+func stepsWithCopies() []faultpoint.Step {
+	return slices.Concat(faultpoint.OfSnapshot(), []faultpoint.Step{faultpoint.Closed, faultpoint.Releasing, faultpoint.Resumed,
+		faultpoint.ImageCreated, faultpoint.SectionsWritten, faultpoint.StripeWriting, faultpoint.MemoryWritten})
+}
+
+// agentKilledAtSnapshot ends the agent at each of these steps: no copy, and none
+// of the processes that make one, is left.
+func agentKilledAtSnapshot(f *faulted) {
+	f.launchFaulty("large")
+	f.checkpoint()
+	for _, step := range stepsWithCopies() {
+		f.agentKilledAt(string(step), false)
+	}
+	f.agentKilledAt(string(faultpoint.CopyForked)+"#2", false) // with one copy made, or in the making
+	f.endWell()
+}
+
+// agentStoppedAtSnapshot stops the agent at each of these steps, and lets it go on.
+func agentStoppedAtSnapshot(f *faulted) {
+	f.launchFaulty("large")
+	agent := f.front.cmd.Process
+	for _, step := range stepsWithCopies() {
+		o := f.at(step, func(*front) {
+			if err := agent.Signal(syscall.SIGSTOP); err != nil {
+				f.Fatal(err)
+			}
+			// That it is stopped, and not only about to be.
+			f.await("the stop", func() bool {
+				s, err := procfs.ReadStatus(agent.Pid)
+				return err == nil && s.State == 'T'
+			})
+			if err := agent.Signal(syscall.SIGCONT); err != nil {
+				f.Fatal(err)
+			}
+		})
+		if o.code != 0 {
+			f.Errorf("%s: checkpoint: %s", step, o)
+		}
+		f.unharmed()
+	}
+	f.endWell()
+}
+
+// copiesKilledAtSnapshot ends, at each of these steps, all that is there and not of
+// the program.
+func copiesKilledAtSnapshot(f *faulted) {
+	f.launchFaulty("large")
+	before := f.program()
+	for _, step := range stepsWithCopies() {
+		want, killed := f.newest(), 0
+		o := f.at(step, func(*front) {
+			for _, pid := range f.program() {
+				if !slices.Contains(before, pid) {
+					killed++
+					if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+						f.Fatal(err)
+					}
+					f.await("its end", func() bool { // until then its memory can be read
+						s, err := procfs.ReadStatus(pid)
+						return err != nil || s.State == 'Z' || s.State == 'X'
+					})
+				}
+			}
+		})
+		switch {
+		case step == faultpoint.StripeWriting && o.code == 0: // all was read
+			want++
+		case killed == 0, step == faultpoint.MemoryWritten, step == faultpoint.CopiesEnding: // all was written
+			want++
+			if o.code != 0 {
+				f.Errorf("%s: checkpoint: %s", step, o)
+			}
+		case o.code != 1 || strings.Count(o.stderr, "\n") != 1:
+			f.Errorf("%s: %d killed: checkpoint: %s: want exit code 1 and one line with the reason", step, killed, o)
+		}
+		if without := step == faultpoint.CopyStarting || step == faultpoint.CopiesEnded; (killed == 0) != without {
+			f.Errorf("%s: %d copies killed", step, killed)
+		}
+		if got := f.newest(); got != want {
+			f.Errorf("%s: the newest generation is %d, want %d", step, got, want)
+		}
+		f.asBefore(step, before)
+	}
+	f.order()
+	f.checkpoint()
+	f.killProgram()
+	f.again()
+	f.endWell()
+}
+
+// middleKilled ends the middle processes alone, before they have forked copies, while they may
+// be about to, and when one has.
+func middleKilled(f *faulted) {
+	f.launchFaulty("large")
+	before := f.program()
+	for _, step := range []faultpoint.Step{faultpoint.CopyMiddle, faultpoint.CopyTrusted, faultpoint.CopyForked} {
+		o := f.at(step, func(*front) {
+			for _, pid := range f.program() {
+				if s, err := procfs.ReadStatus(pid); err == nil && slices.Contains(before, s.PPid) && !slices.Contains(before, pid) {
+					if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+						f.Fatal(err)
+					}
+				}
+			}
+		})
+		// Behind the fork nothing is missed, unless another one has not come so far.
+		if o.code == 0 && step != faultpoint.CopyForked {
+			f.Errorf("%s: checkpoint: %s", step, o)
+		}
+		f.asBefore(step, before)
+	}
+	f.order()
+	f.checkpoint()
+	f.endWell()
+}
+
+// snapshotErrors fails at the steps of a snapshot: without the memory for copies
+// the image is written in the pause, else the checkpoint is given up.
+func snapshotErrors(f *faulted) {
+	f.launchFaulty("large")
+	before := f.program()
+	for _, step := range faultpoint.OfSnapshot() {
+		if step == faultpoint.CopiesEnding || step == faultpoint.CopiesEnded {
+			continue // the kernel is asked for nothing
+		}
+		f.order(string(step) + ": error ENOMEM")
+		want := f.newest()
+		o := f.hiatus("checkpoint", f.name, "--json")
+		if step == faultpoint.CopyStarting {
+			want++
+			if reason := f.inPause(o); !strings.Contains(reason, "cannot allocate memory") {
+				f.Errorf("%s: written in the pause because of %q", step, reason)
+			}
+		} else if o.code != 1 || strings.Count(o.stderr, "\n") != 1 || !strings.Contains(o.stderr, "fault at "+string(step)) {
+			f.Errorf("%s: checkpoint: %s: want exit code 1 and one line with the reason", step, o)
+		}
+		if got := f.newest(); got != want {
+			f.Errorf("%s: the newest generation is %d, want %d", step, got, want)
+		}
+		f.asBefore(step, before)
+	}
+	f.order()
+	f.checkpoint()
+	f.endWell()
+}
+
+// inPause is why a checkpoint was written in the pause, "" where it was not.
+func (tr *trial) inPause(o outcome) string {
+	tr.Helper()
+	var result struct {
+		InPause string `json:"in_pause"`
+	}
+	if err := json.Unmarshal([]byte(o.stdout), &result); err != nil || o.code != 0 {
+		tr.Fatalf("checkpoint: %s (%v)", o, err)
+	}
+	return result.InPause
+}
+
+// noMemoryForCopies runs in a control group with little memory. Where it is known
+// beforehand that copies may need more, the image is written in the pause; where
+// memory gets short later, it is the copy that is ended.
+func noMemoryForCopies(f *faulted) {
+	f.exe = f.suite.fixture("rewrite")
+	group := f.memoryGroup()
+	f.under, f.asRoot = group.under(f.id), true
+	f.front = f.run("launch", "--name", f.name, "--ckptdir", f.images(), "--", f.exe, "40")
+	f.advance(1)
+	checkpoint := func() string { return f.inPause(f.hiatus("checkpoint", f.name, "--json")) }
+	if reason := checkpoint(); reason != "" {
+		f.Errorf("without a limit it is written in the pause: %s", reason)
+	}
+	group.limit(group.used() + 20<<20)
+	if reason := checkpoint(); !strings.Contains(reason, "MiB are available") {
+		f.Errorf("with 20 MiB left it is written in the pause because of %q", reason)
+	}
+	f.advance(1)
+	group.limit(1 << 40)
+	want, fifo := f.newest(), f.fifo()
+	f.order(fmt.Sprintf("%s: wait %s", faultpoint.SnapshotHeld, fifo), fmt.Sprintf("%s: wait %s", faultpoint.ImageCreated, f.path("later")))
+	later := f.path("later")
+	if err := unix.Mkfifo(later, 0o600); err != nil {
+		f.Fatal(err)
+	}
+	f.own(later)
+	command := f.ask()
+	w := f.meet(fifo)
+	group.limit(group.used() + 8<<20)
+	w.Close()
+	w = f.meet(later)
+	f.advance(2) // it writes to all of its memory
+	w.Close()
+	if o := f.outcomeOf(command); o.code != 1 || !strings.Contains(o.stderr, "was ended while it was written") {
+		f.Errorf("checkpoint: %s: want exit code 1, and that the copy was ended", o)
+	}
+	group.limit(1 << 40)
+	if got := f.newest(); got != want {
+		f.Errorf("the newest generation is %d, want %d", got, want)
+	}
+	f.order()
+	f.tidy()
+	if reason := checkpoint(); reason != "" {
+		f.Errorf("without a limit again it is written in the pause: %s", reason)
+	}
+	f.endWell()
+}
+
+// agentKilledIncremental ends the agent at steps of an incremental checkpoint: the generation
+// that restarts is one that builds on another.
+func agentKilledIncremental(f *faulted) {
+	f.launchFlagged([]string{"--incremental"})
+	f.checkpoint()
+	whenCommitted := behindCommit()
+	for _, step := range slices.Concat(faultpoint.OfIncremental(), []faultpoint.Step{faultpoint.Saved, faultpoint.SectionsWritten, faultpoint.StripeWriting,
+		faultpoint.Releasing, faultpoint.Resumed, faultpoint.IndexWriting, faultpoint.Written, faultpoint.Renaming, faultpoint.Renamed,
+		faultpoint.Finishing, faultpoint.Finished, faultpoint.SettingAside, faultpoint.Pruning}) {
+		committed := slices.Contains(whenCommitted, step)
+		if step != faultpoint.SettingAside && step != faultpoint.Pruning { // come only with what was before the full one
+			f.checkpoint()
+		}
+		f.agentKilledAt(string(step), committed)
+		f.must("verify", f.images())
+	}
+	newest := slices.Max(f.generations())
+	f.checkpoint()
+	if chain := chainOf(f.trial, slices.Max(f.generations())); len(chain) < 2 {
+		f.Errorf("the generation behind %s builds on none: %v", newest, chain)
+	}
+	f.endWell()
+}
+
 // noSnapshot: what cannot be copied is written in the pause, and the user
 // reads why.
 func noSnapshot(tr *trial) {
@@ -142,14 +384,8 @@ func noSnapshot(tr *trial) {
 		tr.write("progress", "")
 		tr.launch(tr.suite.fixture("rewrite"), "20", kind)
 		tr.advance(1)
-		var result struct {
-			InPause string `json:"in_pause"`
-		}
-		if err := json.Unmarshal([]byte(tr.must("checkpoint", tr.name, "--json")), &result); err != nil {
-			tr.Fatal(err)
-		}
-		if !strings.Contains(result.InPause, want) {
-			tr.Errorf("%s: written in the pause because of %q, want %q", kind, result.InPause, want)
+		if reason := tr.inPause(tr.hiatus("checkpoint", tr.name, "--json")); !strings.Contains(reason, want) {
+			tr.Errorf("%s: written in the pause because of %q, want %q", kind, reason, want)
 		}
 		tr.advance(1)
 		tr.suspend()

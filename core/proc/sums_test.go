@@ -1,0 +1,87 @@
+package proc
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// mapRead maps a file for reading, and returns its descriptor.
+func mapRead(t *testing.T, path string, flags int) int {
+	t.Helper()
+	fd, err := unix.Open(path, flags|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := unix.Mmap(fd, 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = unix.Munmap(b)
+		unix.Close(fd)
+	})
+	return fd
+}
+
+func stampAt(t *testing.T, path string) fileStamp {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return stampOf(&st)
+}
+
+func TestSumsOfMappedFiles(t *testing.T) {
+	const old = "/etc/passwd"
+	mapRead(t, old, unix.O_RDONLY)
+	young, big := filepath.Join(t.TempDir(), "young"), filepath.Join(t.TempDir(), "big")
+	for path, size := range map[string]int64{young: 1, big: maxSummedData + 1} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(path, size); err != nil {
+			t.Fatal(err)
+		}
+		mapRead(t, path, unix.O_RDONLY)
+	}
+	var s Sums
+	for range 2 {
+		s.Look(os.Getpid(), []int{os.Getpid()})
+		for _, path := range []string{old, young} {
+			stamp := stampAt(t, path)
+			want, err := sumFile(path, stamp)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := s.known[stamp].sum; got != want {
+				t.Errorf("%s: sum %#x, want %#x", path, got, want)
+			}
+		}
+		if got, ok := s.known[stampAt(t, big)]; ok {
+			t.Errorf("a large file was read: %+v", got)
+		}
+		if s.known[stampAt(t, young)].sure {
+			t.Error("a file that has just been written counts as settled")
+		}
+	}
+}
+
+func TestSumsBreakNoLease(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "leased")
+	if err := os.WriteFile(path, []byte("data"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fd := mapRead(t, path, unix.O_RDWR)
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		t.Fatal(err)
+	}
+	var s Sums
+	s.Look(os.Getpid(), []int{os.Getpid()})
+	if l, err := unix.FcntlInt(uintptr(fd), unix.F_GETLEASE, 0); err != nil || l != unix.F_WRLCK {
+		t.Errorf("lease %d, %v: want it unbroken", l, err)
+	}
+}
