@@ -26,10 +26,13 @@ func (tr *trial) copies() (pids []int) {
 	return pids
 }
 
-// launchRewrite starts the program whose memory changes while it is written.
+// launchRewrite starts the program whose memory changes while it is written. All
+// of that, compressed, would be less than the writers put together before they
+// come to the step at which they wait.
 func (f *faulted) launchRewrite(kind string, flags ...string) {
 	f.Helper()
-	args := slices.Concat([]string{"launch", "--name", f.name, "--ckptdir", f.images()}, flags, []string{"--", f.suite.fixture("rewrite"), "160", kind})
+	args := slices.Concat([]string{"launch", "--name", f.name, "--ckptdir", f.images(), "--compress", "none"},
+		flags, []string{"--", f.suite.fixture("rewrite"), "160", kind})
 	f.front = f.run(args...)
 	f.advance(1)
 }
@@ -479,13 +482,14 @@ func agentKilledInIncrement(f *faulted) {
 	f.restarting()
 	f.running()
 	f.advance(2)
+	f.checkpoint() // it removes what the dead one has left
 	f.endWell()
 }
 
 // copyKilledInIncrement: whoever ends the copies ends a checkpoint. The next
 // generation is full, as nothing is known of the one before.
 func copyKilledInIncrement(f *faulted) {
-	f.launchRewrite("all", "--incremental")
+	f.launchRewrite("all", "--incremental", "--keep", "9")
 	f.checkpoint()
 	o := f.whileCopied(func(copies []int) {
 		for _, pid := range copies {
