@@ -59,8 +59,10 @@ type agent struct {
 	result     coord.AgentResult // of the checkpoint whose Finish is to come
 	released   chan struct{}     // holds a value after a tree was let go
 
-	mu   sync.Mutex // of tree.ended
+	mu   sync.Mutex // of tree.ended and arrival
 	tree treeRoots
+	// arrival is memory that comes while the tree runs; nil: it has all.
+	arrival *proc.Arrival
 }
 
 // treeRoots is where the agent finds its processes.
@@ -177,6 +179,7 @@ func (a *agent) Status(context.Context) (coord.AgentStatus, error) {
 	for _, p := range a.plugins.Infos() {
 		st.Plugins = append(st.Plugins, p.Name)
 	}
+	st.Arriving = a.arriving()
 	pids, err := a.all()
 	if err != nil {
 		return st, err
@@ -196,6 +199,42 @@ func (a *agent) Status(context.Context) (coord.AgentStatus, error) {
 		st.Processes = append(st.Processes, ps)
 	}
 	return st, nil
+}
+
+func (a *agent) lateMemory() *proc.Arrival {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.arrival
+}
+
+// arriving tells how much of the tree's memory is there, nil when all is.
+func (a *agent) arriving() *coord.Arriving {
+	arrival := a.lateMemory()
+	if arrival == nil {
+		return nil
+	}
+	select {
+	case <-arrival.Over():
+		return nil
+	default:
+		done, total := arrival.Progress()
+		return &coord.Arriving{Done: done, Total: total}
+	}
+}
+
+// awaitMemory waits until the tree has all its memory: only then it can be
+// stopped.
+func (a *agent) awaitMemory(ctx context.Context) error {
+	arrival := a.lateMemory()
+	if arrival == nil {
+		return nil
+	}
+	select {
+	case <-arrival.Over():
+		return arrival.Err()
+	case <-ctx.Done():
+		return fmt.Errorf("the memory of the restart is still on its way: %w", context.Cause(ctx))
+	}
 }
 
 // Kill implements coord.Handler. SIGKILL is sent until nothing is left.

@@ -71,6 +71,8 @@ type RestartOptions struct {
 	Agent string
 	// Ignore names plugins whose state in the image is left out.
 	Ignore []string
+	// Lazy lets the program run before its memory is there.
+	Lazy bool
 
 	// Progress tells how far a phase is, in bytes: "fill". It
 	// may be nil, and is called from several goroutines.

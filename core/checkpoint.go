@@ -49,7 +49,7 @@ type checkpoint struct {
 	// parent is the generation that the image builds on; nil: it is full.
 	parent *image.Parent
 
-	survey   *proc.Survey
+	survey   *proc.Survey // nil: there was none
 	sections []pluginSection
 	ended    *int // wait status of the command's own process, in the pause
 	memory   *proc.Memory
@@ -85,6 +85,9 @@ func (a *agent) Checkpoint(ctx context.Context, order coord.Order) (coord.AgentR
 // run is the sequence from the order to the resumed program.
 func (c *checkpoint) run(ctx context.Context) error {
 	a, gen := c.a, c.order.Generation
+	if err := a.awaitMemory(ctx); err != nil {
+		return err
+	}
 	if err := faultpoint.At(faultpoint.Ordered); err != nil {
 		return err
 	}
@@ -92,6 +95,7 @@ func (c *checkpoint) run(ctx context.Context) error {
 		return err
 	}
 	c.look()
+	defer c.survey.Close()
 	if err := c.freeze(ctx); err != nil {
 		return err
 	}
@@ -138,20 +142,24 @@ func (c *checkpoint) request() plugin.Request {
 // look reads before the pause what takes long there.
 func (c *checkpoint) look() {
 	defer c.timed("look", time.Now())
+	c.parent = c.base()
 	pids, err := c.a.all()
 	if err != nil { // the freeze tells
 		return
 	}
 	c.a.sums.Look(c.a.tree.parent, pids)
 	if c.wantsSnapshot() {
-		c.survey = proc.NewSurvey(pids)
+		var changes *proc.Dirty
+		if c.parent != nil {
+			changes = c.a.chain.dirty
+		}
+		c.survey = proc.NewSurvey(pids, changes)
 	}
 }
 
-// wantsSnapshot says whether the program is to run on while it is written. What
-// an incremental image has to store is mostly little.
+// wantsSnapshot says whether the program is to run on while it is written.
 func (c *checkpoint) wantsSnapshot() bool {
-	return !c.order.Kill && !c.order.NoSnapshot && !c.a.opts.NoSnapshot && !c.a.opts.Incremental
+	return !c.order.Kill && !c.order.NoSnapshot && !c.a.opts.NoSnapshot
 }
 
 func (c *checkpoint) freeze(ctx context.Context) error {
@@ -427,6 +435,9 @@ func (a *agent) tellOutcome(order coord.Order, committed bool, reason string) {
 func (a *agent) Check(ctx context.Context) ([]coord.Refusal, error) {
 	a.sequence.Lock()
 	defer a.sequence.Unlock()
+	if err := a.awaitMemory(ctx); err != nil {
+		return nil, err
+	}
 	a.meeting.begin(0)
 	c := &checkpoint{a: a, begun: time.Now()}
 	err := c.freeze(ctx)

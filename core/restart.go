@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -57,7 +58,39 @@ func Restart(ctx context.Context, o RestartOptions) (code int, err error) {
 	a.stay(ctx)
 	l := newLoop(a)
 	defer l.stop()
-	return l.run(ctx)
+	code, err = l.run(ctx)
+	return code, errors.Join(err, r.arrived())
+}
+
+// arrived waits for the end of a lazy restart, and says what it has met. The
+// tree has ended: it does not take long.
+func (r *restart) arrived() error {
+	a := r.a.lateMemory()
+	if a == nil {
+		return nil
+	}
+	<-a.Over()
+	if err := a.Err(); err != nil {
+		return fmt.Errorf("%s: the program was ended, as its memory cannot be brought back: %w", r.o.Generation, err)
+	}
+	return nil
+}
+
+// watchArrival tells the log how memory has arrived.
+func (r *restart) watchArrival() {
+	a, log, begun := r.a.lateMemory(), r.a.log, time.Now()
+	if a == nil {
+		return
+	}
+	go func() {
+		<-a.Over()
+		_, total := a.Progress()
+		if err := a.Err(); err != nil {
+			log.Error().Err(err).Msg("the program is ended: its memory cannot be brought back")
+			return
+		}
+		log.Info().Int64("bytes", total).Dur("took", time.Since(begun)).Msg("all memory has arrived")
+	}()
 }
 
 // restart is one image on its way back to life.
@@ -239,7 +272,7 @@ func (r *restart) newNamespaces(ctx context.Context) (bool, error) {
 // attempt is the sequence of a restart. On error nothing of it is left.
 func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	a := r.a
-	t := a.tr.NewRestorer(r.state, r.image, proc.RestoreOptions{NewNamespaces: fresh, Sleeps: a.sleeps,
+	t := a.tr.NewRestorer(r.state, r.image, proc.RestoreOptions{NewNamespaces: fresh, Sleeps: a.sleeps, Lazy: r.o.Lazy,
 		Warn:  func(format string, args ...any) { a.log.Warn().Msgf(format, args...) },
 		Debug: func(format string, args ...any) { a.log.Debug().Msgf(format, args...) }})
 	r.tree = t
@@ -332,6 +365,10 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := t.Run(ctx); err != nil {
 		return err
 	}
+	a.mu.Lock()
+	a.arrival = t.Arrival()
+	a.mu.Unlock()
+	r.watchArrival()
 	_ = faultpoint.At(faultpoint.RestartReleased)
 	return nil
 }

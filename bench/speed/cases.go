@@ -59,6 +59,7 @@ func cases(o options) []subject {
 		vary(1024, func(c *subject) { c.pages = "huge" }),
 		vary(1024, func(c *subject) { c.dirty, c.threads = 200, 2 }),
 		vary(1024, func(c *subject) { c.threads = 16 }),
+		vary(256, func(c *subject) { c.mode = "lazy" }),
 		vary(1024, func(c *subject) { c.mode = "lazy" }),
 		vary(1024, func(c *subject) { c.mode, c.dirty = "incremental", 0 }),
 		vary(256, func(c *subject) { c.processes = 100 }),

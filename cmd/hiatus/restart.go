@@ -18,6 +18,7 @@ type restartFlags struct {
 	generation uint64
 	namespaces string
 	ignore     []string
+	lazy       bool
 	// Of files that are not as they were.
 	allowChanged   bool
 	allowOverwrite bool
@@ -50,6 +51,13 @@ made again; --allow-file-overwrite replaces changed ones too.
 Programs and libraries must have the bytes that they had: restart compares them
 before it makes anything. An image made with --self-contained has them with it.
 
+With --lazy the program runs at once, whatever its size, and its memory comes behind
+it: what it touches first, then the rest. Each piece of memory is compared with its
+checksum before the program sees it; where that fails, or where hiatus is killed
+meanwhile, the program is ended. "status" shows what is still to come. Until it is
+there, system calls are slow or wait, as those of fork, execve and thread creation
+do, and a checkpoint waits too.
+
 A computation of several trees (hiatus launch --join) comes back as a whole, and
 this command returns when all have ended, with the exit code of the first. That
 one is in front; the others have no terminal, but DIR/NAME/output-N.log for it.
@@ -61,7 +69,8 @@ and free process ids; "auto" does so where it can.
 ` + helpRun,
 		Example: `  hiatus restart /scratch/ckpt
   hiatus restart /scratch/ckpt --generation 3 --name sim-again
-  hiatus restart /scratch/ckpt/sim/00003/manifest.json --detach`,
+  hiatus restart /scratch/ckpt/sim/00003/manifest.json --detach
+  hiatus restart --lazy /scratch/ckpt`,
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 	}
 	f.register(a, cmd, "as in the image")
@@ -71,6 +80,7 @@ and free process ids; "auto" does so where it can.
 	completeChoice(cmd, "namespaces", "auto", "always", "never")
 	cmd.Flags().StringSliceVar(&r.ignore, "ignore-plugin", nil, "leave out what the image holds of plugin `P`; may be repeated")
 	complete(cmd, "ignore-plugin", cobra.NoFileCompletions)
+	cmd.Flags().BoolVar(&r.lazy, "lazy", false, "run the program before its memory is there")
 	cmd.Flags().BoolVar(&r.allowChanged, "allow-changed-files", false, "go on with open files as they are now, where they have changed since the checkpoint")
 	cmd.Flags().BoolVar(&r.allowOverwrite, "allow-file-overwrite", false, "put the content that --ckpt-open-files has saved in the place of files that have changed since")
 	cmd.Flags().StringVar(&r.agent, "agent", "", "restart agent `ID` only")
@@ -110,6 +120,9 @@ func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path str
 	if f.detach && a.ready == nil {
 		return a.detach(ctx, opts, f.json)
 	}
+	if len(m.Agents) > 1 && r.lazy {
+		return fmt.Errorf("%s: made by %d agents, none of whose programs runs before all memory is verified: --lazy is for one", gen, len(m.Agents))
+	}
 	if len(m.Agents) > 1 && r.agent == "" {
 		return a.together(ctx, opts, gen, m.Agents, flagsFor(flags, "name", "generation", "detach", "json", "interval", "keep"))
 	}
@@ -118,7 +131,7 @@ func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path str
 		"allow_changed_files": r.allowChanged, "allow_file_overwrite": r.allowOverwrite})
 	keepSIGPIPE()
 	code, err := a.engine.Restart(ctx, core.RestartOptions{Options: opts, Generation: gen, Namespaces: r.namespaces,
-		Ignore: r.ignore, Agent: r.agent})
+		Ignore: r.ignore, Agent: r.agent, Lazy: r.lazy})
 	return programEnd(code, err)
 }
 

@@ -68,6 +68,9 @@ func (a *app) printStatus(s coord.Status) error {
 		list = append(list,
 			[2]string{"agent", fmt.Sprintf("%s on %s, pid %d", agent.ID, agent.Host, agent.PID)},
 			[2]string{"plugins", strings.Join(agent.Plugins, ", ")})
+		if m := agent.Arriving; m != nil {
+			list = append(list, [2]string{"memory", fmt.Sprintf("still arriving: %s of %s", size(m.Done), size(m.Total))})
+		}
 		if agent.Error != "" {
 			list = append(list, [2]string{"no answer", printable(agent.Error)})
 		}

@@ -117,9 +117,17 @@ type AgentStatus struct {
 	Processes []ProcessStatus `json:"processes"`
 	Plugins   []string        `json:"plugins"`
 	Log       string          `json:"log,omitempty"` // its log file
+	// Arriving is memory that a lazy restart has still to bring; nil: none.
+	Arriving *Arriving `json:"arriving,omitempty"`
 	// Error says why the agent did not answer; the fields above are then
 	// those of its hello.
 	Error string `json:"error,omitempty"`
+}
+
+// Arriving tells how much of a tree's memory is there, in bytes as in the image.
+type Arriving struct {
+	Done  int64 `json:"done"`
+	Total int64 `json:"total"`
 }
 
 // ProcessStatus describes a process of an agent.

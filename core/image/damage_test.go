@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"os"
@@ -95,7 +96,12 @@ func TestLies(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			im := newRawImage()
 			tt.lie(im)
-			err := openAll(t, im.write(t))
+			dir := im.write(t)
+			before := allocated()
+			err := openAll(t, dir)
+			if n := allocated() - before; n > boundedMemory {
+				t.Errorf("%d bytes were allocated", n)
+			}
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Fatalf("got error %v, want %q", err, tt.want)
 			}
@@ -136,9 +142,37 @@ func TestBadBlocks(t *testing.T) {
 				e := &im.extents[2]
 				e.Codec, e.Stored, e.Sum = codec, uint64(len(stored)), xxh3.Hash(stored)
 				im.stripes[1] = stored
-				wantFormatError(t, openAll(t, im.write(t)))
+				dir := im.write(t)
+				before := allocated()
+				wantFormatError(t, openAll(t, dir))
+				if n := allocated() - before; n > boundedMemory {
+					t.Errorf("%d bytes were allocated", n)
+				}
 			})
 		}
+	}
+}
+
+// boundedMemory is what the tests' small images may cost, whatever they claim.
+const boundedMemory = 64 << 20
+
+// allocated is how many bytes were allocated by now, freed or not.
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
+}
+
+// TestOtherFormat: an image of a later version is told from a damaged one, though
+// its header may have another form.
+func TestOtherFormat(t *testing.T) {
+	im := newRawImage()
+	dir, b := im.write(t), im.bytes()
+	binary.LittleEndian.PutUint16(b[len(magic):], formatVersion+1)
+	check(t, os.WriteFile(filepath.Join(dir, imageFile), b, fileMode))
+	fe := wantFormatError(t, openAll(t, dir))
+	if want := fmt.Sprintf("image format %d, want %d", formatVersion+1, formatVersion); fe.What != want {
+		t.Errorf("%q, want %q", fe.What, want)
 	}
 }
 
@@ -305,6 +339,33 @@ func TestOtherOwner(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOpenPlace: root takes no generation of another user's from a place where
+// anybody may have put it.
+func TestOpenPlace(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("an ordinary user takes none of another user's at all")
+	}
+	const other = 12345
+	genDir := commit(t, newStore(t), 1, testComputation)
+	_, err := ReadManifest(genDir) // below /tmp, but root's own
+	check(t, err)
+	check(t, os.Chown(genDir, other, other))
+	_, err = ReadManifest(genDir)
+	if fe := wantFormatError(t, err); !strings.Contains(fe.What, "belongs to uid 12345, and everybody may write to /") {
+		t.Error(fe)
+	}
+	own := filepath.Join("/root", filepath.Base(t.TempDir())+"-hiatus-test")
+	if err := os.Mkdir(own, dirMode); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { check(t, os.RemoveAll(own)) })
+	moved := filepath.Join(own, "00001")
+	check(t, os.CopyFS(moved, os.DirFS(genDir)))
+	check(t, errors.Join(os.Chmod(moved, dirMode), os.Chown(moved, other, other)))
+	_, err = ReadManifest(moved)
+	check(t, err)
 }
 
 // asUser runs f in a thread with another effective uid, which the raw call

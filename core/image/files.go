@@ -76,6 +76,33 @@ func checkOwner(f *os.File) error {
 	return nil
 }
 
+// checkPlace refuses, to root, a folder of another user's that anybody could have
+// put where it is: one of those above it is open to all, as /tmp.
+func checkPlace(dir *os.File) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return &os.PathError{Op: "fstat", Path: dir.Name(), Err: err}
+	}
+	if os.Geteuid() != 0 || st.Uid == 0 {
+		return nil
+	}
+	path, err := filepath.EvalSymlinks(dir.Name())
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	for err == nil {
+		var info os.FileInfo
+		if info, err = os.Stat(path); err == nil && info.Mode().Perm()&0o002 != 0 {
+			return formatErrorf(dir.Name(), "belongs to uid %d, and everybody may write to %s", st.Uid, path)
+		}
+		if path == "/" {
+			break
+		}
+		path = filepath.Dir(path)
+	}
+	return err
+}
+
 // createFile makes a new file in dir with mode 0600, whatever the umask.
 func createFile(dir *os.File, name string) (*os.File, error) {
 	path := filepath.Join(dir.Name(), name)

@@ -90,7 +90,7 @@ type PluginVersion struct {
 }
 
 // ReadManifest reads the manifest of the generation in the folder genDir and
-// checks it: its own sum, its owner, that no name in it leads out of genDir,
+// checks it: its own sum, its owner and place, that no name in it leads out of genDir,
 // and that all files it lists are there, regular, the caller's, and of the size
 // it says. Verify looks into the files too.
 func ReadManifest(genDir string) (*Manifest, error) {
@@ -99,6 +99,9 @@ func ReadManifest(genDir string) (*Manifest, error) {
 		return nil, err
 	}
 	defer dir.Close()
+	if err := checkPlace(dir); err != nil {
+		return nil, err
+	}
 	m, err := loadManifest(dir)
 	if err != nil {
 		return nil, err

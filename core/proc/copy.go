@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
 
 // A copy is a process with the memory that a process of a frozen tree had, and
@@ -58,6 +59,9 @@ func (p *Process) options(o uintptr) uintptr {
 // startCopy has the middle process fork. finish waits for it.
 func (p *Process) startCopy(ctx context.Context, parent int) (c *copying, err error) {
 	c = &copying{p: p, th: p.threads[0], parent: parent, pidfd: -1}
+	if err := faultpoint.At(faultpoint.CopyStarting); err != nil {
+		return nil, fmt.Errorf("pid %d: %w: %w", p.pid, ErrNoCopy, err)
+	}
 	args := make([]byte, copyRoom)
 	le.PutUint64(args, unix.CLONE_VM|unix.CLONE_VFORK|unix.CLONE_FILES|unix.CLONE_FS)
 	le.PutUint64(args[secondArgs:], unix.CLONE_FILES)
@@ -76,7 +80,10 @@ func (p *Process) startCopy(ctx context.Context, parent int) (c *copying, err er
 		err = c.trustMiddle(ctx)
 	}
 	if err != nil {
-		return nil, errors.Join(err, c.back())
+		c.killMiddle()
+		err = errors.Join(err, c.back())
+		c.endLost()
+		return nil, err
 	}
 	return c, nil
 }
@@ -99,8 +106,10 @@ func (c *copying) bearMiddle(ctx context.Context) error {
 		switch ev := event(ws); {
 		case ev == unix.PTRACE_EVENT_VFORK:
 			c.running = true
-			c.middle, err = getEventMsg(c.th.HostTID)
-			return err
+			if c.middle, err = getEventMsg(c.th.HostTID); err != nil {
+				return err
+			}
+			return faultpoint.At(faultpoint.CopyMiddle)
 		case ev != 0 || sig != 0:
 		case isFault(ws.StopSignal()):
 			return fmt.Errorf("pid %d: unexpected stop %#x", c.p.pid, uint32(ws))
@@ -154,15 +163,30 @@ func (c *copying) trustMiddle(ctx context.Context) error {
 	if err := setRegs(c.middle, r); err != nil {
 		return err
 	}
-	return cont(c.middle, 0)
+	if err := cont(c.middle, 0); err != nil {
+		return err
+	}
+	return faultpoint.At(faultpoint.CopyTrusted)
 }
 
 // finish waits until the copy is there and the thread is as it was.
 func (c *copying) finish(ctx context.Context) (err error) {
 	defer func() {
+		if err != nil {
+			c.killMiddle()
+		}
 		err = errors.Join(err, c.back())
 		if err == nil {
+			err = faultpoint.At(faultpoint.CopyBack)
+		}
+		if err == nil {
 			err = c.settle(ctx)
+		}
+		if err == nil {
+			err = faultpoint.At(faultpoint.CopyMade)
+		}
+		if err != nil && c.copy == nil {
+			c.endLost()
 		}
 		if err != nil {
 			c.p.tr.endCopy(c)
@@ -184,7 +208,13 @@ func (c *copying) finish(ctx context.Context) (err error) {
 	if _, err := tr.stopAt(ctx, host); err != nil {
 		return err
 	}
-	return cont(c.middle, 0)
+	if err := faultpoint.At(faultpoint.CopyForked); err != nil {
+		return err
+	}
+	if err := cont(c.middle, 0); err != nil && err != unix.ESRCH {
+		return err
+	}
+	return nil
 }
 
 // awaitFork waits until the middle process has made the copy. Signals to the
@@ -212,6 +242,32 @@ func (c *copying) awaitFork(ctx context.Context) error {
 	}
 }
 
+// endLost ends a copy of which the middle process could not tell any more, as it
+// was ended: what else is traced and not of the tree. The middle process is gone.
+func (c *copying) endLost() {
+	tr := c.p.tr
+	children, _ := procfs.Children(c.parent)
+	for _, pid := range children {
+		if s, err := procfs.ReadStatus(pid); err != nil || s.TracerPid != unix.Gettid() || tr.held[pid] {
+			continue
+		}
+		_ = unix.Kill(pid, unix.SIGKILL) // ESRCH: it is gone
+		tr.awaitEnd(pid)
+	}
+}
+
+// awaitEnd waits for the end of a tracee that is not the program's.
+func (t *Tracer) awaitEnd(host int) {
+	ctx, cancel := context.WithTimeout(context.Background(), breakOffTimeout)
+	defer cancel()
+	for {
+		if _, err := t.wait(ctx, host); err != nil {
+			break // it is gone, or Reap meets its end
+		}
+	}
+	t.forgetExit(host)
+}
+
 // back waits for the end of the middle process and brings the thread back to
 // where it stood.
 func (c *copying) back() error {
@@ -233,12 +289,15 @@ func (c *copying) back() error {
 	return err
 }
 
-// endMiddle waits for the end of the middle process: its own where it has
-// made the copy, else by SIGKILL.
-func (c *copying) endMiddle(ctx context.Context) error {
-	if c.copy == nil {
-		_ = unix.Kill(c.middle, unix.SIGKILL)
+// killMiddle ends the middle process where it may stand still, and would not end by itself.
+func (c *copying) killMiddle() {
+	if c.middle != 0 {
+		_ = unix.Kill(c.middle, unix.SIGKILL) // ESRCH: it has ended
 	}
+}
+
+// endMiddle waits for the end of the middle process.
+func (c *copying) endMiddle(ctx context.Context) error {
 	for {
 		_, err := c.p.tr.wait(ctx, c.middle)
 		if errors.Is(err, errGone) {
@@ -301,14 +360,7 @@ func (t *Tracer) endCopy(c *copying) {
 		c.kill()
 		unix.Close(c.pidfd)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), breakOffTimeout)
-	defer cancel()
-	for {
-		if _, err := t.wait(ctx, host); err != nil {
-			break // it is gone, or Reap meets its end
-		}
-	}
-	t.forgetExit(host)
+	t.awaitEnd(host)
 	delete(t.held, host)
 	c.copy = nil
 }
@@ -320,14 +372,7 @@ func (c *copying) kill() {
 
 // awaitDeath waits until the copy has given back its memory, which keeps the
 // tracer's thread free for others.
-func (c *copying) awaitDeath() {
-	for {
-		fds := []unix.PollFd{{Fd: int32(c.pidfd), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, int(breakOffTimeout.Milliseconds())); err != unix.EINTR {
-			return
-		}
-	}
-}
+func (c *copying) awaitDeath() { pidfdEnds(c.pidfd, breakOffTimeout) }
 
 // forgetExit takes the end of what was no child of the program's off the list.
 func (t *Tracer) forgetExit(pid int) {

@@ -20,7 +20,10 @@ import (
 // filling is what a Restorer knows of memory.
 type filling struct {
 	debug       func(format string, args ...any)
-	noUserfault bool
+	noUserfault error    // why there is none
+	lazy        bool     // wanted
+	late        *Arrival // nil: all memory comes before the program runs
+	lateMaps    map[mapKey]bool
 	thp         string        // how the host uses transparent huge pages; "": not read yet
 	rest        []image.Piece // whose places Fill has not made
 }
@@ -32,6 +35,13 @@ type filling struct {
 func (r *Restorer) Fill(ctx context.Context, progress func(done, total int64)) error {
 	pieces := r.img.Pieces()
 	content := liveRanges(pieces)
+	if r.lazy {
+		if why := r.lateProblem(); why != "" {
+			r.warn("--lazy: all memory comes before the program runs: %s", why)
+		} else {
+			r.lateMaps = r.chooseLate(content)
+		}
+	}
 	fillers := map[uint32]*filler{}
 	defer func() {
 		for _, f := range fillers {
@@ -58,8 +68,12 @@ func (r *Restorer) Fill(ctx context.Context, progress func(done, total int64)) e
 	slices.SortFunc(pieces, func(a, b image.Piece) int {
 		return cmp.Or(cmp.Compare(a.Image, b.Image), cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Stripe, b.Stripe))
 	})
+	if r.late = r.prepareLate(fillers); r.late != nil {
+		pieces = slices.DeleteFunc(pieces, r.late.take)
+		r.late.sort()
+	}
 	var mu sync.Mutex
-	return r.eachPiece(ctx, pieces, progress, func(x *image.Piece, b []byte) error {
+	err := r.eachPiece(ctx, pieces, progress, func(x *image.Piece, b []byte) error {
 		all := false
 		if f := fillers[x.Space]; f != nil {
 			all = true
@@ -78,6 +92,10 @@ func (r *Restorer) Fill(ctx context.Context, progress func(done, total int64)) e
 		}
 		return nil
 	})
+	if err != nil || r.late == nil {
+		return err
+	}
+	return r.holdLate(ctx, fillers)
 }
 
 // liveRanges lists what the image has of each space, ascending.
@@ -129,16 +147,18 @@ func (r *Restorer) mapAnonymous(ctx context.Context, f *filler, ps *ProcessState
 	if err := m.mapAll(ctx, f.p, ps, maps); err != nil {
 		return err
 	}
-	size := uint64(0)
+	size, some := uint64(0), false
 	for _, ms := range maps {
 		n := within(content, ms.Start, ms.End)
 		if n == 0 {
 			continue
 		}
 		size += n
-		f.areas = append(f.areas, fillArea{start: ms.Start, end: ms.End, direct: ms.Huge != 0 || r.hugePages(&ms)})
+		late := r.lateMaps[mapKey{ps.PID, ms.Start}]
+		some = some || late
+		f.areas = append(f.areas, fillArea{start: ms.Start, end: ms.End, late: late, direct: !late && (ms.Huge != 0 || r.hugePages(&ms))})
 	}
-	if size < smallFill {
+	if size < smallFill && !some {
 		return nil
 	}
 	return r.openUserfault(ctx, f)
@@ -182,13 +202,13 @@ func (r *Restorer) hugePages(ms *MapState) bool {
 // keeps nothing of it. Where there is none, memory is written as it is
 // without: on kernels before 5.11, or where a container forbids it.
 func (r *Restorer) openUserfault(ctx context.Context, f *filler) error {
-	if r.noUserfault {
+	if r.noUserfault != nil {
 		return nil
 	}
 	p := f.p
 	fd, err := p.takeUserfault(ctx, linux.UserfaultStart)
 	if _, none := errors.AsType[noUserfaultError](err); none {
-		r.noUserfault = true
+		r.noUserfault = err
 		r.tell("pid %d: memory is filled without userfaultfd(2): %v", p.pid, err)
 		return nil
 	}
@@ -228,6 +248,7 @@ type fillArea struct {
 	start, end uint64
 	direct     bool // pages are huge, or become so
 	missing    bool // pages are made by the userfaultfd
+	late       bool // when the program runs already
 }
 
 func (f *filler) close() {

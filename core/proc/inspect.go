@@ -126,7 +126,7 @@ func (t *Tree) inspectProcess(ctx context.Context, p *Process) (ProcessState, er
 	ps := ProcessState{PID: p.pid, PGID: p.status.InnerPGID(), SID: p.status.InnerSID(), Zombie: p.zombie,
 		LeaderGone: p.leaderGone(), Stopped: p.stopSignal() != 0, Comm: p.stat.Comm,
 		Umask: p.status.Umask, Cred: credentialsOf(&p.status)}
-	if p.zombie || p.leaderGone() { // else it is a stop that was not waited for yet
+	if ps.Zombie || ps.LeaderGone || ps.Stopped { // else it is a stop of ours that was not waited for yet
 		ps.ExitCode = p.stat.ExitCode
 	}
 	if parent := t.byHost[p.parent]; parent != nil {

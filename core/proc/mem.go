@@ -26,6 +26,9 @@ func (p *Process) readMem(addr uint64, buf []byte) error {
 	if len(buf) == 0 {
 		return nil
 	}
+	if err := p.bring(addr, len(buf)); err != nil {
+		return err
+	}
 	local := []unix.Iovec{{Base: &buf[0], Len: uint64(len(buf))}}
 	remote := []unix.RemoteIovec{{Base: uintptr(addr), Len: len(buf)}}
 	n, err := unix.ProcessVMReadv(p.liveTID(), local, remote, 0)
@@ -42,6 +45,9 @@ func (p *Process) readMem(addr uint64, buf []byte) error {
 }
 
 func (p *Process) writeMem(addr uint64, buf []byte) error {
+	if err := p.bring(addr, len(buf)); err != nil {
+		return err
+	}
 	if err := p.openMem(); err != nil {
 		return err
 	}
@@ -57,6 +63,9 @@ func (p *Process) fillMem(addr uint64, buf []byte) error {
 	if len(buf) == 0 {
 		return nil
 	}
+	if err := p.bring(addr, len(buf)); err != nil {
+		return err
+	}
 	local := []unix.Iovec{{Base: &buf[0], Len: uint64(len(buf))}}
 	remote := []unix.RemoteIovec{{Base: uintptr(addr), Len: len(buf)}}
 	n, err := unix.ProcessVMWritev(p.liveTID(), local, remote, 0)
@@ -64,6 +73,15 @@ func (p *Process) fillMem(addr uint64, buf []byte) error {
 		return nil
 	}
 	return p.writeMem(addr, buf)
+}
+
+// bring has memory come that is still missing: the agent's accesses are no faults
+// that it could answer.
+func (p *Process) bring(addr uint64, n int) error {
+	if p.late == nil {
+		return nil
+	}
+	return p.late.bring(addr, addr+uint64(n))
 }
 
 func unwrapPath(err error) error {

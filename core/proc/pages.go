@@ -283,3 +283,9 @@ func (s *intervals) add(start, end uint64) (fresh []linux.PageRange) {
 	*s = slices.Replace(*s, first, last, merged)
 	return fresh
 }
+
+// has says whether all of [start, end) is in the set.
+func (s intervals) has(start, end uint64) bool {
+	i, _ := slices.BinarySearchFunc(s, start, func(r linux.PageRange, a uint64) int { return cmp.Compare(r.End, a+1) })
+	return i < len(s) && s[i].Start <= start && end <= s[i].End
+}

@@ -56,6 +56,8 @@ type Process struct {
 
 	surveyed []procfs.VMA // what was relied on, until confirm
 
+	late *lateMemory // what it still misses
+
 	suspended bool // seccomp(2) of its threads, as long as they are traced
 }
 

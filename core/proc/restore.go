@@ -58,6 +58,7 @@ type Restorer struct {
 type RestoreOptions struct {
 	NewNamespaces bool
 	Inherit       bool // the tree's outer session becomes the agent's
+	Lazy          bool // memory comes while the tree runs: see Arrival
 	Sleeps        *Sleeps
 	Warn          func(format string, args ...any)
 	Debug         func(format string, args ...any) // may be nil
@@ -66,7 +67,7 @@ type RestoreOptions struct {
 // NewRestorer prepares a restart. It has no effect yet.
 func (tr *Tracer) NewRestorer(st *State, img *image.Reader, o RestoreOptions) *Restorer {
 	return &Restorer{tr: tr, st: st, img: img, cpu: readCPU(), sleeps: o.Sleeps, warn: o.Warn, newNamespaces: o.NewNamespaces,
-		byPID: map[int]*Process{}, sock: -1, filling: filling{debug: o.Debug}}
+		byPID: map[int]*Process{}, sock: -1, filling: filling{debug: o.Debug, lazy: o.Lazy}}
 }
 
 // Tree makes the namespaces and all processes, without memory and descriptors.
@@ -380,6 +381,9 @@ func (r *Restorer) Abort() {
 		}
 		return nil
 	})
+	if r.late != nil {
+		r.late.close()
+	}
 	r.closeFiles()
 	if r.report != nil {
 		r.report.Close()

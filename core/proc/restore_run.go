@@ -14,6 +14,9 @@ import (
 
 // Run lets the whole tree run.
 func (r *Restorer) Run(ctx context.Context) error {
+	if r.late != nil {
+		return r.runLate(ctx)
+	}
 	return r.tr.Do(func() error {
 		reapers, err := r.prepareReapers(ctx)
 		if err != nil {
@@ -38,14 +41,33 @@ func (r *Restorer) Run(ctx context.Context) error {
 				errs = append(errs, r.awaitStopOf(ctx, ps))
 			}
 		}
-		for _, p := range reapers {
-			if p == r.stub {
-				_ = faultpoint.At(faultpoint.RestartLastHold)
-			}
-			errs = append(errs, detach(p.threads[0].HostTID))
-		}
-		return errors.Join(errs...)
+		return errors.Join(append(errs, r.letReapersGo(reapers))...)
 	})
+}
+
+// letReapersGo lets go of the first process last.
+func (r *Restorer) letReapersGo(reapers []*Process) error {
+	var errs []error
+	for _, p := range reapers {
+		if p == r.stub {
+			_ = faultpoint.At(faultpoint.RestartLastHold)
+		}
+		errs = append(errs, detach(p.threads[0].HostTID))
+	}
+	return errors.Join(errs...)
+}
+
+// releaseReapers lets go of them when they need hold nothing any more.
+func (r *Restorer) releaseReapers(ctx context.Context) error {
+	drop := sys(unix.SYS_CLOSE_RANGE, 0, uint64(r.sockFD)-1, 0).as("close_range")
+	if err := r.stub.run(ctx, r.stub.threads[0], []call{drop}); err != nil {
+		return err
+	}
+	reapers, err := r.prepareReapers(ctx)
+	if err != nil {
+		return err
+	}
+	return r.letReapersGo(reapers)
 }
 
 // awaitStopOf lets the parent of a stopped process take note of the stop, if it

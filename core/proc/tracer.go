@@ -45,6 +45,7 @@ type Tracer struct {
 	held map[int]bool
 
 	copies copySet
+	gate   *gate // nil: the tree has all its memory
 
 	guards sync.Once
 	marked bool  // see guardsMarked
@@ -112,6 +113,7 @@ func (t *Tracer) letReap() {
 
 // reap notes what has become of the children, and says whether there are any.
 func (t *Tracer) reap() (more bool) {
+	var met time.Time // by the gate
 	for {
 		var ws unix.WaitStatus
 		pid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOHANG|unix.WUNTRACED|unix.WCONTINUED, nil)
@@ -120,8 +122,15 @@ func (t *Tracer) reap() (more bool) {
 			continue
 		case err != nil: // ECHILD
 			return false
+		case pid == 0 && t.gate != nil && time.Since(met) < spin/2:
+			runtime.Gosched()
+			continue
 		case pid == 0:
 			return true
+		case t.gate != nil && t.gate.threads[pid] != nil:
+			t.gate.stop(pid, ws)
+			met = time.Now()
+			continue
 		case t.late[pid] || event(ws) == eventStop && !t.held[pid]:
 			// The second is a child that was born traced (PTRACE_O_TRACEFORK)
 			// to a tree whose freeze was given up before it was found.

@@ -45,6 +45,27 @@ const (
 	Answering        Step = "answering"         // the result is to go to the command
 )
 
+// Steps of a checkpoint that copies the program, in their order. They come between
+// Saved and Refilled, but for the last two, which come behind MemoryWritten.
+const (
+	CopyStarting Step = "copy starting" // of each process that is copied
+	CopyMiddle   Step = "copy middle"   // of each: the middle process is there, which is to fork
+	CopyTrusted  Step = "copy trusted"  // of each: it is on its way
+	CopyForked   Step = "copy forked"   // of each: the copy is there, and stands still
+	CopyBack     Step = "copy back"     // of each: the middle process is gone, the thread is as it was
+	CopyMade     Step = "copy made"     // of each: the copy has nothing in common with the program
+	SnapshotMade Step = "snapshot made" // all copies are there
+	SnapshotHeld Step = "snapshot held" // and what they lack is in a buffer
+	CopiesEnding Step = "copies ending" // before they are killed
+	CopiesEnded  Step = "copies ended"  // they are gone
+)
+
+// Steps of an incremental checkpoint, behind Saved.
+const (
+	Marking Step = "marking" // of each process: what has changed is known, and tracked on
+	Marked  Step = "marked"  // changes of all are tracked anew
+)
+
 // Steps of each injection into a process, at a checkpoint and at a restart.
 const (
 	CallPrepared    Step = "call prepared"    // single call: its code is in the nest
@@ -101,6 +122,16 @@ func OfCheckpoint() []Step {
 		IndexWriting, ImageSyncing, ImageSynced, FolderSynced, Written, ManifestWriting, ManifestSyncing, Renaming, Renamed, Committed,
 		Finishing, Finished, SettingAside, Pruning, Answering}
 }
+
+// OfSnapshot returns the steps that a checkpoint comes to besides when it copies
+// the program.
+func OfSnapshot() []Step {
+	return []Step{CopyStarting, CopyMiddle, CopyTrusted, CopyForked, CopyBack, CopyMade, SnapshotMade, SnapshotHeld, CopiesEnding, CopiesEnded}
+}
+
+// OfIncremental returns the steps that an incremental checkpoint comes to
+// besides.
+func OfIncremental() []Step { return []Step{Marking, Marked} }
 
 // OfInjection returns the steps of an injection.
 func OfInjection() []Step {

@@ -36,6 +36,8 @@ const (
 	// UnwrittenPages takes pages of watched memory (WatchRange) that were not
 	// written to since the last Rearm. Other memory is an error, EPERM.
 	UnwrittenPages
+	// WrittenPages takes the others of watched memory.
+	WrittenPages
 )
 
 // ScanPages calls visit for the ranges of pages in [start, end) that the
@@ -60,7 +62,7 @@ func ScanPages(pagemap *os.File, start, end uint64, what PageFilter, visit func(
 		return fmt.Errorf("%s: range %#x-%#x is not of whole pages", pagemap.Name(), start, end)
 	}
 	err := scanTable(pagemap, start, end, what, visit)
-	if errors.Is(err, errNoPagemapScan) && what != UnwrittenPages {
+	if errors.Is(err, errNoPagemapScan) && what != UnwrittenPages && what != WrittenPages {
 		return scanEntries(pagemap, start, end, what, visit)
 	}
 	return err
@@ -144,8 +146,11 @@ func scanTable(pagemap *os.File, start, end uint64, what PageFilter, visit func(
 	if what == GuardPages {
 		arg.mask, arg.anyOf = pageIsGuard, pageIsGuard
 	}
-	if what == UnwrittenPages {
+	if what == UnwrittenPages || what == WrittenPages {
 		arg.flags = scanChecks
+	}
+	if what == WrittenPages {
+		arg.mask |= pageIsWritten
 	}
 	for start < end {
 		arg.start = start

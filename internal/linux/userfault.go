@@ -1,8 +1,10 @@
 package linux
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"unsafe"
 
@@ -19,6 +21,9 @@ const (
 	uffdioAPI   = 0xc018aa3f // _IOWR(0xaa, 0x3f, struct uffdio_api)
 	uffdioReg   = 0xc020aa00 // _IOWR(0xaa, 0x00, struct uffdio_register)
 	uffdioCopy  = 0xc028aa03 // _IOWR(0xaa, 0x03, struct uffdio_copy)
+	uffdioUnreg = 0x8010aa01 // _IOR(0xaa, 0x01, struct uffdio_range)
+	uffdioWake  = 0x8010aa02 // _IOR(0xaa, 0x02, struct uffdio_range)
+	uffdioZero  = 0xc020aa04 // _IOWR(0xaa, 0x04, struct uffdio_zeropage)
 	modeMissing = 1          // UFFDIO_REGISTER_MODE_MISSING
 	modeWP      = 1 << 1     // UFFDIO_REGISTER_MODE_WP
 )
@@ -71,4 +76,57 @@ func UserfaultCopy(fd int, addr uint64, src []byte) (n int, err error) {
 	}
 	runtime.KeepAlive(src)
 	return n, err
+}
+
+// UserfaultZero fills the missing pages in [start, end) with zeros,
+// UFFDIO_ZEROPAGE(2const), and leaves out those that are there.
+func UserfaultZero(fd int, start, end uint64) error {
+	arg := &struct {
+		start, len, mode uint64
+		zeroed           int64
+	}{}
+	for start < end {
+		arg.start, arg.len, arg.zeroed = start, end-start, 0
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uffdioZero, uintptr(unsafe.Pointer(arg)))
+		start += uint64(max(arg.zeroed, 0))
+		switch errno {
+		case 0, unix.EAGAIN, unix.EINTR:
+		case unix.EEXIST:
+			start += uint64(os.Getpagesize())
+		default:
+			return fmt.Errorf("UFFDIO_ZEROPAGE %#x: %w", start, errno)
+		}
+	}
+	return nil
+}
+
+// UserfaultWake lets threads go on that wait for a page in [start, end),
+// UFFDIO_WAKE(2const).
+func UserfaultWake(fd int, start, end uint64) error {
+	return userfaultRange(fd, uffdioWake, "UFFDIO_WAKE", start, end)
+}
+
+// UserfaultUnregister undoes UserfaultRegister, UFFDIO_UNREGISTER(2const).
+func UserfaultUnregister(fd int, start, end uint64) error {
+	return userfaultRange(fd, uffdioUnreg, "UFFDIO_UNREGISTER", start, end)
+}
+
+func userfaultRange(fd int, request uintptr, name string, start, end uint64) error {
+	arg := &struct{ start, len uint64 }{start, end - start}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(unsafe.Pointer(arg))); errno != 0 {
+		return fmt.Errorf("%s %#x-%#x: %w", name, start, end, errno)
+	}
+	return nil
+}
+
+// UserfaultMessage is the size of what a userfaultfd says: struct uffd_msg.
+const UserfaultMessage = 32
+
+// UserfaultAddress returns where the fault is that a message tells of.
+func UserfaultAddress(msg []byte) (addr uint64, ok bool) {
+	const pagefault = 0x12 // UFFD_EVENT_PAGEFAULT
+	if len(msg) < UserfaultMessage || msg[0] != pagefault {
+		return 0, false
+	}
+	return binary.LittleEndian.Uint64(msg[16:]), true
 }

@@ -12,7 +12,7 @@ import (
 
 // saveSemaphores saves the semaphore sets, but for the undo counts.
 func (p *Plugin) saveSemaphores(ctx context.Context, t *tree) error {
-	sets := t.found[semKind]
+	sets := t.found[semKind.name]
 	if len(sets) == 0 {
 		return nil
 	}
@@ -45,10 +45,14 @@ func (p *Plugin) saveSet(ctx context.Context, t *tree, o object, waiting bool) (
 	if err != nil {
 		return set, err
 	}
-	if set.Values, set.PIDs, err = readSet(ctx, proc, o.ID, int(o.u64(semCountAt))); err != nil {
+	set.Values, set.PIDs, err = readSet(ctx, proc, o.ID, int(o.u64(semCountAt)))
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIDRM) {
+		return set, errOther // somebody outside has removed it meanwhile
+	}
+	if err != nil {
 		return set, fmt.Errorf("pid %d: semaphore set %d: %w", proc.PID(), o.ID, err)
 	}
-	u := t.users(set.PIDs...)
+	u := t.users(o.last, set.PIDs...)
 	u.inside = u.inside || waiting
 	err = p.judge(t, semKind, &o, u)
 	set.perm = o.perm

@@ -33,7 +33,7 @@ type config struct {
 type Plugin struct {
 	host   plugin.Host
 	config config
-	since  int64 // seconds since the epoch: nothing of the tree is older
+	begun  time.Time // nothing of the tree is older
 	state  state
 
 	// queues is a mount of the POSIX queues of a restored tree, -1: none.
@@ -44,11 +44,23 @@ type Plugin struct {
 }
 
 func newPlugin(h plugin.Host) (plugin.Plugin, error) {
-	p := &Plugin{host: h, since: time.Now().Unix(), queues: -1}
+	p := &Plugin{host: h, begun: time.Now(), queues: -1}
 	if err := h.Config(&p.config); err != nil {
 		return nil, err
 	}
 	return p, nil
+}
+
+// earliest is the least time of day, in seconds since the epoch, that an object may have which
+// was made between begun and now: the time of day may have been set back meanwhile.
+func earliest(begun, now time.Time, elapsed time.Duration) int64 {
+	return min(begun.Unix(), now.Add(-elapsed).Unix())
+}
+
+// wasSet says that the time of day was set between begun and now, or that the
+// machine slept.
+func wasSet(begun, now time.Time, elapsed time.Duration) bool {
+	return (now.Round(0).Sub(begun.Round(0)) - elapsed).Abs() > time.Second
 }
 
 // saving is what is known during a checkpoint.

@@ -16,13 +16,14 @@ import (
 type mode struct {
 	name        string
 	checkpoints int
-	kill        bool // and restarted from each
+	kill        bool     // and restarted from each
+	restart     []string // flags
 }
 
 func modes() []mode {
 	return []mode{
-		{"generations", 3, true},
-		{"in place", 10, false},
+		{"generations", 3, true, nil},
+		{"in place", 10, false, nil},
 	}
 }
 
@@ -112,7 +113,7 @@ func (s *suite) runProgram(t *testing.T, p program, m mode, id identity, table *
 		p.next(tr, m, turn)
 		if m.kill {
 			tr.suspend()
-			tr.restart()
+			tr.restart(m.restart...)
 		} else {
 			tr.checkpoint()
 		}

@@ -26,6 +26,8 @@ import (
 type faulted struct {
 	*trial
 	orders int
+	exe    string // of the program's processes
+	asRoot bool   // each hiatus in front is started by root, who runs it as somebody else
 }
 
 // newFaultSuite builds hiatus with fault points, and the programs.
@@ -59,7 +61,7 @@ func (s *suite) newFaulted(t *testing.T, id identity) *faulted {
 			t.Fatal(err)
 		}
 	}
-	f.suite = &own
+	f.suite, f.exe = &own, own.fixture("faulty")
 	f.env = append(f.env, "HIATUS_FAULTS="+f.path("faults"))
 	t.Cleanup(func() {
 		for _, pid := range f.left() {
@@ -85,6 +87,9 @@ func (f *faulted) run(args ...string) *front {
 	f.Helper()
 	command := slices.Concat(f.under, []string{f.suite.hiatus()}, args)
 	fr := &front{cmd: f.command(context.Background(), command[0], command[1:]...), stdout: &transcript{}}
+	if f.asRoot {
+		fr.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	}
 	stdout, stderr := f.create("stdout"), f.create("stderr")
 	defer stdout.Close()
 	defer stderr.Close()
@@ -95,7 +100,13 @@ func (f *faulted) run(args ...string) *front {
 
 func (f *faulted) launchFaulty(args ...string) {
 	f.Helper()
-	f.front = f.run(slices.Concat([]string{"launch", "--name", f.name, "--ckptdir", f.images(), "--keep", "2", "--", f.suite.fixture("faulty")}, args)...)
+	f.launchFlagged(nil, args...)
+}
+
+// launchFlagged is launchFaulty with flags of hiatus.
+func (f *faulted) launchFlagged(flags []string, args ...string) {
+	f.Helper()
+	f.front = f.run(slices.Concat([]string{"launch", "--name", f.name, "--ckptdir", f.images(), "--keep", "2"}, flags, []string{"--", f.exe}, args)...)
 	f.advance(1)
 }
 
@@ -119,15 +130,30 @@ func (f *faulted) restarting(flags ...string) {
 // does until the result is closed.
 func (f *faulted) meet(fifo string) *os.File {
 	f.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+	w := f.meetUnless(fifo, nil)
+	if w == nil {
+		f.Fatal("nobody comes to the step")
+	}
+	return w
+}
+
+// meetUnless is meet, but nil where nobody comes, or a command has ended before.
+func (f *faulted) meetUnless(fifo string, command *front) *os.File {
+	f.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		over := command != nil && command.hasEnded()
 		w, err := os.OpenFile(fifo, os.O_WRONLY|unix.O_NONBLOCK, 0)
 		if err == nil {
 			return w
 		}
-		if !errors.Is(err, unix.ENXIO) || time.Now().After(deadline) {
-			f.Fatalf("nobody comes to the step: %v", err)
+		if !errors.Is(err, unix.ENXIO) {
+			f.Fatal(err)
+		}
+		if over {
+			break
 		}
 	}
+	return nil
 }
 
 // fifo makes a FIFO of the identity's.
@@ -145,8 +171,18 @@ func (f *faulted) fifo() string {
 // the checkpoint has ended.
 func (f *faulted) at(step faultpoint.Step, do func(command *front)) outcome {
 	f.Helper()
+	return f.atAny([]string{string(step)}, do)
+}
+
+// atAny is at for whoever comes to one of several steps, each as in an order.
+func (f *faulted) atAny(steps []string, do func(command *front)) outcome {
+	f.Helper()
 	fifo := f.fifo()
-	f.order(fmt.Sprintf("%s: wait %s", step, fifo))
+	var orders []string
+	for _, step := range steps {
+		orders = append(orders, fmt.Sprintf("%s: wait %s", step, fifo))
+	}
+	f.order(orders...)
 	command := f.ask()
 	w := f.meet(fifo)
 	do(command)
@@ -189,11 +225,11 @@ func (f *faulted) left() []int {
 	return pids
 }
 
-// program lists the processes of the program.
+// program lists the processes of the program, and copies of them.
 func (f *faulted) program() []int {
 	return slices.DeleteFunc(f.processes(), func(pid int) bool {
 		exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
-		return err != nil || strings.TrimSuffix(exe, " (deleted)") != f.suite.fixture("faulty")
+		return err != nil || strings.TrimSuffix(exe, " (deleted)") != f.exe
 	})
 }
 
@@ -266,9 +302,13 @@ func (f *faulted) killProgram() {
 	f.nothingLeft()
 }
 
-// killAll ends processes until list finds none.
+// killAll ends processes until list finds none. They are stopped before, so that none
+// sees the end of another.
 func (f *faulted) killAll(list func() []int) {
 	f.Helper()
+	for _, pid := range list() {
+		_ = syscall.Kill(pid, syscall.SIGSTOP)
+	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(pollEvery) {
 		pids := list()
 		if len(pids) == 0 {

@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"fmt"
+	"maps"
 	"math/rand"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -19,16 +22,44 @@ type soakTally struct {
 	faults                                map[string]int
 }
 
-func (t *soakTally) add(n *int) {
+func (t *soakTally) add(n *int, by int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	*n++
+	*n += by
 }
 
 func (t *soakTally) fault(kind string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.faults[kind]++
+}
+
+// hopeless says whether so much is lost that more would tell nothing new.
+func (t *soakTally) hopeless() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.lost >= 10
+}
+
+func (t *soakTally) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	sum, kinds := 0, ""
+	for _, kind := range slices.Sorted(maps.Keys(t.faults)) {
+		sum += t.faults[kind]
+		kinds += fmt.Sprintf("\n%6d %s", t.faults[kind], kind)
+	}
+	return fmt.Sprintf("programs %d, generations made %d, restarts %d, faults injected %d, lost: %d%s",
+		t.programs, t.generations, t.restarts, sum, t.lost, kinds)
+}
+
+// soakPrograms are those that may be taken back to an earlier moment. What a program has
+// written to a database or to an archive stays written then, which is no loss of
+// ours.
+func soakPrograms() []program {
+	return slices.DeleteFunc(slices.Concat(realPrograms(), ruleFixtures()), func(p program) bool {
+		return p.drive != nil || p.progress != nil || p.finish != nil || p.as != "" || p.name == "files"
+	})
 }
 
 // TestSoak checkpoints, kills and restarts programs at random for as long as
@@ -41,49 +72,56 @@ func TestSoak(t *testing.T) {
 	}
 	s := newFaultSuite(t)
 	s.buildFixtures(t)
-	// What a program has written to a database stays written when it is taken
-	// back to an earlier moment: that is no loss of ours, and left out here.
-	programs := slices.DeleteFunc(slices.Concat(realPrograms(), ruleFixtures()), func(p program) bool {
-		return p.drive != nil || p.progress != nil || p.finish != nil || p.as != "" || slices.Contains([]string{"sqlite", "tar", "make", "files"}, p.name)
-	})
-	tally := &soakTally{faults: map[string]int{}}
+	programs, tally := soakPrograms(), &soakTally{faults: map[string]int{}}
 	until := time.Now().Add(length)
 	t.Run("programs", func(t *testing.T) {
 		for worker := range 2 {
 			t.Run("", func(t *testing.T) {
 				t.Parallel()
 				r := rand.New(rand.NewSource(time.Now().UnixNano() + int64(worker)))
-				for time.Now().Before(until) && !t.Failed() {
+				for time.Now().Before(until) && !tally.hopeless() {
 					p, id := programs[r.Intn(len(programs))], s.identities[r.Intn(len(s.identities))]
 					t.Run(testName(p.name, id.name), func(t *testing.T) {
 						s.require(t, p.needs...)
-						s.soak(t, p, id, r, tally)
+						s.soak(t, p, id, r, until, tally)
 					})
 				}
 			})
 		}
 	})
-	t.Logf("programs %d, generations made %d, restarts %d, faults injected %v, lost: %d",
-		tally.programs, tally.generations, tally.restarts, tally.faults, tally.lost)
+	t.Log(tally)
+}
+
+// soaked is a program in the soak.
+type soaked struct {
+	*faulted
+	random *rand.Rand
+	tally  *soakTally
+	// The steps that its checkpoints have come to by now.
+	steps []string
 }
 
 // soak runs one program through some turns.
-func (s *suite) soak(t *testing.T, p program, id identity, r *rand.Rand, tally *soakTally) {
-	tally.add(&tally.programs)
+func (s *suite) soak(t *testing.T, p program, id identity, r *rand.Rand, until time.Time, tally *soakTally) {
+	tally.add(&tally.programs, 1)
 	defer func() {
 		if t.Failed() {
-			tally.add(&tally.lost)
+			tally.add(&tally.lost, 1)
 		}
 	}()
-	f := s.newFaulted(t, id)
-	f.front = f.run(slices.Concat([]string{"launch", "--name", f.name, "--ckptdir", f.images(), "--keep", "2"}, p.flags, []string{"--"}, p.args(f.underSuite(s)))...)
+	f := &soaked{faulted: s.newFaulted(t, id), random: r, tally: tally}
+	flags := [][]string{nil, nil, {"--incremental"}, {"--incremental", "--full-every", "3"}, {"--compress", "s2"}, {"--no-snapshot"}}[r.Intn(6)]
+	f.front = f.run(slices.Concat([]string{"launch", "--name", f.name, "--ckptdir", f.images(), "--keep", "2"}, flags, p.flags,
+		[]string{"--"}, p.args(f.underSuite(s)))...)
 	f.advance(1)
-	f.checkpoint()
-	tally.add(&tally.generations)
-	for range 6 {
-		f.soakTurn(r, tally)
+	f.learn()
+	for turn := 0; turn < 12 && time.Now().Before(until); turn++ {
+		f.turn()
 		f.advance(1)
 	}
+	f.order()
+	f.checkpoint() // removes what an agent that was killed has left
+	f.tally.add(&f.tally.generations, 1)
 	f.endWell()
 }
 
@@ -94,69 +132,165 @@ func (f *faulted) underSuite(s *suite) *trial {
 	return &tr
 }
 
-// soakTurn does one thing of many.
-func (f *faulted) soakTurn(r *rand.Rand, tally *soakTally) {
+// learn finds out to which steps a checkpoint of the program comes, when there are
+// old generations to remove.
+func (f *soaked) learn() {
+	f.Helper()
+	for range 3 {
+		f.write("trace", "")
+		f.order("trace: " + f.path("trace"))
+		f.checkpoint()
+		f.advance(1)
+	}
+	f.tally.add(&f.tally.generations, 3)
+	f.order()
+	f.steps = slices.Compact(slices.Sorted(slices.Values(strings.Split(strings.TrimSpace(f.read("trace")), "\n"))))
+	f.steps = slices.DeleteFunc(f.steps, func(step string) bool {
+		return step == string(faultpoint.CommandConnected) || step == string(faultpoint.CommandAnswered)
+	})
+}
+
+// turn does one thing of many.
+func (f *soaked) turn() {
 	f.Helper()
 	before := f.newest()
 	defer func() { // committed, whatever became of those who wanted it
-		for range f.newest() - before {
-			tally.add(&tally.generations)
-		}
+		f.tally.add(&f.tally.generations, f.newest()-before)
 	}()
-	steps := faultpoint.OfCheckpoint()
-	step := steps[r.Intn(len(steps))]
-	switch r.Intn(7) {
+	step := f.steps[f.random.Intn(len(f.steps))]
+	f.Logf("turn at the step %q", step)
+	switch f.random.Intn(9) {
 	case 0:
 		f.checkpoint()
 	case 1:
-		f.must("checkpoint", f.name, "--kill")
-		f.wait(f.front)
-		f.nothingLeft()
-		f.soakRestart(tally)
-	case 2: // the agent, at a step
-		tally.fault("agent killed at a step")
-		f.order(string(step) + ": kill")
-		f.hiatus("checkpoint", f.name)
-		f.soakOrphan(tally)
-	case 3: // the agent, at any moment
-		tally.fault("agent killed")
+		f.suspendOnly()
+		f.resumed()
+	case 2:
+		f.order(step + ": kill")
+		if o := f.outcomeOf(f.ask()); o.code != 0 && f.died() {
+			f.tally.fault("agent killed at a step of a checkpoint")
+			f.goneBack()
+		}
+	case 3:
+		f.tally.fault("agent killed")
 		command := f.ask()
-		time.Sleep(time.Duration(r.Intn(100_000)) * time.Microsecond) // a random moment, which is what is tested
+		f.anyMoment()
 		_ = f.front.cmd.Process.Kill()
 		f.outcomeOf(command)
-		f.soakOrphan(tally)
+		f.orphaned()
+		f.goneBack()
 	case 4:
-		tally.fault("command killed")
-		f.at(step, func(command *front) { _ = command.cmd.Process.Kill() })
-		f.idle()
+		f.fault("command killed", step, func(command *front) { _ = command.cmd.Process.Kill() })
 	case 5:
-		tally.fault("error")
-		f.order(string(step) + ": error EIO")
-		f.hiatus("checkpoint", f.name)
+		f.tally.fault("error at a step of a checkpoint")
+		f.order(step + ": error EIO")
+		f.outcomeOf(f.ask())
 		f.order()
+		f.idle()
 	case 6:
-		tally.fault("agent stopped")
-		f.at(step, func(*front) {
+		f.fault("agent stopped", step, func(*front) {
 			_ = f.front.cmd.Process.Signal(syscall.SIGSTOP)
+			f.anyMoment()
 			_ = f.front.cmd.Process.Signal(syscall.SIGCONT)
 		})
-		f.idle()
+	case 7:
+		f.suspendOnly()
+		f.failedRestart()
+		f.resumed()
+	case 8:
+		command := f.ask()
+		f.anyMoment()
+		for _, pid := range f.copies() {
+			f.tally.fault("copy killed")
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		f.outcomeOf(command)
 	}
 }
 
-// soakOrphan lets a program without agent go on, ends it, and restarts it. The
-// agent dies in that, too, at times.
-func (f *faulted) soakOrphan(tally *soakTally) {
+// anyMoment is what is tested, and no wait for anything.
+func (f *soaked) anyMoment() { time.Sleep(time.Duration(f.random.Intn(100_000)) * time.Microsecond) }
+
+// fault does something while a checkpoint waits at a step, if it comes to it.
+func (f *soaked) fault(kind, step string, do func(command *front)) {
 	f.Helper()
-	f.orphaned()
-	f.advance(1)
-	f.killAll(f.left)
-	f.soakRestart(tally)
+	fifo := f.fifo()
+	f.order(fmt.Sprintf("%s: wait %s", step, fifo))
+	command := f.ask()
+	if w := f.meetUnless(fifo, command); w != nil {
+		f.tally.fault(kind)
+		do(command)
+		w.Close()
+	}
+	f.outcomeOf(command)
+	f.order()
+	f.idle()
 }
 
-func (f *faulted) soakRestart(tally *soakTally) {
+// died says whether the agent is dead, which the command was told by a
+// connection that broke.
+func (f *soaked) died() bool {
 	f.Helper()
-	tally.add(&tally.restarts)
+	select {
+	case <-f.front.ended:
+		f.orphaned()
+		return true
+	case <-time.After(10 * time.Second):
+		return false
+	}
+}
+
+// goneBack lets a program without agent go on, ends it, and restarts it.
+func (f *soaked) goneBack() {
+	f.Helper()
+	f.order()
+	f.advance(1)
+	f.killAll(f.left)
+	f.nothingLeft()
+	f.resumed()
+}
+
+// suspendOnly leaves of the program its image.
+func (f *soaked) suspendOnly() {
+	f.Helper()
+	f.order()
+	f.must("checkpoint", f.name, "--kill")
+	f.wait(f.front)
+	f.nothingLeft()
+}
+
+// failedRestart is a restart in which the agent is killed, or that fails, at a step
+// if it comes to it: nothing runs then.
+func (f *soaked) failedRestart() {
+	f.Helper()
+	steps := faultpoint.OfRestart()
+	step := steps[f.random.Intn(slices.Index(steps, faultpoint.RestartReleasing))]
+	kind, what, code := "error", "error ENOMEM", 99
+	if f.random.Intn(2) == 0 {
+		kind, what, code = "agent killed", "kill", 128+9
+	}
+	f.write("trace", "")
+	f.order("trace: "+f.path("trace"), fmt.Sprintf("%s: %s", step, what))
+	f.restarting()
+	fr := f.front
+	f.front = nil
+	f.await("the restart or its end", func() bool {
+		return fr.hasEnded() || strings.Contains(f.read("trace"), string(faultpoint.RestartSupervised)+"\n")
+	})
+	if !fr.hasEnded() { // it did not come to the step
+		f.front = fr
+		f.suspendOnly()
+		return
+	}
+	f.tally.fault(kind + " at a step of a restart")
+	f.ends(fr, code)
+	f.nothingLeft()
+}
+
+// resumed restarts the newest generation.
+func (f *soaked) resumed() {
+	f.Helper()
+	f.tally.add(&f.tally.restarts, 1)
 	f.order()
 	f.restarting()
 	f.running()
