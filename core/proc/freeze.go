@@ -66,8 +66,11 @@ func (tr *Tracer) Freeze(ctx context.Context, sleeps *Sleeps, roots func() ([]in
 // moves says that the tree stands still no more.
 func (t *Tree) moves() { t.moving.Do(t.tr.letReap) }
 
+// freezeAll goes round until one has found nothing new: the second at the earliest,
+// as a list of threads, and of their children, is cut short where the reader meets
+// one that ends (kernel, fs/proc/base.c, next_tid).
 func (t *Tree) freezeAll(ctx context.Context, roots func() ([]int, error)) error {
-	for {
+	for round := 1; ; round++ {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("processes appear faster than they can be stopped: %w", err)
 		}
@@ -80,7 +83,7 @@ func (t *Tree) freezeAll(ctx context.Context, roots func() ([]int, error)) error
 		if err := t.freezeBelow(ctx, pids); err != nil {
 			return err
 		}
-		if len(t.procs) == before && !t.vanished {
+		if len(t.procs) == before && !t.vanished && round > 1 {
 			t.sleeps.prune(t)
 			t.tr.forgetDead()
 			return nil
@@ -117,7 +120,7 @@ func (t *Tree) freezeBelow(ctx context.Context, pids []int) error {
 
 // children lists the children of a frozen process: after the first time only
 // those that it may have adopted since, which come to the first thread that is
-// alive (kernel/exit.c, find_new_reaper): the leader.
+// alive (kernel/exit.c, find_new_reaper): the leader. See lose for the exception.
 func (p *Process) children() ([]int, error) {
 	tids := p.hostTIDs()
 	if p.listed && !p.leaderGone() {
@@ -173,6 +176,9 @@ func (t *Tree) lose(p *Process, err error) error {
 	err = errors.Join(err, p.release())
 	if procfs.IsGone(err) {
 		t.vanished = true
+		for _, p := range t.procs {
+			p.listed = false // the process may live on, a child of any thread
+		}
 		return nil
 	}
 	return err
