@@ -4,7 +4,7 @@
 # make test-vm  the core of the tests on other kernels, emulated: see test/vm
 # make lint   gofmt, go vet, staticcheck, both architectures
 # make cover  coverage of the unit tests in bin/cover.html
-# make faults things go wrong at each step of a checkpoint and of a restart
+# make faults things go wrong at each step of a checkpoint and of a restart, as root too
 # make soak   SOAK=20m of checkpoints, kills and restarts at random
 # make bench  what extensions, checkpoints and restarts cost, beside what they may
 # make bench-full  the tables of docs/performance.md
@@ -62,7 +62,7 @@ cover:
 	go tool cover -func=bin/cover.out | tail -n 1
 
 faults:
-	HIATUS_E2E_FAULTS=all go test -count=1 -vet=off -timeout 40m ./test/e2e -run 'TestFaults|TestObjects'
+	HIATUS_E2E_FAULTS=all go test -count=1 -vet=off -timeout 40m ./test/e2e -run 'TestFaults|TestLazy|TestObjects'
 
 SOAK = 20m
 soak:

@@ -26,17 +26,14 @@ func (c *checkpoint) mark(ctx context.Context) error {
 	if ch.dirty == nil {
 		return nil
 	}
-	if base := c.base(); base != nil {
-		c.parent = base
+	from := uint64(0)
+	if c.parent != nil {
+		from = c.parent.Generation
 		ch.length++
 	} else {
 		ch.length = 1
 	}
 	ch.base = nil // tracking begins anew: should this generation fail, nothing is known of the one before
-	from := uint64(0)
-	if c.parent != nil {
-		from = c.parent.Generation
-	}
 	err := c.tree.Mark(ctx, c.state, from, c.order.Generation)
 	if err == nil {
 		return faultpoint.At(faultpoint.Marked)

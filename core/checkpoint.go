@@ -49,7 +49,7 @@ type checkpoint struct {
 	// parent is the generation that the image builds on; nil: it is full.
 	parent *image.Parent
 
-	survey   *proc.Survey
+	survey   *proc.Survey // nil: there was none
 	sections []pluginSection
 	ended    *int // wait status of the command's own process, in the pause
 	memory   *proc.Memory
@@ -95,6 +95,7 @@ func (c *checkpoint) run(ctx context.Context) error {
 		return err
 	}
 	c.look()
+	defer c.survey.Close()
 	if err := c.freeze(ctx); err != nil {
 		return err
 	}
@@ -141,20 +142,24 @@ func (c *checkpoint) request() plugin.Request {
 // look reads before the pause what takes long there.
 func (c *checkpoint) look() {
 	defer c.timed("look", time.Now())
+	c.parent = c.base()
 	pids, err := c.a.all()
 	if err != nil { // the freeze tells
 		return
 	}
 	c.a.sums.Look(c.a.tree.parent, pids)
 	if c.wantsSnapshot() {
-		c.survey = proc.NewSurvey(pids)
+		var changes *proc.Dirty
+		if c.parent != nil {
+			changes = c.a.chain.dirty
+		}
+		c.survey = proc.NewSurvey(pids, changes)
 	}
 }
 
-// wantsSnapshot says whether the program is to run on while it is written. What
-// an incremental image has to store is mostly little.
+// wantsSnapshot says whether the program is to run on while it is written.
 func (c *checkpoint) wantsSnapshot() bool {
-	return !c.order.Kill && !c.order.NoSnapshot && !c.a.opts.NoSnapshot && !c.a.opts.Incremental
+	return !c.order.Kill && !c.order.NoSnapshot && !c.a.opts.NoSnapshot
 }
 
 func (c *checkpoint) freeze(ctx context.Context) error {
@@ -165,7 +170,7 @@ func (c *checkpoint) freeze(ctx context.Context) error {
 	c.frozen = time.Now()
 	tree, err := c.a.tr.Freeze(ctx, c.a.sleeps, c.a.roots)
 	if err != nil {
-		c.a.standing.Unlock()
+		c.a.moves()
 		return fmt.Errorf("freeze: %w", err)
 	}
 	c.tree = tree
@@ -300,12 +305,17 @@ func (c *checkpoint) resume(hold context.Context) error {
 	ctx, cancel2 := context.WithTimeout(context.Background(), freezeTimeout)
 	defer cancel2()
 	err = errors.Join(err, tree.Release(ctx))
-	c.a.standing.Unlock()
+	c.a.moves()
+	return err
+}
+
+// moves says that the tree stands still no more.
+func (a *agent) moves() {
+	a.standing.Unlock()
 	select {
-	case c.a.released <- struct{}{}:
+	case a.released <- struct{}{}:
 	default:
 	}
-	return err
 }
 
 // finishImage completes the image while the program runs.
@@ -401,7 +411,7 @@ func (a *agent) Finish(_ context.Context, order coord.Order, committed bool, rea
 		return nil
 	}
 	if committed && order.Kill {
-		defer a.standing.Unlock()
+		defer a.moves()
 		return held.c.tree.Kill()
 	}
 	return held.c.resume(ended())

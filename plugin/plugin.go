@@ -94,6 +94,7 @@ type PathMapper interface {
 // MapClaimer is a plugin that owns mappings of memory.
 type MapClaimer interface {
 	// ClaimMap returns ErrNotMine for a mapping that is not of this plugin.
+	// It is not asked about private anonymous memory.
 	ClaimMap(ctx context.Context, p Process, m Mapping) (MapPolicy, error)
 }
 

@@ -184,12 +184,9 @@ func (p *Pending) writeManifest(m *Manifest) error {
 		err = faultpoint.At(faultpoint.ManifestSyncing)
 	}
 	if err == nil {
-		err = f.Sync()
+		err = beside(f.Sync, func() error { return syncDir(dir) })
 	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return syncDir(dir)
+	return errors.Join(err, f.Close())
 }
 
 // publish renames the folder: the commit point. rename(2) fails with ENOTEMPTY

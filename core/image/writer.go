@@ -229,47 +229,48 @@ func (w *Writer) Close(ctx context.Context) (Summary, error) {
 	if w.finished {
 		return Summary{}, os.ErrClosed
 	}
-	speed, err := w.finishStripes(ctx)
-	if err != nil {
+	if err := ctx.Err(); err != nil {
+		return Summary{}, err
+	}
+	if err := each(w.pages, (*PageWriter).finish); err != nil {
+		return Summary{}, err
+	}
+	if err := each(w.stripes, func(s *stripe) error { return s.finishDirect(&w.meter) }); err != nil {
 		return Summary{}, err
 	}
 	extents, err := w.index()
 	if err != nil {
 		return Summary{}, err
 	}
-	if err := w.finishImage(ctx, extents); err != nil {
-		return Summary{}, err
+	// Beside each other: nothing of it counts before the manifest is there.
+	var speed float64
+	var sum uint64
+	err = beside(
+		func() (err error) { speed, err = w.syncStripes(); return err },
+		func() (err error) { sum, err = w.finishImage(ctx, extents); return err },
+		func() error { return syncDir(w.dir) })
+	if err == nil {
+		err = faultpoint.At(faultpoint.FolderSynced)
 	}
-	sum, err := HashFile(w.file)
 	if err != nil {
-		return Summary{}, err
-	}
-	if err := syncDir(w.dir); err != nil {
-		return Summary{}, err
-	}
-	if err := faultpoint.At(faultpoint.FolderSynced); err != nil {
 		return Summary{}, err
 	}
 	w.finished = true
 	return w.summary(sum, speed), w.closeFiles()
 }
 
-// finishStripes makes the stripes durable and returns the store's speed.
-func (w *Writer) finishStripes(ctx context.Context) (speed float64, err error) {
-	if err := ctx.Err(); err != nil {
-		return 0, err
-	}
-	if err := each(w.pages, (*PageWriter).finish); err != nil {
-		return 0, err
-	}
-	if err := each(w.stripes, func(s *stripe) error { return s.finishDirect(&w.meter) }); err != nil {
-		return 0, err
-	}
+// syncStripes makes the stripes durable and returns the store's speed.
+func (w *Writer) syncStripes() (speed float64, err error) {
 	begun := time.Now()
 	if err := each(w.stripes, (*stripe).sync); err != nil {
 		return 0, err
 	}
 	return w.meter.end(time.Since(begun))
+}
+
+// beside calls all functions side by side.
+func beside(do ...func() error) error {
+	return each(do, func(f func() error) error { return f() })
 }
 
 // each calls f for all of list side by side.
@@ -305,18 +306,17 @@ func (w *Writer) index() ([]Extent, error) {
 	return extents, nil
 }
 
-func (w *Writer) finishImage(ctx context.Context, extents []Extent) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
+// finishImage writes the index and the header, makes image.hia durable and
+// returns its sum.
+func (w *Writer) finishImage(ctx context.Context, extents []Extent) (sum uint64, err error) {
 	if err := faultpoint.At(faultpoint.IndexWriting); err != nil {
-		return err
+		return 0, err
 	}
 	if err := w.emitIndex(extents); err != nil {
-		return err
+		return 0, err
 	}
 	if err := w.out.Flush(); err != nil {
-		return err
+		return 0, err
 	}
 	h := header{
 		machine:  w.machine,
@@ -327,18 +327,21 @@ func (w *Writer) finishImage(ctx context.Context, extents []Extent) error {
 		size:     uint64(w.size),
 	}
 	if _, err := w.file.WriteAt(h.encode(), 0); err != nil {
-		return err
+		return 0, err
+	}
+	if sum, err = HashFile(w.file); err != nil {
+		return 0, err
 	}
 	if err := ctx.Err(); err != nil {
-		return err
+		return 0, err
 	}
 	if err := faultpoint.At(faultpoint.ImageSyncing); err != nil {
-		return err
+		return 0, err
 	}
 	if err := w.file.Sync(); err != nil {
-		return err
+		return 0, err
 	}
-	return faultpoint.At(faultpoint.ImageSynced)
+	return sum, faultpoint.At(faultpoint.ImageSynced)
 }
 
 func (w *Writer) emitIndex(extents []Extent) error {

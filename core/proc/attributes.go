@@ -32,27 +32,32 @@ const (
 	specEnable = 1 << 1
 )
 
-// readAttributes fills in what a thread is told of itself only. What the kernel
-// or the architecture does not have is left out.
-func (p *Process) readAttributes(ctx context.Context, th *Thread, a *AttrState) error {
-	b := newArgs(p)
-	tsc, mode, nodes := b.put(make([]byte, 4)), b.put(make([]byte, 4)), b.put(make([]byte, nodeBytes))
-	calls := []call{
+// attributeCalls ask for what a thread is told of itself only.
+type attributeCalls struct {
+	calls            []call
+	tsc, mode, nodes uint64 // addresses of answers
+}
+
+func askAttributes(b *args) *attributeCalls {
+	q := &attributeCalls{tsc: b.put(make([]byte, 4)), mode: b.put(make([]byte, 4)), nodes: b.put(make([]byte, nodeBytes))}
+	q.calls = []call{
 		sys(unix.SYS_PERSONALITY, 0xffffffff).as("personality"),
 		sys(unix.SYS_PRCTL, unix.PR_MCE_KILL_GET, 0, 0, 0, 0).may(),
-		sys(unix.SYS_PRCTL, unix.PR_GET_TSC, tsc).may(),
+		sys(unix.SYS_PRCTL, unix.PR_GET_TSC, q.tsc).may(),
 		sys(unix.SYS_PRCTL, unix.PR_GET_TAGGED_ADDR_CTRL, 0, 0, 0, 0).may(),
-		sys(unix.SYS_GET_MEMPOLICY, mode, nodes, maxNodes+1, 0, 0).may(),
+		sys(unix.SYS_GET_MEMPOLICY, q.mode, q.nodes, maxNodes+1, 0, 0).may(),
 	}
-	asked := len(calls)
-	for kind := range a.Speculation {
-		calls = append(calls, sys(unix.SYS_PRCTL, unix.PR_GET_SPECULATION_CTRL, uint64(kind), 0, 0, 0).may())
+	for kind := range len(AttrState{}.Speculation) {
+		q.calls = append(q.calls, sys(unix.SYS_PRCTL, unix.PR_GET_SPECULATION_CTRL, uint64(kind), 0, 0, 0).may())
 	}
-	if err := b.flush(ctx, th, calls); err != nil {
-		return err
-	}
-	got := make([]byte, nodes+nodeBytes-tsc)
-	if err := p.readMem(tsc, got); err != nil {
+	return q
+}
+
+// readAttributes fills in what calls, which are those of q, were answered. What
+// the kernel or the architecture does not have is left out.
+func (p *Process) readAttributes(th *Thread, q *attributeCalls, calls []call, a *AttrState) error {
+	got := make([]byte, q.nodes+nodeBytes-q.tsc)
+	if err := p.readMem(q.tsc, got); err != nil {
 		return err
 	}
 	a.Personality = uint32(calls[0].ret)
@@ -62,10 +67,10 @@ func (p *Process) readAttributes(ctx context.Context, th *Thread, a *AttrState) 
 	}
 	a.Tagged = max(calls[3].ret, 0)
 	if calls[4].err() == nil {
-		a.NUMA = newNUMAState(le.Uint32(got[mode-tsc:]), got[nodes-tsc:])
+		a.NUMA = newNUMAState(le.Uint32(got[q.mode-q.tsc:]), got[q.nodes-q.tsc:])
 	}
 	for kind := range a.Speculation {
-		a.Speculation[kind] = max(calls[asked+kind].ret, 0)
+		a.Speculation[kind] = max(calls[5+kind].ret, 0)
 	}
 	st, err := procfs.ReadTaskStat(p.host, th.HostTID)
 	a.IOFlusher = st.Flags&pfIOFlusher == pfIOFlusher
@@ -93,10 +98,15 @@ func (n *NUMAState) mask(b *args) (at, maxnode uint64) {
 // privileges, or is not there on this host, is told.
 func (r *Restorer) setAttributes(ctx context.Context, p *Process, th *Thread, want *AttrState) error {
 	var now AttrState
-	if err := p.readAttributes(ctx, th, &now); err != nil {
+	b := newArgs(p)
+	q := askAttributes(b)
+	err := b.flush(ctx, th, q.calls)
+	if err == nil {
+		err = p.readAttributes(th, q, q.calls, &now)
+	}
+	if err != nil {
 		return err
 	}
-	b := newArgs(p)
 	var calls []call
 	add := func(c call) { calls = append(calls, c.may()) }
 	if want.MCEKill != now.MCEKill {

@@ -127,23 +127,32 @@ func (p *Process) checkSharing(shared map[string]string) (errs []error) {
 		} else if k := differing(own, shared); k != "" {
 			errs = append(errs, refuse(p, fmt.Sprintf("%s namespace of thread %d", k, th.TID), "it is not that of its process"))
 		}
-		s, err := procfs.ReadTaskStatus(p.host, th.HostTID)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if s.Seccomp != 0 && p.tr.Do(func() error { return suspendSeccomp(th.HostTID, freezeOptions) }) != nil {
-			errs = append(errs, refuse(p, fmt.Sprintf("seccomp filter of thread %d", th.TID),
-				"it may forbid the system calls of a checkpoint, and cannot be suspended and read without privileges (seccomp(2))"))
-		}
-		dispatches := false
-		_ = p.tr.Do(func() error { dispatches = dispatchesCalls(th.HostTID); return nil })
-		if dispatches {
-			errs = append(errs, refuse(p, fmt.Sprintf("thread %d", th.TID),
-				"it handles its own system calls (prctl(2), PR_SET_SYSCALL_USER_DISPATCH)"))
-		}
 	}
+	_ = p.tr.Do(func() error {
+		for _, th := range p.threads {
+			if err := p.checkCalls(th); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		return nil
+	})
 	return errs
+}
+
+// checkCalls refuses a thread in which calls of ours could have other effects.
+func (p *Process) checkCalls(th *Thread) error {
+	s, err := procfs.ReadTaskStatus(p.host, th.HostTID)
+	if err != nil {
+		return err
+	}
+	if s.Seccomp != 0 && suspendSeccomp(th.HostTID, freezeOptions) != nil {
+		return refuse(p, fmt.Sprintf("seccomp filter of thread %d", th.TID),
+			"it may forbid the system calls of a checkpoint, and cannot be suspended and read without privileges (seccomp(2))")
+	}
+	if dispatchesCalls(th.HostTID) {
+		return refuse(p, fmt.Sprintf("thread %d", th.TID), "it handles its own system calls (prctl(2), PR_SET_SYSCALL_USER_DISPATCH)")
+	}
+	return nil
 }
 
 // checkShared refuses processes that share what only threads are given back

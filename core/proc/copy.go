@@ -81,7 +81,9 @@ func (p *Process) startCopy(ctx context.Context, parent int) (c *copying, err er
 	}
 	if err != nil {
 		c.killMiddle()
-		return nil, errors.Join(err, c.back())
+		err = errors.Join(err, c.back())
+		c.endLost()
+		return nil, err
 	}
 	return c, nil
 }
@@ -183,6 +185,9 @@ func (c *copying) finish(ctx context.Context) (err error) {
 		if err == nil {
 			err = faultpoint.At(faultpoint.CopyMade)
 		}
+		if err != nil && c.copy == nil {
+			c.endLost()
+		}
 		if err != nil {
 			c.p.tr.endCopy(c)
 		}
@@ -223,7 +228,6 @@ func (c *copying) awaitFork(ctx context.Context) error {
 			if e := syscall.Errno(ws.ExitStatus()); ws.Exited() && e != 0 {
 				return c.noCopy(e)
 			}
-			c.endLost()
 			return fmt.Errorf("pid %d: the process that was to copy it ended, status %#x", c.p.pid, uint32(ws))
 		}
 		if err != nil {
@@ -238,8 +242,8 @@ func (c *copying) awaitFork(ctx context.Context) error {
 	}
 }
 
-// endLost ends a copy of which the middle process could not tell any more, as somebody
-// had ended it: what else is traced and not of the tree.
+// endLost ends a copy of which the middle process could not tell any more, as it
+// was ended: what else is traced and not of the tree. The middle process is gone.
 func (c *copying) endLost() {
 	tr := c.p.tr
 	children, _ := procfs.Children(c.parent)
@@ -368,14 +372,7 @@ func (c *copying) kill() {
 
 // awaitDeath waits until the copy has given back its memory, which keeps the
 // tracer's thread free for others.
-func (c *copying) awaitDeath() {
-	for {
-		fds := []unix.PollFd{{Fd: int32(c.pidfd), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, int(breakOffTimeout.Milliseconds())); err != unix.EINTR {
-			return
-		}
-	}
-}
+func (c *copying) awaitDeath() { pidfdEnds(c.pidfd, breakOffTimeout) }
 
 // forgetExit takes the end of what was no child of the program's off the list.
 func (t *Tracer) forgetExit(pid int) {

@@ -14,10 +14,10 @@ const (
 	cpuClockThread = 4
 )
 
-// cpuClock returns the agent's id of a CPU clock on which p, one of procs,
+// cpuClock returns the agent's id of a CPU clock on which p, one of all,
 // sleeps, and false for a clock that counts time. A clock that the agent
 // cannot read is 0.
-func cpuClock(procs []*Process, p *Process, clock int32) (host int32, ok bool) {
+func cpuClock(all func() []*Process, p *Process, clock int32) (host int32, ok bool) {
 	if clock == unix.CLOCK_PROCESS_CPUTIME_ID {
 		clock = ^0<<3 | cpuClockSched
 	}
@@ -31,7 +31,7 @@ func cpuClock(procs []*Process, p *Process, clock int32) (host int32, ok bool) {
 	if pid == 0 || pid == p.pid {
 		return processClock(p, clock), true
 	}
-	for _, q := range procs {
+	for _, q := range all() {
 		if q.pid == pid {
 			return processClock(q, clock), true
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"sort"
 
@@ -33,8 +34,9 @@ type Dirty struct {
 // watch is the tracking of one process.
 type watch struct {
 	uffd       int
-	generation uint64 // the last that it was armed at
-	space      uint32 // of the process in that generation's image
+	generation uint64            // the last that it was armed at
+	space      uint32            // of the process in that generation's image
+	ranges     []linux.PageRange // that it was armed for
 }
 
 // NewDirty returns a Dirty that tracks nothing yet.
@@ -52,6 +54,28 @@ func (d *Dirty) drop(host int) {
 		unix.Close(w.uffd)
 		delete(d.procs, host)
 	}
+}
+
+// written estimates how much of a process has changed since its last
+// generation, while it runs.
+func (d *Dirty) written(host int) (sum uint64) {
+	w := d.procs[host]
+	if w == nil {
+		return 0
+	}
+	pagemap, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", host))
+	if err != nil {
+		return 0
+	}
+	defer pagemap.Close()
+	for _, r := range w.ranges {
+		// EPERM: it is not what it was, and counts when it is looked at.
+		_ = linux.ScanPages(pagemap, r.Start, r.End, linux.WrittenPages, func(r linux.PageRange) error {
+			sum += r.End - r.Start
+			return nil
+		})
+	}
+	return sum
 }
 
 // Track has Inspect and Mark know what of the tree's memory d watches.
@@ -74,19 +98,39 @@ func (t *Tree) readMaps(p *Process) (vmas []procfs.VMA, watched map[uint64]bool,
 			if !v.Has("uw") {
 				continue
 			}
+			if p.surveyed != nil && !p.stillWatched(v) {
+				v.Flags = withoutWatch(v.Flags)
+				continue
+			}
 			// Its own mappings a userfaultfd registers again, and no others'.
 			if w == nil || linux.WatchRange(w.uffd, v.Start, v.End) != nil {
 				foreign = true
 				continue
 			}
 			watched[v.Start] = true
-			v.Flags = slices.DeleteFunc(slices.Clone(v.Flags), func(f string) bool { return f == "uw" })
+			v.Flags = withoutWatch(v.Flags)
 		}
 		if !foreign {
 			return vmas, watched, nil
 		}
 		t.dirty.Close()
 	}
+}
+
+func withoutWatch(flags []string) []string {
+	return slices.DeleteFunc(slices.Clone(flags), func(f string) bool { return f == "uw" })
+}
+
+// stillWatched says whether a mapping is watched now, of which a survey said so:
+// another may have taken its place.
+func (p *Process) stillWatched(v *procfs.VMA) bool {
+	pagemap, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", p.liveTID()))
+	if err != nil {
+		return false
+	}
+	defer pagemap.Close()
+	page := uint64(os.Getpagesize())
+	return linux.ScanPages(pagemap, v.Start, v.Start+page, linux.UnwrittenPages, func(linux.PageRange) error { return nil }) == nil
 }
 
 // Mark finds out what has not changed since generation base, whose image the
@@ -139,18 +183,32 @@ func (t *Tree) mark(ctx context.Context, p *Process, ps *ProcessState, base, gen
 	if err != nil {
 		return err
 	}
-	for i := range ps.Maps {
-		if m := &ps.Maps[i]; m.trackable() {
-			if err := linux.Rearm(pagemap, m.Start, m.End); err != nil {
-				return err
-			}
-		}
+	w.ranges = trackedRanges(ps)
+	err = forEach(ctx, w.ranges, runtime.GOMAXPROCS(0), func(_ int, r *linux.PageRange) error { return linux.Rearm(pagemap, r.Start, r.End) })
+	if err != nil {
+		return err
 	}
 	if err := faultpoint.At(faultpoint.Marking); err != nil {
 		return err
 	}
 	w.generation, w.space = generation, ps.Space
 	return nil
+}
+
+// trackedRanges lists the memory of a process that is tracked, in parts for
+// several goroutines.
+func trackedRanges(ps *ProcessState) (ranges []linux.PageRange) {
+	const part = 64 << 20
+	for i := range ps.Maps {
+		m := &ps.Maps[i]
+		if !m.trackable() {
+			continue
+		}
+		for at := m.Start; at < m.End; at += part {
+			ranges = append(ranges, linux.PageRange{Start: at, End: min(at+part, m.End)})
+		}
+	}
+	return ranges
 }
 
 // trackable says whether changes of the mapping can be tracked: the protection
@@ -221,6 +279,16 @@ func (st *State) Inherit(w *image.Writer) {
 			}
 		}
 	}
+}
+
+// inherits says whether the parent of the image has some of the memory.
+func (st *State) inherits() bool {
+	for i := range st.Processes {
+		if slices.ContainsFunc(st.Processes[i].Maps, func(m MapState) bool { return len(m.kept) > 0 }) {
+			return true
+		}
+	}
+	return false
 }
 
 // without returns the parts of r that are in none of kept, which is ascending.

@@ -37,18 +37,31 @@ func (x *dirtySubject) readArea(said []string) {
 	x.tb.Fatalf("no area in %q", said)
 }
 
-// mark marks a generation and returns the pages of the area that the program
-// still has from base.
-func (x *dirtySubject) mark(base, generation uint64) (kept []int) {
+// marked freezes the tree and marks a generation.
+func (x *dirtySubject) marked(survey *Survey, base, generation uint64) (*Tree, *State) {
 	x.tb.Helper()
 	tree := x.freeze()
 	tree.Track(x.dirty)
+	tree.UseSurvey(survey)
 	st := x.inspect(tree)
 	if err := tree.Mark(soon(x.tb), st, base, generation); errors.Is(err, linux.ErrNoWatch) {
 		x.tb.Skip(err)
 	} else if err != nil {
 		x.tb.Fatal(err)
 	}
+	return tree, st
+}
+
+// mark marks a generation and returns the pages of the area that the program
+// still has from base.
+func (x *dirtySubject) mark(base, generation uint64) (kept []int) {
+	x.tb.Helper()
+	return x.markWith(nil, base, generation)
+}
+
+func (x *dirtySubject) markWith(survey *Survey, base, generation uint64) (kept []int) {
+	x.tb.Helper()
+	tree, st := x.marked(survey, base, generation)
 	for _, m := range processOf(x.tb, st, tree.Procs()[0].pid).Maps {
 		for _, r := range m.kept {
 			for at := r.Start; at < r.End; at += 4096 {
@@ -111,6 +124,85 @@ func TestMark(t *testing.T) {
 	}
 	if fds := len(x.dirty.procs); fds != 1 {
 		t.Errorf("%d processes are tracked", fds)
+	}
+}
+
+// survey is what smaps tells now.
+func (x *dirtySubject) survey() *Survey {
+	x.tb.Helper()
+	vmas, err := procfs.ReadSmaps(x.pid)
+	if err != nil {
+		x.tb.Fatal(err)
+	}
+	return &Survey{smaps: map[int][]procfs.VMA{x.pid: vmas}}
+}
+
+// snapChanged makes a snapshot of what has changed since base, lets the program
+// do more, and returns what is held of the area by page.
+func (x *dirtySubject) snapChanged(survey *Survey, base uint64, order string) (held map[int][]byte, copies int) {
+	x.tb.Helper()
+	tree, st := x.marked(survey, base, base+1)
+	m := tree.NewMemory(st, nil)
+	x.tb.Cleanup(m.Close)
+	if err := m.Snapshot(soon(x.tb), x.where.Reference); err != nil {
+		x.tb.Fatal(err)
+	}
+	if err := tree.Release(soon(x.tb)); err != nil {
+		x.tb.Fatal(err)
+	}
+	x.order(order)
+	held = map[int][]byte{}
+	for _, r := range m.held {
+		for at := r.addr; at < r.addr+r.len; at += 4096 {
+			if x.area <= at && at < x.area+16*4096 {
+				held[int(at-x.area)/4096] = r.held[at-r.addr:][:4096]
+			}
+		}
+	}
+	return held, len(m.copies)
+}
+
+// TestSnapshotOfChanges reads little in the pause, and copies the process where
+// much has changed; what the program writes afterwards is not in it.
+func TestSnapshotOfChanges(t *testing.T) {
+	x := newDirtySubject(t)
+	x.mark(0, 1)
+	x.order("w3")
+	x.order("w5")
+	held, copies := x.snapChanged(x.survey(), 1, "w5")
+	if copies != 0 || len(held) != 2 || held[3] == nil || held[5] == nil {
+		t.Fatalf("%d copies, held %v", copies, held)
+	}
+	if got := string(held[3][8:10]) + string(held[5][8:10]); got != "defg" {
+		t.Errorf("held %q", got)
+	}
+	if held, copies = x.snapChanged(x.survey(), 2, "w5"); copies != 0 || len(held) != 1 || held[5][9] != 'h' {
+		t.Errorf("%d copies, held %v of the next", copies, held)
+	}
+	x.order("b0")
+	if held, copies = x.snapChanged(x.survey(), 3, "w5"); copies != 1 || len(held) != 0 {
+		t.Errorf("%d copies, held %v, where much has changed", copies, held)
+	}
+}
+
+// TestMarkWithSurvey: what smaps told before the freeze does not hide that
+// memory has changed since, or that another is in its place.
+func TestMarkWithSurvey(t *testing.T) {
+	x := newDirtySubject(t)
+	x.mark(0, 1)
+	for n, tt := range []struct {
+		order string
+		kept  []int
+	}{
+		{"w3", []int{0, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}},
+		{"u7", nil},
+		{"w8", []int{7}},
+	} {
+		survey := x.survey()
+		x.order(tt.order)
+		if kept := x.markWith(survey, uint64(n+1), uint64(n+2)); !slices.Equal(kept, tt.kept) {
+			t.Errorf("%s: kept %v, want %v", tt.order, kept, tt.kept)
+		}
 	}
 }
 

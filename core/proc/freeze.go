@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -30,6 +31,8 @@ type Tree struct {
 	sums   *Sums          // of mapped files; nil: none is known
 	carry  bool           // mapped files go into the image
 
+	moving sync.Once // see moves
+
 	// vanished: a process ended while it was to be stopped; what it left
 	// behind may be new.
 	vanished bool
@@ -44,6 +47,7 @@ type Tree struct {
 // wait_for_vfork_done).
 func (tr *Tracer) Freeze(ctx context.Context, sleeps *Sleeps, roots func() ([]int, error)) (*Tree, error) {
 	t := &Tree{tr: tr, byHost: map[int]*Process{}, sleeps: sleeps}
+	tr.still.Add(1)
 	err := tr.Do(func() error {
 		sleeps.calibrate()
 		err := t.freezeAll(ctx, roots)
@@ -53,13 +57,20 @@ func (tr *Tracer) Freeze(ctx context.Context, sleeps *Sleeps, roots func() ([]in
 		return err
 	})
 	if err != nil {
+		t.moves()
 		return nil, err
 	}
 	return t, nil
 }
 
+// moves says that the tree stands still no more.
+func (t *Tree) moves() { t.moving.Do(t.tr.letReap) }
+
+// freezeAll goes round until one has found nothing new: the second at the earliest,
+// as a list of threads, and of their children, is cut short where the reader meets
+// one that ends (kernel, fs/proc/base.c, next_tid).
 func (t *Tree) freezeAll(ctx context.Context, roots func() ([]int, error)) error {
-	for {
+	for round := 1; ; round++ {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("processes appear faster than they can be stopped: %w", err)
 		}
@@ -69,12 +80,10 @@ func (t *Tree) freezeAll(ctx context.Context, roots func() ([]int, error)) error
 		}
 		before := len(t.procs)
 		t.vanished = false
-		for _, pid := range slices.Backward(pids) {
-			if err := t.freezeBelow(ctx, pid); err != nil {
-				return err
-			}
+		if err := t.freezeBelow(ctx, pids); err != nil {
+			return err
 		}
-		if len(t.procs) == before && !t.vanished {
+		if len(t.procs) == before && !t.vanished && round > 1 {
 			t.sleeps.prune(t)
 			t.tr.forgetDead()
 			return nil
@@ -82,53 +91,140 @@ func (t *Tree) freezeAll(ctx context.Context, roots func() ([]int, error)) error
 	}
 }
 
-// freezeBelow freezes pid and all its descendants.
-func (t *Tree) freezeBelow(ctx context.Context, pid int) error {
-	if t.byHost[pid] == nil {
-		p, err := t.freezeProcess(ctx, pid)
-		if err != nil || p == nil {
-			t.vanished = true
-			return err
-		}
-		t.procs = append(t.procs, p)
-		t.byHost[pid] = p
-	}
-	if t.byHost[pid].zombie {
-		return nil // its children have another parent
-	}
-	children, err := procfs.Children(pid)
-	if err != nil && !procfs.IsGone(err) {
-		return err
-	}
+// freezeBelow freezes pids, brothers and sisters in ascending order, and all
+// their descendants: one generation after the other, each beside each other.
+func (t *Tree) freezeBelow(ctx context.Context, pids []int) error {
 	// The youngest first: in a chain of processes that each fork the next and
 	// end, only the last lives.
-	for _, c := range slices.Backward(children) {
-		if err := t.freezeBelow(ctx, c); err != nil {
+	for slices.Reverse(pids); len(pids) > 0; {
+		if err := t.freezeProcesses(ctx, pids); err != nil {
 			return err
 		}
+		var next []int
+		for _, pid := range pids {
+			p := t.byHost[pid]
+			if p == nil || p.zombie { // the children have another parent
+				continue
+			}
+			children, err := p.children()
+			if err != nil {
+				return err
+			}
+			slices.Reverse(children)
+			next = append(next, children...)
+		}
+		pids = next
 	}
 	return nil
 }
 
-// freezeProcess stops all threads of pid. It returns nil for a process that
-// has ended meanwhile: its children are found below whoever adopted them.
-func (t *Tree) freezeProcess(ctx context.Context, pid int) (*Process, error) {
-	p := &Process{host: pid, tr: t.tr, dumpable: -1}
-	err := t.freezeThreads(ctx, p)
+// children lists the children of a frozen process: after the first time only
+// those that it may have adopted since, which come to the first thread that is
+// alive (kernel/exit.c, find_new_reaper): the leader. See lose for the exception.
+func (p *Process) children() ([]int, error) {
+	tids := p.hostTIDs()
+	if p.listed && !p.leaderGone() {
+		tids = tids[:1]
+	}
+	list, err := procfs.ChildrenOf(p.host, tids)
+	p.listed = err == nil
+	return list, err
+}
+
+// freezeProcesses stops those of pids that do not stand still yet. All are asked
+// before the first is waited for: so they stop beside each other.
+func (t *Tree) freezeProcesses(ctx context.Context, pids []int) (err error) {
+	var asked []*freezing
+	defer func() {
+		for _, f := range asked { // where it has failed
+			err = errors.Join(err, f.p.release())
+		}
+	}()
+	met := map[int]bool{} // one that was adopted just now may have been listed twice
+	for _, pid := range pids {
+		if t.byHost[pid] != nil || met[pid] {
+			continue
+		}
+		met[pid] = true
+		f := &freezing{p: &Process{host: pid, tr: t.tr, dumpable: -1}, seen: map[int]bool{}}
+		if _, err := t.ask(f); err != nil {
+			if err = t.lose(f.p, err); err != nil {
+				return err
+			}
+			continue
+		}
+		asked = append(asked, f)
+	}
+	for len(asked) > 0 {
+		f := asked[0]
+		asked = asked[1:]
+		if err := t.freezeProcess(ctx, f); err != nil {
+			if err = t.lose(f.p, err); err != nil {
+				return err
+			}
+			continue
+		}
+		t.procs = append(t.procs, f.p)
+		t.byHost[f.p.host] = f.p
+	}
+	return nil
+}
+
+// lose lets go of a process that could not be frozen. There is no error for one
+// that has ended meanwhile: its children are found below whoever adopted them.
+func (t *Tree) lose(p *Process, err error) error {
+	err = errors.Join(err, p.release())
+	if procfs.IsGone(err) {
+		t.vanished = true
+		for _, p := range t.procs {
+			p.listed = false // the process may live on, a child of any thread
+		}
+		return nil
+	}
+	return err
+}
+
+// freezing is a process on its way to a stop.
+type freezing struct {
+	p     *Process
+	seen  map[int]bool // the threads that were asked
+	fresh []*Thread    // of them those that were not waited for yet
+}
+
+// ask attaches to the threads that were not asked yet and has them stop. It
+// says whether there were any.
+func (t *Tree) ask(f *freezing) (some bool, err error) {
+	tids, err := procfs.Tasks(f.p.host)
+	if err != nil {
+		return false, err
+	}
+	for _, tid := range tids {
+		if f.seen[tid] {
+			continue
+		}
+		some, f.seen[tid] = true, true
+		th, err := t.seize(f.p, tid)
+		if err != nil {
+			return some, err
+		}
+		if th != nil {
+			f.fresh = append(f.fresh, th)
+			f.p.threads = append(f.p.threads, th)
+		}
+	}
+	return some, nil
+}
+
+// freezeProcess waits until all threads of a process stand still that was asked.
+func (t *Tree) freezeProcess(ctx context.Context, f *freezing) error {
+	err := t.freezeThreads(ctx, f)
 	if err == nil {
-		err = p.readStatus()
+		err = f.p.readStatus()
 	}
 	if err == nil {
 		err = faultpoint.At(faultpoint.ProcessFrozen)
 	}
-	if err != nil {
-		err = errors.Join(err, p.release())
-		if procfs.IsGone(err) {
-			return nil, nil
-		}
-		return nil, err
-	}
-	return p, nil
+	return err
 }
 
 func (p *Process) readStatus() error {
@@ -170,41 +266,30 @@ func (p *Process) readStatus() error {
 	return nil
 }
 
-// freezeThreads attaches to and stops all threads of p, again and again until
-// no new one has appeared.
-func (t *Tree) freezeThreads(ctx context.Context, p *Process) error {
-	seen := map[int]bool{}
+// freezeThreads waits for the threads that were asked, and asks and waits
+// again until no new one has appeared.
+func (t *Tree) freezeThreads(ctx context.Context, f *freezing) error {
+	p := f.p
 	for {
-		tids, err := procfs.Tasks(p.host)
-		if err != nil {
-			return err
-		}
-		tids = slices.DeleteFunc(tids, func(tid int) bool { return seen[tid] })
-		if len(tids) == 0 && (p.replaced() || p.killed()) {
-			startOver(p, seen)
-			continue
-		}
-		if len(tids) == 0 {
-			break
-		}
-		var fresh []*Thread
-		for _, tid := range tids {
-			seen[tid] = true
-			th, err := t.seize(p, tid)
-			if err != nil {
-				return err
-			}
-			if th != nil {
-				fresh = append(fresh, th)
-				p.threads = append(p.threads, th)
-			}
-		}
+		fresh := f.fresh
+		f.fresh = nil
 		if err := t.awaitStops(ctx, p, fresh); err != nil {
 			return err
 		}
 		if p.execed {
-			startOver(p, seen)
+			f.startOver()
 		}
+		some, err := t.ask(f)
+		if err != nil {
+			return err
+		}
+		if some {
+			continue
+		}
+		if !p.replaced() && !p.killed() {
+			break
+		}
+		f.startOver()
 	}
 	slices.SortFunc(p.threads, func(a, b *Thread) int {
 		if (a.HostTID == p.host) != (b.HostTID == p.host) {
@@ -241,12 +326,13 @@ func (p *Process) killed() bool {
 // startOver takes up a process in which a thread other than the leader has
 // called execve(2) meanwhile: it goes on alone, under the leader's id, traced
 // as it was. Or that has ended: nothing is found of it then.
-func startOver(p *Process, seen map[int]bool) {
+func (f *freezing) startOver() {
+	p := f.p
 	for _, th := range p.threads {
 		delete(p.tr.held, th.HostTID)
 	}
 	p.execed, p.threads = false, nil
-	clear(seen)
+	clear(f.seen)
 }
 
 // awaitStops waits until fresh stand still and reads their registers. Threads
@@ -434,6 +520,7 @@ func (p *Process) hostTIDs() []int {
 // Release lets the whole tree run on.
 func (t *Tree) Release(ctx context.Context) error {
 	t.exes.close()
+	defer t.moves()
 	return t.tr.Do(func() error {
 		var errs []error
 		for _, p := range t.procs {
@@ -468,6 +555,7 @@ func (t *Tree) release() error {
 // Kill ends all processes of the tree while they are stopped.
 func (t *Tree) Kill() error {
 	t.exes.close()
+	defer t.moves()
 	return t.tr.Do(func() error {
 		var errs []error
 		for _, p := range t.procs {

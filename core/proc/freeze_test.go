@@ -101,6 +101,11 @@ func freezeAgainAndAgain(t *testing.T, prog, mode string, rounds int) {
 	for range rounds {
 		tree := x.freeze()
 		x.assertFrozen()
+		for _, p := range tree.procs {
+			if t.Failed() {
+				t.Logf("frozen: pid %d zombie %t threads %v, status %+v", p.host, p.zombie, p.hostTIDs(), p.status)
+			}
+		}
 		x.open(tree)
 		for _, p := range tree.Procs() {
 			if got, err := p.Syscall(soon(t), unix.SYS_GETPID); err != nil || int(got) != p.PID() {

@@ -124,8 +124,11 @@ func hostClocks() (mono, boot time.Duration, err error) {
 
 func (t *Tree) inspectProcess(ctx context.Context, p *Process) (ProcessState, error) {
 	ps := ProcessState{PID: p.pid, PGID: p.status.InnerPGID(), SID: p.status.InnerSID(), Zombie: p.zombie,
-		ExitCode: p.stat.ExitCode, LeaderGone: p.leaderGone(), Stopped: p.stopSignal() != 0, Comm: p.stat.Comm,
+		LeaderGone: p.leaderGone(), Stopped: p.stopSignal() != 0, Comm: p.stat.Comm,
 		Umask: p.status.Umask, Cred: credentialsOf(&p.status)}
+	if ps.Zombie || ps.LeaderGone || ps.Stopped { // else it is a stop of ours that was not waited for yet
+		ps.ExitCode = p.stat.ExitCode
+	}
 	if parent := t.byHost[p.parent]; parent != nil {
 		ps.PPID = parent.pid
 	}
@@ -277,16 +280,17 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 	if ts.Pending, err = peekSignals(th.HostTID, false); err != nil {
 		return ts, err
 	}
-	at := p.inj.scratch()
 	const altSize = 24 // sizeof(stack_t)
-	calls := []call{
+	b := newArgs(p)
+	at, attributes := b.put(make([]byte, altSize+12)), askAttributes(b)
+	calls := append([]call{
 		sys(unix.SYS_SIGALTSTACK, 0, at).as("sigaltstack"),
 		sys(unix.SYS_PRCTL, prGetTidAddr, at+altSize).as("PR_GET_TID_ADDRESS"),
 		sys(unix.SYS_PRCTL, unix.PR_GET_PDEATHSIG, at+altSize+8).as("PR_GET_PDEATHSIG"),
 		sys(unix.SYS_PRCTL, unix.PR_GET_TIMERSLACK).as("PR_GET_TIMERSLACK"),
 		sys(unix.SYS_PRCTL, unix.PR_GET_SECUREBITS).as("PR_GET_SECUREBITS"),
-	}
-	if err := p.run(ctx, th, calls); err != nil {
+	}, attributes.calls...)
+	if err := b.flush(ctx, th, calls); err != nil {
 		return ts, err
 	}
 	buf := make([]byte, altSize+12)
@@ -297,6 +301,9 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 	ts.AltStack = buf[:altSize:altSize]
 	ts.TIDAddr = le.Uint64(buf[altSize:])
 	ts.PDeathSig = int(le.Uint32(buf[altSize+8:]))
+	if err := p.readAttributes(th, attributes, calls[5:], &ts.Attr); err != nil {
+		return ts, err
+	}
 	status, err := procfs.ReadTaskStatus(p.host, th.HostTID)
 	if err != nil {
 		return ts, err
@@ -307,5 +314,5 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 	cred := credentialsOf(&status)
 	cred.Securebits = uint32(calls[4].ret)
 	ts.Cred = &cred
-	return ts, p.readAttributes(ctx, th, &ts.Attr)
+	return ts, nil
 }

@@ -258,7 +258,7 @@ func (t *Tree) describeSleep(p *Process, th *Thread, nr uint64, before *Sleep) *
 	}
 	sl := &Sleep{Nr: nr, Remaining: -1}
 	if nr == unix.SYS_CLOCK_NANOSLEEP {
-		sl.clock, sl.onCPU = cpuClock(t.procs, p, int32(th.Regs.arg(0)))
+		sl.clock, sl.onCPU = cpuClock(func() []*Process { return t.procs }, p, int32(th.Regs.arg(0)))
 	}
 	if total, ok := p.timeout(th, nr); ok {
 		sl.Remaining = total

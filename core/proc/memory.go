@@ -112,6 +112,9 @@ func (s *mapSaver) describe(ctx context.Context, p *Process, v *procfs.VMA) (Map
 		}
 		return m, nil
 	}
+	if !v.Shared && v.Ino == 0 {
+		return s.unclaimed(p, m, v) // it is no object of the kernel that a plugin could know
+	}
 	pm := plugin.Mapping{Start: v.Start, End: v.End, Prot: v.Prot(), Shared: v.Shared, Offset: v.Offset,
 		Dev: v.Dev(), Ino: v.Ino, Path: v.Link(), Flags: v.Flags}
 	owner, policy, err := s.claim(ctx, p, pm)

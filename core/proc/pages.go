@@ -109,50 +109,82 @@ func (m *Memory) runsOfProcess(p *Process, ps *ProcessState, maps []*MapState, r
 		return nil, err
 	}
 	defer f.Close()
-	for _, s := range maps {
-		r, err := runsOf(m.st, p, ps, s, f, resident[s], seen)
-		if err != nil {
-			return nil, err
-		}
-		runs = append(runs, r...)
+	var group []*MapState // private memory in a row
+	flush := func() error {
+		r, err := privateRuns(p, ps, group, f)
+		runs, group = append(runs, r...), group[:0]
+		return err
 	}
-	return runs, nil
+	for j := range ps.Maps {
+		s := &ps.Maps[j]
+		picked := len(maps) > 0 && maps[0] == s
+		if picked {
+			maps = maps[1:]
+		}
+		private := picked && s.content == contentPrivate
+		if len(group) > 0 && (!private || (s.Kind == MapAnon) != (group[0].Kind == MapAnon)) {
+			if err := flush(); err != nil {
+				return nil, err
+			}
+		}
+		switch {
+		case private:
+			group = append(group, s)
+		case picked:
+			runs = append(runs, wholeRuns(m.st, p, ps, s, resident[s], seen)...)
+		}
+	}
+	return runs, flush()
 }
 
-func runsOf(st *State, p *Process, ps *ProcessState, m *MapState, pagemap *os.File, resident []linux.PageRange, seen []intervals) (runs []pageRun, err error) {
-	add := func(start, end uint64, space uint32, key uint64, holes bool) {
-		for start < end {
-			n := min(end-start, chunkSize)
-			runs = append(runs, pageRun{p: p, addr: start, len: n, space: space, key: key, holes: holes,
-				dense: m.content == contentPrivate && m.Kind != MapAnon})
-			start, key = start+n, key+n
-		}
+// privateRuns lists the pages of mappings of private memory, all anonymous or
+// all of files.
+func privateRuns(p *Process, ps *ProcessState, maps []*MapState, pagemap *os.File) (runs []pageRun, err error) {
+	if len(maps) == 0 {
+		return nil, nil
 	}
-	switch m.content {
-	case contentPrivate:
-		filter := linux.NonzeroPages
-		if m.Kind != MapAnon {
-			filter = linux.AnonPages
-		}
-		err = linux.ScanPages(pagemap, m.Start, m.End, filter, func(r linux.PageRange) error {
-			for _, r := range without(r, m.kept) {
-				add(r.Start, r.End, ps.Space, r.Start, false)
-			}
-			return nil
-		})
-	case contentRead:
-		add(m.Start, m.End, ps.Space, m.Start, true)
-	case contentAll:
-		if st.Objects[m.Ref].File != 0 {
-			return nil, nil
-		}
-		for _, r := range resident {
-			for _, fresh := range seen[m.Ref].add(m.Offset+r.Start-m.Start, m.Offset+r.End-m.Start) {
-				add(m.Start+fresh.Start-m.Offset, m.Start+fresh.End-m.Offset, st.Objects[m.Ref].Space, fresh.Start, true)
-			}
-		}
+	filter, dense := linux.NonzeroPages, false
+	if maps[0].Kind != MapAnon {
+		filter, dense = linux.AnonPages, true
 	}
+	ranges := make([]linux.PageRange, len(maps))
+	for i, m := range maps {
+		ranges[i] = linux.PageRange{Start: m.Start, End: m.End}
+	}
+	err = linux.ScanRanges(pagemap, ranges, filter, func(i int, r linux.PageRange) error {
+		for _, r := range without(r, maps[i].kept) {
+			runs = appendRuns(runs, pageRun{p: p, addr: r.Start, len: r.End - r.Start, space: ps.Space, key: r.Start, dense: dense})
+		}
+		return nil
+	})
 	return runs, err
+}
+
+// wholeRuns lists the pages of other mappings.
+func wholeRuns(st *State, p *Process, ps *ProcessState, m *MapState, resident []linux.PageRange, seen []intervals) (runs []pageRun) {
+	if m.content == contentRead {
+		return appendRuns(nil, pageRun{p: p, addr: m.Start, len: m.End - m.Start, space: ps.Space, key: m.Start, holes: true})
+	}
+	o := &st.Objects[m.Ref]
+	if o.File != 0 {
+		return nil
+	}
+	for _, r := range resident {
+		for _, fresh := range seen[m.Ref].add(m.Offset+r.Start-m.Start, m.Offset+r.End-m.Start) {
+			runs = appendRuns(runs, pageRun{p: p, addr: m.Start + fresh.Start - m.Offset, len: fresh.End - fresh.Start, space: o.Space, key: fresh.Start, holes: true})
+		}
+	}
+	return runs
+}
+
+// appendRuns adds r in pieces of at most chunkSize.
+func appendRuns(runs []pageRun, r pageRun) []pageRun {
+	for left := r.len; left > 0; left -= r.len {
+		r.len = min(left, chunkSize)
+		runs = append(runs, r)
+		r.addr, r.key = r.addr+r.len, r.key+r.len
+	}
+	return runs
 }
 
 // resident lists the pages of shared memory that exist, mapping by mapping. Page

@@ -43,6 +43,7 @@ type Process struct {
 	zombie  bool
 	threads []*Thread // the leader first, unless it has exited
 	execed  bool      // a thread has called execve(2) during the freeze
+	listed  bool      // the children of all its threads are known
 
 	tr       *Tracer
 	status   procfs.Status

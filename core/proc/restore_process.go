@@ -382,7 +382,7 @@ func (r *Restorer) wakeUp(ctx context.Context, p *Process, th *Thread, ts *Threa
 		sl := *ts.Sleep
 		th.sleep = &sl
 		if sl.Nr == unix.SYS_CLOCK_NANOSLEEP {
-			sl.clock, sl.onCPU = cpuClock(r.Procs(), p, int32(ts.Regs.arg(0)))
+			sl.clock, sl.onCPU = cpuClock(r.Procs, p, int32(ts.Regs.arg(0)))
 		}
 		if sl.Remaining >= 0 && !sl.onCPU { // what the restart took counts
 			sl.Remaining = max(sl.Remaining-r.passed(), 0)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"runtime"
 	"slices"
 	"time"
 
@@ -24,9 +23,9 @@ type Memory struct {
 	exes     exeSaver
 	contents []Content
 
-	copies map[*Process]*copying
-	held   []pageRun // read in the pause
-	buffer []byte    // of held
+	copies  map[*Process]*copying
+	held    []pageRun // read in the pause
+	reserve reserve   // has what is held
 }
 
 // NewMemory takes charge of the memory that st, the tree's state, describes and
@@ -34,6 +33,9 @@ type Memory struct {
 func (t *Tree) NewMemory(st *State, contents []Content) *Memory {
 	m := &Memory{t: t, st: st, exes: t.exes, contents: contents}
 	t.exes = exeSaver{}
+	if t.survey != nil {
+		m.reserve, t.survey.reserve = t.survey.reserve, reserve{}
+	}
 	return m
 }
 
@@ -53,8 +55,9 @@ const fewPages = 512 << 10
 
 // Snapshot keeps all memory as it is now, so that the tree can be released
 // before Write: by copies of the processes (fork(2)), and for what they would
-// not have or would share, in a buffer. adopter is the host id of the process to
-// which orphans of the tree come.
+// not have or would share, in a buffer; or all in the buffer, where that is
+// shorter. adopter is the host id of the process to which orphans of the tree
+// come.
 //
 // The error matches ErrNoCopy where that cannot be done. The memory can then be
 // written in the pause.
@@ -65,16 +68,23 @@ func (m *Memory) Snapshot(ctx context.Context, adopter int) error {
 	}
 	m.drop()
 	if errors.Is(err, ErrNoCopy) {
-		for _, p := range m.t.procs {
-			if cerr := p.confirm(p); cerr != nil {
-				return cerr
-			}
+		if cerr := m.confirm(itself); cerr != nil {
+			return cerr
 		}
 	}
 	return err
 }
 
+// itself is the source of memory that is read from the tree's own processes.
+func itself(p *Process) *Process { return p }
+
+// everything picks all mappings.
+func everything(*Process, *MapState) bool { return true }
+
 func (m *Memory) snapshot(ctx context.Context, adopter int) error {
+	if done, err := m.holdChanged(ctx); done || err != nil {
+		return err
+	}
 	for i := range m.st.Processes {
 		if ps := &m.st.Processes[i]; ps.Prctl.Subreaper {
 			return fmt.Errorf("%w: process %d adopts orphans (prctl(2), PR_SET_CHILD_SUBREAPER), and would meet the copies", ErrNoCopy, ps.PID)
@@ -86,13 +96,12 @@ func (m *Memory) snapshot(ctx context.Context, adopter int) error {
 			m.copies[p] = nil
 		}
 	}
-	runs, err := m.pageRuns(ctx, func(p *Process, s *MapState) bool { return !m.isCopied(p, s) }, func(p *Process) *Process { return p })
+	runs, err := m.pageRuns(ctx, func(p *Process, s *MapState) bool { return !m.isCopied(p, s) }, itself)
 	if err != nil {
 		return err
 	}
-	m.held = append(runs, contentRuns(m.st, m.contents)...)
-	size := total(m.held)
-	if err := m.checkRoom(uint64(size)); err != nil {
+	runs = append(runs, contentRuns(m.st, m.contents)...)
+	if err := m.checkRoom(uint64(total(runs))); err != nil {
 		return err
 	}
 	if err := m.makeCopies(ctx, adopter); err != nil {
@@ -101,10 +110,7 @@ func (m *Memory) snapshot(ctx context.Context, adopter int) error {
 	if err := faultpoint.At(faultpoint.SnapshotMade); err != nil {
 		return err
 	}
-	if err := m.hold(ctx, size); err != nil {
-		return err
-	}
-	return faultpoint.At(faultpoint.SnapshotHeld)
+	return m.hold(ctx, runs)
 }
 
 // isCopied says whether a copy of p has the mapping, as it is now. Copies lack
@@ -119,16 +125,11 @@ func (m *Memory) isCopied(p *Process, s *MapState) bool {
 // checkRoom makes sure that there is memory for what the program may write to
 // while it is copied, and for what is held.
 func (m *Memory) checkRoom(held uint64) error {
-	need := held
-	var any *Process
+	need := held - min(held, m.reserve.size())
 	for p := range m.copies {
 		need += p.private()
-		any = p
 	}
-	if any == nil {
-		return nil
-	}
-	room, err := memoryRoom(any.host)
+	room, err := memoryRoom(m.t.procs[0].host)
 	if err != nil {
 		return err
 	}
@@ -160,24 +161,6 @@ func (m *Memory) makeCopies(ctx context.Context, adopter int) error {
 	})
 }
 
-// hold reads into a buffer what the copies will not have.
-func (m *Memory) hold(ctx context.Context, size int64) error {
-	if size == 0 {
-		return nil
-	}
-	var err error
-	m.buffer, err = unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	if err != nil {
-		return fmt.Errorf("%w: mmap of %d bytes: %w", ErrNoCopy, size, err)
-	}
-	rest := m.buffer
-	for i := range m.held {
-		r := &m.held[i]
-		r.held, rest = rest[:r.len:r.len], rest[r.len:]
-	}
-	return forEach(ctx, m.held, runtime.GOMAXPROCS(0), func(_ int, r *pageRun) error { return r.read(r.held) })
-}
-
 func total(runs []pageRun) (sum int64) {
 	for _, r := range runs {
 		sum += int64(r.len)
@@ -191,8 +174,7 @@ func (m *Memory) Snapped() bool { return m.copies != nil }
 // Write writes all memory that the image must hold, with as many writers as
 // w has.
 func (m *Memory) Write(ctx context.Context, w *image.Writer, progress func(done, total int64)) error {
-	pick := func(*Process, *MapState) bool { return true }
-	source := func(p *Process) *Process { return p }
+	pick, source := everything, itself
 	runs := m.exes.runs(m.st)
 	if m.Snapped() {
 		pick = m.isCopied
@@ -205,7 +187,7 @@ func (m *Memory) Write(ctx context.Context, w *image.Writer, progress func(done,
 	if err == nil {
 		runs = append(runs, own...)
 		confirmed := make(chan error, 1)
-		go func() { confirmed <- m.confirm() }()
+		go func() { confirmed <- m.confirmCopied() }()
 		err = writeRuns(ctx, runs, w, progress)
 		err = errors.Join(err, <-confirmed)
 	}
@@ -215,11 +197,21 @@ func (m *Memory) Write(ctx context.Context, w *image.Writer, progress func(done,
 	return m.explain(err)
 }
 
-// confirm proves by the copies what was taken from a survey.
-func (m *Memory) confirm() error {
+// confirmCopied proves by the copies what was taken from a survey.
+func (m *Memory) confirmCopied() error {
+	if len(m.copies) == 0 { // it was proved in the pause
+		return nil
+	}
+	return m.confirm(func(p *Process) *Process { return m.copies[p].copy })
+}
+
+// confirm proves what was taken from a survey.
+func (m *Memory) confirm(source func(*Process) *Process) error {
 	var errs []error
-	for p, c := range m.copies {
-		errs = append(errs, p.confirm(c.copy))
+	for _, p := range m.t.procs {
+		if p.surveyed != nil {
+			errs = append(errs, p.confirm(source(p)))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -235,15 +227,15 @@ func (m *Memory) explain(err error) error {
 		patience = time.Second // a copy has lost its memory, and is about to end
 	}
 	for p, c := range m.copies {
-		if c != nil && c.copy != nil && hasEnded(c.pidfd, patience) {
+		if c != nil && c.copy != nil && pidfdEnds(c.pidfd, patience) {
 			return fmt.Errorf("pid %d: its copy (process %d) was ended while it was written: %w", p.pid, c.copy.pid, err)
 		}
 	}
 	return err
 }
 
-// hasEnded says whether the process of a pidfd has ended, or does so soon.
-func hasEnded(pidfd int, patience time.Duration) bool {
+// pidfdEnds says whether the process of a pidfd has ended, or does so soon.
+func pidfdEnds(pidfd int, patience time.Duration) bool {
 	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 	for deadline := time.Now().Add(patience); ; {
 		n, err := unix.Poll(fds, max(0, int(time.Until(deadline).Milliseconds())))
@@ -300,8 +292,6 @@ func (m *Memory) drop() {
 			return nil
 		})
 	}
-	if m.buffer != nil {
-		_ = unix.Munmap(m.buffer)
-	}
-	m.copies, m.held, m.buffer = nil, nil, nil
+	m.reserve.free()
+	m.copies, m.held = nil, nil
 }

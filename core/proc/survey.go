@@ -10,49 +10,108 @@ import (
 	"github.com/hiatus-project/hiatus/core/procfs"
 )
 
-// Survey is what smaps told of processes that still ran, for which the kernel
-// walks all their page tables: in the pause maps has to say only that nothing has
-// changed since, and afterwards the copy that no advice has.
+// Survey is what was found out of processes that still ran, because it takes
+// long: what smaps told, for which the kernel walks all their page tables. In the
+// pause maps has to say only that nothing has changed since, and afterwards the
+// copy that no advice has. And there is room for what is read in the pause.
 type Survey struct {
-	smaps map[int][]procfs.VMA // by host pid
+	smaps   map[int][]procfs.VMA // by host pid
+	reserve reserve
 }
 
 // surveyFrom is the memory from which reading smaps in the pause is longer than
 // twice outside of it.
 const surveyFrom = 16 << 20
 
-// NewSurvey looks at those of the processes that have much memory.
-func NewSurvey(pids []int) *Survey {
+// NewSurvey looks at those of the processes that have much memory, and reserves
+// as much as the snapshot is likely to read in the pause. changes is what tracks
+// the memory, nil where all of it is stored. The caller closes it.
+func NewSurvey(pids []int, changes *Dirty) *Survey {
 	s := &Survey{smaps: map[int][]procfs.VMA{}}
+	shared := map[objectKey]uint64{}
+	var small uint64
+	changed := costs{}
+	var written uint64
 	for _, pid := range pids {
-		if residentBytes(pid) < surveyFrom {
+		resident, private := residentBytes(pid)
+		if private <= fewPages {
+			small += private
+		}
+		if resident < surveyFrom {
 			continue
 		}
-		if vmas, err := procfs.ReadSmaps(pid); err == nil { // else it has ended, or the freeze tells
-			s.smaps[pid] = vmas
+		vmas, err := procfs.ReadSmaps(pid)
+		if err != nil { // it has ended, or the freeze tells
+			continue
+		}
+		s.smaps[pid] = vmas
+		addShared(shared, vmas)
+		changed.add(private, vmas)
+		if changes != nil {
+			written += changes.written(pid)
 		}
 	}
+	need := small
+	for _, size := range shared {
+		need += size
+	}
+	if changes != nil && changed.readsFaster(need+written) {
+		need += written
+	}
+	s.prepare(pids, need+need/8)
 	return s
 }
 
+// prepare reserves memory, where that leaves as much to others.
+func (s *Survey) prepare(pids []int, size uint64) {
+	if size < chunkSize {
+		return
+	}
+	if room, err := memoryRoom(pids[0]); err == nil && size <= room/2 {
+		s.reserve.prepare(size)
+	}
+}
+
+// Close gives back what no snapshot has taken.
+func (s *Survey) Close() {
+	if s != nil {
+		s.reserve.free()
+	}
+}
+
+// addShared adds what a process has of memory that is shared and in no file.
+func addShared(all map[objectKey]uint64, vmas []procfs.VMA) {
+	own := map[objectKey]uint64{}
+	for i := range vmas {
+		if v := &vmas[i]; v.Shared && (v.Deleted || v.Ino == 0) {
+			own[objectKey{dev: v.Dev(), ino: v.Ino}] += v.Rss
+		}
+	}
+	for k, size := range own {
+		all[k] = max(all[k], size)
+	}
+}
+
 // residentBytes reads /proc/PID/statm; 0 of a process that has ended.
-func residentBytes(pid int) int {
+func residentBytes(pid int) (all, private uint64) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 	f := bytes.Fields(b)
-	if err != nil || len(f) < 2 {
-		return 0
+	if err != nil || len(f) < 3 {
+		return 0, 0
 	}
-	n, _ := strconv.Atoi(string(f[1])) // the kernel's own number
-	return n * os.Getpagesize()
+	page := uint64(os.Getpagesize())
+	n, _ := strconv.ParseUint(string(f[1]), 10, 64) // the kernel's own numbers
+	shared, _ := strconv.ParseUint(string(f[2]), 10, 64)
+	return n * page, (n - min(n, shared)) * page
 }
 
 // UseSurvey lets the tree rely on a survey of it. Only a snapshot can prove that
-// it was right.
+// it was right, and takes what it has reserved.
 func (t *Tree) UseSurvey(s *Survey) { t.survey = s }
 
 // mappings reads the mappings of p with all their properties.
 func (t *Tree) mappings(p *Process) ([]procfs.VMA, error) {
-	if t.survey != nil && t.dirty == nil && p.private() > fewPages { // it will be copied
+	if t.survey != nil && p.private() > fewPages { // it will be copied, or read again
 		if known := t.survey.smaps[p.host]; known != nil && p.unchanged(known) {
 			p.surveyed = known
 			return known, nil
@@ -82,13 +141,13 @@ func sameMapping(a, b procfs.VMA) bool {
 		a.Dev() == b.Dev() && a.Ino == b.Ino && a.Path == b.Path && a.Deleted == b.Deleted
 }
 
-// confirm compares a survey that was relied on with what the copy has inherited
-// from p at the moment of the pause.
+// confirm compares a survey that was relied on with what c, the copy, has
+// inherited from p at the moment of the pause; or with p itself, in the pause.
 func (p *Process) confirm(c *Process) error {
 	if p.surveyed == nil {
 		return nil
 	}
-	copied, err := procfs.ReadSmaps(c.host)
+	copied, err := procfs.ReadSmaps(c.liveTID())
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -30,7 +31,10 @@ type Tracer struct {
 	work    chan func()
 	child   chan os.Signal
 	stopped chan struct{}
-	exits   []Exit // of threads that ended while they were traced
+	exits   []Exit // of threads that ended while they were traced, and what Reap has not returned
+
+	still  atomic.Int32 // trees that are frozen
+	missed atomic.Bool  // a Reap did nothing for that
 
 	// group is the process whose thread is waited for.
 	group int
@@ -83,39 +87,58 @@ func (t *Tracer) Close() {
 }
 
 // Reap collects the children of the agent that have ended, stopped or
-// continued since the last call. more is false when there is no child left.
+// continued since the last call. more is false when there is no child left. While
+// a tree stands still it does nothing, as each injected call is a stop: there is
+// time at Release.
 func (t *Tracer) Reap() (exits []Exit, more bool) {
+	if t.still.Load() > 0 {
+		t.missed.Store(true)
+		return nil, true
+	}
 	_ = t.Do(func() error {
-		var met time.Time // by the gate
-		defer func() { exits, t.exits = append(exits, t.exits...), nil }()
-		for {
-			var ws unix.WaitStatus
-			pid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOHANG|unix.WUNTRACED|unix.WCONTINUED, nil)
-			switch {
-			case err == unix.EINTR:
-				continue
-			case err != nil: // ECHILD
-				return nil
-			case pid == 0 && t.gate != nil && time.Since(met) < spin/2:
-				runtime.Gosched()
-				continue
-			case pid == 0:
-				more = true
-				return nil
-			case t.gate != nil && t.gate.threads[pid] != nil:
-				t.gate.stop(pid, ws)
-				met = time.Now()
-				continue
-			case t.late[pid] || event(ws) == eventStop && !t.held[pid]:
-				// The second is a child that was born traced (PTRACE_O_TRACEFORK)
-				// to a tree whose freeze was given up before it was found.
-				t.letGo(pid, ws)
-				continue
-			}
-			exits = append(exits, Exit{pid, ws})
-		}
+		more = t.reap()
+		exits, t.exits = t.exits, nil
+		return nil
 	})
 	return exits, more
+}
+
+// letReap ends the time in which Reap does nothing.
+func (t *Tracer) letReap() {
+	t.still.Add(-1)
+	if t.missed.Swap(false) {
+		_ = t.Do(func() error { t.reap(); return nil })
+	}
+}
+
+// reap notes what has become of the children, and says whether there are any.
+func (t *Tracer) reap() (more bool) {
+	var met time.Time // by the gate
+	for {
+		var ws unix.WaitStatus
+		pid, err := unix.Wait4(-1, &ws, unix.WALL|unix.WNOHANG|unix.WUNTRACED|unix.WCONTINUED, nil)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil: // ECHILD
+			return false
+		case pid == 0 && t.gate != nil && time.Since(met) < spin/2:
+			runtime.Gosched()
+			continue
+		case pid == 0:
+			return true
+		case t.gate != nil && t.gate.threads[pid] != nil:
+			t.gate.stop(pid, ws)
+			met = time.Now()
+			continue
+		case t.late[pid] || event(ws) == eventStop && !t.held[pid]:
+			// The second is a child that was born traced (PTRACE_O_TRACEFORK)
+			// to a tree whose freeze was given up before it was found.
+			t.letGo(pid, ws)
+			continue
+		}
+		t.exits = append(t.exits, Exit{pid, ws})
+	}
 }
 
 // spin is how long a wait asks again at once before it sleeps for SIGCHLD: a

@@ -38,6 +38,8 @@ type VMA struct {
 	// The others are read from smaps only, proc_pid_smaps(5).
 	Flags  []string // VmFlags, as "rd", "wr", "gd"; VMAs may share the slice: do not change it
 	Locked uint64   // bytes of memory locked by mlock(2), of those present
+	Rss    uint64   // bytes present
+	Huge   uint64   // of them, bytes of anonymous memory in transparent huge pages
 	Page   uint64   // size of its pages in bytes: those of hugetlbfs are larger
 	Key    int      // protection key, pkeys(7)
 }
@@ -163,6 +165,10 @@ func (p *mapsParser) line(b []byte) error {
 		v.Flags = p.vmFlags(val)
 	case "Locked":
 		v.Locked, err = kilobytes(string(val))
+	case "Rss":
+		v.Rss, err = kilobytes(string(val))
+	case "AnonHugePages":
+		v.Huge, err = kilobytes(string(val))
 	case "KernelPageSize":
 		v.Page, err = kilobytes(string(val))
 	case "ProtectionKey":

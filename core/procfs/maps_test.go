@@ -69,7 +69,7 @@ func TestParseSmaps(t *testing.T) {
 	}
 	want := wantVMAs()
 	for i := range want {
-		want[i].Page = 4096
+		want[i].Page, want[i].Rss = 4096, 4096
 	}
 	checkVMAs(t, got, want)
 }

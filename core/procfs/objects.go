@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -29,7 +28,7 @@ func ParseFDInfo(raw []byte) (FDInfo, error) { return procparse.ParseFDInfo(raw)
 // ReadFDInfo reads /proc/PID/fdinfo/FD and returns its content too.
 func ReadFDInfo(pid, fd int) (raw []byte, info FDInfo, err error) {
 	name := path(pid, "fdinfo/"+strconv.Itoa(fd))
-	raw, err = os.ReadFile(name)
+	raw, err = ReadFile(name)
 	if err != nil {
 		return nil, FDInfo{}, err
 	}
@@ -74,7 +73,7 @@ func ParseTimensOffsets(raw []byte) (monotonic, boottime int64, err error) {
 // ReadTimensOffsets reads /proc/PID/timens_offsets.
 func ReadTimensOffsets(pid int) (monotonic, boottime int64, err error) {
 	name := path(pid, "timens_offsets")
-	b, err := os.ReadFile(name)
+	b, err := ReadFile(name)
 	if err != nil {
 		return 0, 0, err
 	}

@@ -34,17 +34,12 @@ func PIDs() ([]int, error) {
 func FDs(pid int) ([]int, error) { return numbersIn(path(pid, "fd")) }
 
 func numbersIn(dir string) ([]int, error) {
-	f, err := os.Open(dir)
+	all, err := names(dir)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	list := make([]int, 0, len(names))
-	for _, name := range names {
+	list := make([]int, 0, len(all))
+	for _, name := range all {
 		n, err := strconv.Atoi(name)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", dir, err)
@@ -63,6 +58,11 @@ func Children(pid int) ([]int, error) {
 	if err != nil {
 		return nil, err
 	}
+	return ChildrenOf(pid, tids)
+}
+
+// ChildrenOf returns the children of these threads of pid, ascending.
+func ChildrenOf(pid int, tids []int) ([]int, error) {
 	var all []int
 	for _, tid := range tids {
 		list, err := parseFile(taskPath(pid, tid, "children"), parseChildren)
@@ -82,14 +82,14 @@ func parseChildren(raw []byte) ([]int, error) { return ints(string(raw)) }
 
 // Comm returns the name of a thread.
 func Comm(pid, tid int) (string, error) {
-	b, err := os.ReadFile(taskPath(pid, tid, "comm"))
+	b, err := ReadFile(taskPath(pid, tid, "comm"))
 	return strings.TrimSuffix(string(b), "\n"), err
 }
 
 // Wchan returns the kernel function in which a thread sleeps, or "" where it
 // runs or the reader may not know.
 func Wchan(pid, tid int) (string, error) {
-	b, err := os.ReadFile(taskPath(pid, tid, "wchan"))
+	b, err := ReadFile(taskPath(pid, tid, "wchan"))
 	if string(b) == "0" {
 		return "", err
 	}
@@ -138,7 +138,7 @@ func parseSched(raw []byte) (s Sched, err error) {
 
 // Auxv returns the auxiliary vector as the kernel made it at execve(2): pairs
 // of machine words, getauxval(3).
-func Auxv(pid int) ([]byte, error) { return os.ReadFile(path(pid, "auxv")) }
+func Auxv(pid int) ([]byte, error) { return ReadFile(path(pid, "auxv")) }
 
 // Exe returns the link /proc/PID/exe, which ends in " (deleted)" where the
 // file is deleted.

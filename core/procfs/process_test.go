@@ -208,7 +208,7 @@ func TestLiveSched(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if child.ExecStart <= 0 || child.Waits <= 0 || own.ExecStart <= 0 {
+	if child.ExecStart <= 0 || own.ExecStart <= 0 { // it may not have waited yet
 		t.Errorf("child %v, own %v", child, own)
 	}
 }

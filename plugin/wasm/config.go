@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hiatus-project/hiatus/sdk/abi"
@@ -160,7 +161,8 @@ func checkHost(arg string) error {
 // Has says whether the capability is granted.
 func (g Grants) Has(capability string) bool { return slices.Contains(g.names, capability) }
 
-var pluginName = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+// pluginName is not compiled in commands that have no extension.
+var pluginName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[a-z][a-z0-9-]*$`) })
 
 // NameOf makes the name of an extension of the path of its module.
 func NameOf(path string) (string, error) {
@@ -170,7 +172,7 @@ func NameOf(path string) (string, error) {
 
 // CheckName says what is wrong with the name of an extension.
 func CheckName(name string) error {
-	if !pluginName.MatchString(name) {
+	if !pluginName().MatchString(name) {
 		return fmt.Errorf("name %q of an extension: want small letters, digits and -, a letter first", name)
 	}
 	return nil

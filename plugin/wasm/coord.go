@@ -3,6 +3,7 @@ package wasm
 import (
 	"regexp"
 	"slices"
+	"sync"
 
 	"github.com/hiatus-project/hiatus/plugin"
 	"github.com/hiatus-project/hiatus/sdk/abi"
@@ -14,7 +15,8 @@ const (
 	maxValue    = 1 << 20
 )
 
-var barrierName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+// barrierName is not compiled in commands that have no extension.
+var barrierName = sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`) })
 
 // coordFunctions are barriers, publish and lookup across the agents of a
 // computation. Names are the extension's own.
@@ -25,7 +27,7 @@ func coordFunctions() []hostFunction {
 			switch {
 			case c.kind != 0:
 				return c.fault(abi.ErrNotAllowed, "declare: only in init")
-			case !barrierName.MatchString(name) || len(c.in.barriers) >= maxBarriers:
+			case !barrierName().MatchString(name) || len(c.in.barriers) >= maxBarriers:
 				return c.fault(abi.ErrInvalid, "declare: a bad name, or more than %d", maxBarriers)
 			case !slices.Contains(c.in.barriers, name):
 				c.in.barriers = append(c.in.barriers, name)

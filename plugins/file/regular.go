@@ -3,6 +3,7 @@ package file
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -103,10 +104,16 @@ func (p *Plugin) checkAccess(f plugin.OpenFile, s *file) error {
 	if s.writable() {
 		mode |= unix.W_OK
 	}
-	if err := unix.Faccessat(unix.AT_FDCWD, p.host.Root()+f.Link, mode, unix.AT_EACCESS); err != nil {
-		return p.unreachable(f, s, "access", err)
+	err := unix.Faccessat(unix.AT_FDCWD, p.host.Root()+f.Link, mode, unix.AT_EACCESS)
+	if err == nil || errors.Is(err, unix.EACCES) && mayGrant(s, f.Stat.Uid) {
+		return nil
 	}
-	return nil
+	return p.unreachable(f, s, "access", err)
+}
+
+// mayGrant says that openGranted can open the file again.
+func mayGrant(s *file, owner uint32) bool {
+	return (s.Kind == kindRegular || s.Kind == kindDirectory) && owner == uint32(os.Geteuid())
 }
 
 // unreachable makes a standard descriptor of the launching command one of the
@@ -165,6 +172,41 @@ func (p *Plugin) openPath(path string, s *file) (int, error) {
 	if errors.Is(err, unix.EPERM) && flags&unix.O_NOATIME != 0 {
 		p.host.Log().Warn().Str("path", string(s.Path)).Msg("opened without O_NOATIME: the file has another owner now")
 		return unix.Open(path, flags&^unix.O_NOATIME, 0)
+	}
+	if errors.Is(err, unix.EACCES) {
+		return openGranted(path, s, flags)
+	}
+	return fd, err
+}
+
+// openGranted opens a file whose permissions deny its owner what they did not
+// when it was opened, or made: open(2) checks those of a new file for later calls
+// only. It grants the owner that, for the time of the call.
+func openGranted(path string, s *file, flags int) (int, error) {
+	var st unix.Stat_t
+	if err := statPath(path, flags, &st); err != nil {
+		return -1, err
+	}
+	if !mayGrant(s, st.Uid) {
+		return -1, unix.EACCES
+	}
+	mode, granted := st.Mode&0o7777, uint32(0)
+	if s.readable() {
+		granted |= unix.S_IRUSR
+	}
+	if s.writable() {
+		granted |= unix.S_IWUSR
+	}
+	if mode&granted == granted {
+		return -1, unix.EACCES // by something else: a folder on the way
+	}
+	if err := unix.Chmod(path, mode|granted); err != nil {
+		return -1, err
+	}
+	fd, err := unix.Open(path, flags, 0)
+	if e := unix.Chmod(path, mode); e != nil && err == nil {
+		unix.Close(fd)
+		return -1, fmt.Errorf("chmod back to %#o: %w", mode, e)
 	}
 	return fd, err
 }

@@ -87,6 +87,40 @@ func TestDescriptions(t *testing.T) {
 		})
 }
 
+// TestDenied opens files again whose permissions deny it to their owner: of one
+// that open(2) makes they count for later calls only, as git's packs show.
+func TestDenied(t *testing.T) {
+	for name, c := range map[string]struct {
+		mode  uint32
+		flags int
+	}{
+		"made read-only":  {0o444, unix.O_RDWR},
+		"made write-only": {0o200, unix.O_RDONLY},
+		"made closed":     {0, unix.O_RDWR | unix.O_APPEND},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "f")
+			plugintest.RoundTrip(t, Definition(),
+				func(t *testing.T) []int {
+					fd, err := unix.Open(path, c.flags|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, c.mode)
+					if err != nil {
+						t.Fatal(err)
+					}
+					t.Cleanup(func() { unix.Close(fd) })
+					return []int{fd}
+				},
+				func(t *testing.T, fds []int) {
+					if got := stat(t, fds[0]).Mode & 0o7777; got != c.mode {
+						t.Errorf("mode %#o, want %#o", got, c.mode)
+					}
+					if got := status(t, fds[0]); got != c.flags {
+						t.Errorf("flags %#o, want %#o", got, c.flags)
+					}
+				})
+		})
+	}
+}
+
 func TestOtherNamedFiles(t *testing.T) {
 	dir := t.TempDir()
 	for i := range 20 {

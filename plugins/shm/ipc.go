@@ -48,10 +48,15 @@ const (
 const (
 	dsSize     = 128 // none is larger
 	shmSizeAt  = 48
+	shmAtimeAt = 56
+	shmDtimeAt = 64
 	shmCtimeAt = 72
 	shmCpidAt  = 80
 	shmLpidAt  = 84
 	shmCountAt = 88
+	semOtimeAt = 48
+	msgStimeAt = 48
+	msgRtimeAt = 56
 	msgCtimeAt = 64
 	msgBytesAt = 72
 	msgCountAt = 80
@@ -70,12 +75,17 @@ type kind struct {
 	info    uintptr
 	statAny uintptr
 	ctimeAt int
+	timesAt []int // of its other times
+	countAt int   // of the number of objects in what info tells
 }
 
 var (
-	shmKind = kind{"shm", "shared memory segment", unix.SYS_SHMCTL, shmInfo, shmStatAny, shmCtimeAt}
-	semKind = kind{"sem", "semaphore set", unix.SYS_SEMCTL, semInfo, semStatAny, semCtimeAt}
-	msgKind = kind{"msg", "message queue", unix.SYS_MSGCTL, msgInfo, msgStatAny, msgCtimeAt}
+	shmKind = kind{"shm", "shared memory segment", unix.SYS_SHMCTL, shmInfo, shmStatAny, shmCtimeAt,
+		[]int{shmAtimeAt, shmDtimeAt}, 0} // struct shm_info, used_ids
+	semKind = kind{"sem", "semaphore set", unix.SYS_SEMCTL, semInfo, semStatAny, semCtimeAt,
+		[]int{semOtimeAt}, 28} // struct seminfo, semusz
+	msgKind = kind{"msg", "message queue", unix.SYS_MSGCTL, msgInfo, msgStatAny, msgCtimeAt,
+		[]int{msgStimeAt, msgRtimeAt}, 0} // struct msginfo, msgpool
 )
 
 // control is a call of shmctl, semctl or msgctl, whose buffer stands in
@@ -92,24 +102,52 @@ func (k kind) control(id int, cmd, buf uintptr) plugin.Call {
 type object struct {
 	perm
 	ctime int64
+	last  int64 // when it was made, changed or used last; both in seconds since the epoch
 	ds    []byte
 }
 
 func (o object) u64(at int) uint64 { return native.Uint64(o.ds[at:]) }
 func (o object) pid(at int) int    { return int(int32(native.Uint32(o.ds[at:]))) }
 
-// list returns all objects of a kind in the IPC namespace of proc.
-func (k kind) list(ctx context.Context, proc plugin.Process) ([]object, error) {
-	addr, size := proc.Scratch()
-	info := k.control(0, k.info, uintptr(addr))
-	last, err := proc.Syscall(ctx, info.Nr, info.Args[:]...)
-	if err != nil {
-		return nil, fmt.Errorf("pid %d: list of every %s: %w", proc.PID(), k.what, err)
+// list finds all objects in the IPC namespace of the tree. One batch asks how
+// many there are of each kind: mostly there are none.
+func (t *tree) list(ctx context.Context) error {
+	proc := t.procs[0]
+	addr, _ := proc.Scratch()
+	kinds := []kind{shmKind, semKind, msgKind}
+	calls := make([]plugin.Call, len(kinds))
+	for i, k := range kinds {
+		calls[i] = k.control(0, k.info, uintptr(addr)+uintptr(i*dsSize))
 	}
+	if err := proc.Batch(ctx, calls); err != nil {
+		return fmt.Errorf("pid %d: list of all System V IPC: %w", proc.PID(), err)
+	}
+	info := make([]byte, len(kinds)*dsSize)
+	if err := read(proc, info, addr); err != nil {
+		return err
+	}
+	t.found = map[string][]object{}
+	for i, k := range kinds {
+		if native.Uint32(info[i*dsSize+k.countAt:]) == 0 {
+			continue
+		}
+		all, err := k.list(ctx, proc, int(calls[i].Ret))
+		if err != nil {
+			return fmt.Errorf("pid %d: list of every %s: %w", proc.PID(), k.what, err)
+		}
+		t.found[k.name] = all
+	}
+	return nil
+}
+
+// list returns all objects of a kind in the IPC namespace of proc, the last of
+// which is in the place last of the kernel's table.
+func (k kind) list(ctx context.Context, proc plugin.Process, last int) ([]object, error) {
+	addr, size := proc.Scratch()
 	var all []object
 	most := min(size/dsSize, 1024)
-	for first := 0; first <= int(last); first += most {
-		n := min(most, int(last)+1-first)
+	for first := 0; first <= last; first += most {
+		n := min(most, last+1-first)
 		calls := make([]plugin.Call, n)
 		for i := range calls {
 			calls[i] = k.control(first+i, k.statAny, uintptr(addr)+uintptr(i*dsSize))
@@ -133,8 +171,13 @@ func (k kind) list(ctx context.Context, proc plugin.Process) ([]object, error) {
 
 func (k kind) parse(id int, ds []byte) object {
 	u32 := func(at int) uint32 { return native.Uint32(ds[at:]) }
-	return object{perm: perm{ID: id, Key: int32(u32(0)), UID: u32(4), GID: u32(8), CUID: u32(12), CGID: u32(16), Mode: u32(20)},
+	o := object{perm: perm{ID: id, Key: int32(u32(0)), UID: u32(4), GID: u32(8), CUID: u32(12), CGID: u32(16), Mode: u32(20)},
 		ctime: int64(native.Uint64(ds[k.ctimeAt:])), ds: ds}
+	o.last = o.ctime
+	for _, at := range k.timesAt {
+		o.last = max(o.last, int64(o.u64(at)))
+	}
+	return o
 }
 
 // maker makes objects with given ids in a process of a restart.

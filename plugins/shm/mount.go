@@ -43,19 +43,23 @@ func mountIn(ctx context.Context, proc plugin.Process, fsType string) (int, erro
 	if err := write(proc, append([]byte(fsType), 0), addr); err != nil {
 		return -1, err
 	}
-	fs, err := proc.Syscall(ctx, unix.SYS_FSOPEN, uintptr(addr), unix.FSOPEN_CLOEXEC)
-	if err != nil {
+	fs := []plugin.Source{{Arg: 0, Result: 0}}
+	calls := []plugin.Call{
+		{Nr: unix.SYS_FSOPEN, Args: [6]uintptr{uintptr(addr), unix.FSOPEN_CLOEXEC}},
+		{Nr: unix.SYS_FSCONFIG, Args: [6]uintptr{0, unix.FSCONFIG_CMD_CREATE}, Sources: fs, MayFail: true},
+		{Nr: unix.SYS_FSMOUNT, Args: [6]uintptr{0, unix.FSMOUNT_CLOEXEC}, Sources: fs, MayFail: true},
+		{Nr: unix.SYS_CLOSE, Sources: fs, MayFail: true},
+	}
+	if err := proc.Batch(ctx, calls); err != nil {
 		return -1, fmt.Errorf("fsopen %s: %w", fsType, err)
 	}
-	defer func() { _, _ = proc.Syscall(ctx, unix.SYS_CLOSE, fs) }()
-	if _, err := proc.Syscall(ctx, unix.SYS_FSCONFIG, fs, unix.FSCONFIG_CMD_CREATE, 0, 0, 0); err != nil {
+	if err := calls[1].Err; err != 0 {
 		return -1, fmt.Errorf("fsconfig %s: %w", fsType, err)
 	}
-	mnt, err := proc.Syscall(ctx, unix.SYS_FSMOUNT, fs, unix.FSMOUNT_CLOEXEC, 0)
-	if err != nil {
+	if err := calls[2].Err; err != 0 {
 		return -1, fmt.Errorf("fsmount %s: %w", fsType, err)
 	}
-	return pull(ctx, proc, mnt)
+	return pull(ctx, proc, calls[2].Ret)
 }
 
 func (p *Plugin) closeQueues() {

@@ -16,9 +16,9 @@ import (
 
 // saveQueues saves the System V message queues with their messages.
 func (p *Plugin) saveQueues(ctx context.Context, t *tree) error {
-	all, err := msgKind.list(ctx, t.procs[0])
-	if err != nil || len(all) == 0 {
-		return err
+	all := t.found[msgKind.name]
+	if len(all) == 0 {
+		return nil
 	}
 	if err := t.learnUsers(ctx); err != nil {
 		return err
@@ -26,7 +26,7 @@ func (p *Plugin) saveQueues(ctx context.Context, t *tree) error {
 	waiting := t.waiting()[unix.SYS_MSGCTL]
 	var errs []error
 	for _, o := range all {
-		u := t.users(o.pid(msgSendAt), o.pid(msgRecvAt))
+		u := t.users(o.last, o.pid(msgSendAt), o.pid(msgRecvAt))
 		u.inside = u.inside || waiting[o.ID]
 		err := p.judge(t, msgKind, &o, u)
 		if err == nil {

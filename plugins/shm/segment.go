@@ -75,9 +75,9 @@ func parseAttachments(maps string) (found []attachment, err error) {
 // saveSegments saves the segments, and has each of them mapped whole, so that
 // the engine can read it.
 func (p *Plugin) saveSegments(ctx context.Context, t *tree) error {
-	all, err := shmKind.list(ctx, t.procs[0])
-	if err != nil || len(all) == 0 {
-		return err
+	all := t.found[shmKind.name]
+	if len(all) == 0 {
+		return nil
 	}
 	if err := t.learnUsers(ctx); err != nil {
 		return err
@@ -96,7 +96,7 @@ func (p *Plugin) saveSegments(ctx context.Context, t *tree) error {
 	for _, o := range all {
 		s := segment{Size: o.u64(shmSizeAt), Creator: o.pid(shmCpidAt), Last: o.pid(shmLpidAt)}
 		here, attached := len(mapped[o.ID]), o.u64(shmCountAt)
-		u := t.users(s.Creator, s.Last)
+		u := t.users(o.last, s.Creator, s.Last)
 		u.inside = u.inside || here > 0
 		u.outside = uint64(here) < attached || u.outside && !u.inside
 		err := p.judge(t, shmKind, &o, u)

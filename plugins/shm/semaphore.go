@@ -12,9 +12,9 @@ import (
 
 // saveSemaphores saves the semaphore sets, but for the undo counts.
 func (p *Plugin) saveSemaphores(ctx context.Context, t *tree) error {
-	sets, err := semKind.list(ctx, t.procs[0])
-	if err != nil || len(sets) == 0 {
-		return err
+	sets := t.found[semKind.name]
+	if len(sets) == 0 {
+		return nil
 	}
 	if err := t.learnUsers(ctx); err != nil {
 		return err
@@ -45,10 +45,14 @@ func (p *Plugin) saveSet(ctx context.Context, t *tree, o object, waiting bool) (
 	if err != nil {
 		return set, err
 	}
-	if set.Values, set.PIDs, err = readSet(ctx, proc, o.ID, int(o.u64(semCountAt))); err != nil {
+	set.Values, set.PIDs, err = readSet(ctx, proc, o.ID, int(o.u64(semCountAt)))
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIDRM) {
+		return set, errOther // somebody outside has removed it meanwhile
+	}
+	if err != nil {
 		return set, fmt.Errorf("pid %d: semaphore set %d: %w", proc.PID(), o.ID, err)
 	}
-	u := t.users(set.PIDs...)
+	u := t.users(o.last, set.PIDs...)
 	u.inside = u.inside || waiting
 	err = p.judge(t, semKind, &o, u)
 	set.perm = o.perm

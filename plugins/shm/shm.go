@@ -57,6 +57,12 @@ func earliest(begun, now time.Time, elapsed time.Duration) int64 {
 	return min(begun.Unix(), now.Add(-elapsed).Unix())
 }
 
+// wasSet says that the time of day was set between begun and now, or that the
+// machine slept.
+func wasSet(begun, now time.Time, elapsed time.Duration) bool {
+	return (now.Round(0).Sub(begun.Round(0)) - elapsed).Abs() > time.Second
+}
+
 // saving is what is known during a checkpoint.
 type saving struct {
 	tree   *tree
@@ -104,6 +110,9 @@ func (p *Plugin) save(ctx context.Context, procs []plugin.Process) error {
 		return err
 	}
 	p.saving.tree = t
+	if err := t.list(ctx); err != nil {
+		return err
+	}
 	return errors.Join(p.saveSegments(ctx, t), p.saveSemaphores(ctx, t), p.saveQueues(ctx, t))
 }
 

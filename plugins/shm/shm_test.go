@@ -181,6 +181,51 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+// TestUsers tells processes that used an object from those that have but the
+// number of one that did.
+func TestUsers(t *testing.T) {
+	self := plugintest.Self(t)
+	other := os.Getppid()
+	now := time.Now().Unix()
+	start, ok := startOf(self.PID())
+	if !ok || start > now || start < now-3600 {
+		t.Fatalf("this process started at %d, now is %d", start, now)
+	}
+	for name, tt := range map[string]struct {
+		pid  int
+		last int64
+		own  bool
+		set  bool
+		want use
+	}{
+		"nobody":                    {pid: 0, last: now},
+		"the tree":                  {pid: self.PID(), last: now, want: use{inside: true}},
+		"the tree, at its start":    {pid: self.PID(), last: start - slack, want: use{inside: true}},
+		"its number, earlier":       {pid: self.PID(), last: start - slack - 1},
+		"earlier, but time was set": {pid: self.PID(), last: start - slack - 1, set: true, want: use{inside: true}},
+		"another":                   {pid: other, last: now, want: use{outside: true}},
+		"another's number, earlier": {pid: other, last: 1},
+		"another's namespace":       {pid: other, last: now, own: true},
+	} {
+		tree := &tree{own: tt.own, byPID: map[int]plugin.Process{self.PID(): self}, started: startOf}
+		if tt.set {
+			tree.started = nil
+		}
+		if got := tree.users(tt.last, tt.pid); got != tt.want {
+			t.Errorf("%s: %+v, want %+v", name, got, tt.want)
+		}
+	}
+}
+
+func TestWasSet(t *testing.T) {
+	begun := time.Unix(1000, 0)
+	for now, want := range map[int64]bool{1060: false, 1061: false, 5000: true, 500: true} {
+		if got := wasSet(begun, time.Unix(now, 0), time.Minute); got != want {
+			t.Errorf("at %d: %t, want %t", now, got, want)
+		}
+	}
+}
+
 func TestParse(t *testing.T) {
 	found, err := parseAttachments("7f00-8000 rw-s 00001000 00:01 3  /SYSV0000002a (deleted)\n8000-9000 rw-p 00000000 00:00 0\n")
 	if err != nil || len(found) != 1 || found[0] != (attachment{0, 3, 0x7f00, 0x8000, 0x1000}) {
@@ -193,6 +238,10 @@ func TestParse(t *testing.T) {
 	nr, id, ok := parseSyscall("65 0x7 0x7ffe 0x1 0x0 0x0 0x0 0x7ffe 0x7f00\n")
 	if nr != 65 || id != 7 || !ok {
 		t.Errorf("system call %d, %d, %t", nr, id, ok)
+	}
+	ticks, ok := parseStart("7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1\n")
+	if ticks != 4242 || !ok {
+		t.Errorf("start %d, %t", ticks, ok)
 	}
 	taken, err := parseTaken("key id\n 1208 32769 600\n0 2 600\n")
 	if err != nil || !taken.has(perm{ID: 1}) || !taken.has(perm{ID: 7, Key: 1208}) || taken.has(perm{ID: 3}) {
@@ -210,11 +259,13 @@ func FuzzParse(f *testing.F) {
 	f.Add("QSIZE:0          NOTIFY:0     SIGNO:10    NOTIFY_PID:42    \n")
 	f.Add("65 0x7 0x7ffe 0x1 0x0 0x0 0x0 0x7ffe 0x7f00\n")
 	f.Add("running\n")
+	f.Add("7 (a) b) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1\n")
 	f.Fuzz(func(t *testing.T, s string) {
 		_, _ = parseAttachments(s)
 		_, _ = parseStatus(s)
 		_, _, _ = parseSyscall(s)
 		_, _ = parseTaken(s)
+		_, _ = parseStart(s)
 	})
 }
 

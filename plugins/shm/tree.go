@@ -24,11 +24,19 @@ type tree struct {
 	own   bool
 	uids  map[uint32]bool
 	since int64 // seconds since the epoch: nothing of the tree is older
+	// started returns when a process has, in seconds since the epoch; nil where
+	// the time of day was set meanwhile, so that it proves nothing.
+	started func(pid int) (int64, bool)
+	found   map[string][]object // by the name of the kind; see list
 }
 
 func (p *Plugin) newTree(procs []plugin.Process) (*tree, error) {
+	now := time.Now()
 	t := &tree{procs: procs, byPID: map[int]plugin.Process{}, uids: map[uint32]bool{uint32(os.Geteuid()): true},
-		since: earliest(p.begun, time.Now(), time.Since(p.begun))}
+		since: earliest(p.begun, now, now.Sub(p.begun))}
+	if !wasSet(p.begun, now, now.Sub(p.begun)) {
+		t.started = startOf
+	}
 	ours, err := os.Readlink("/proc/self/ns/ipc")
 	if err != nil {
 		return nil, err
@@ -85,19 +93,68 @@ func (t *tree) process(pid int) plugin.Process {
 type use struct{ inside, outside bool }
 
 // users judges by pids that the kernel keeps with an object, 0 where it has
-// none. The number of a process that has ended may belong to another by now:
-// in doubt that counts as outside.
-func (t *tree) users(pids ...int) (u use) {
+// none, and by when it was used last, in seconds since the epoch. The kernel
+// keeps the number of a process that has ended, which may belong to another by
+// now: to one of the tree, or outside of it. In doubt that counts as the user.
+func (t *tree) users(last int64, pids ...int) (u use) {
 	for _, pid := range pids {
-		switch {
-		case pid == 0:
-		case t.byPID[pid] != nil:
-			u.inside = true
-		case !t.own && alive(pid):
-			u.outside = true
+		if pid == 0 {
+			continue
+		}
+		if proc := t.byPID[pid]; proc != nil {
+			u.inside = u.inside || !t.startedAfter(hostTID(proc), last)
+		} else if !t.own && alive(pid) {
+			u.outside = u.outside || !t.startedAfter(pid, last)
 		}
 	}
 	return u
+}
+
+// slack is what the start of a process and the times of an object, both rounded,
+// may differ by, in seconds.
+const slack = 2
+
+// startedAfter says that a process is too young to have used an object.
+func (t *tree) startedAfter(pid int, last int64) bool {
+	if t.started == nil {
+		return false
+	}
+	start, ok := t.started(pid)
+	return ok && start > last+slack
+}
+
+// startOf returns when a process, or a thread, has started, by the time of day
+// of now.
+func startOf(pid int) (int64, bool) {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, false
+	}
+	ticks, ok := parseStart(string(raw))
+	if !ok {
+		return 0, false
+	}
+	var boot unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &boot); err != nil {
+		return 0, false
+	}
+	age := boot.Nano() - ticks*(int64(time.Second)/ticksPerSecond)
+	return time.Now().Unix() - age/int64(time.Second), true
+}
+
+// ticksPerSecond is USER_HZ of the kernel's include/asm-generic/param.h.
+const ticksPerSecond = 100
+
+// parseStart reads starttime from /proc/PID/stat, in ticks since boot. The name
+// before it stands in parentheses and may hold any byte.
+func parseStart(s string) (ticks int64, ok bool) {
+	const starttime = 22 - 3 // the state, behind the name, is field 3
+	f := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
+	if len(f) <= starttime {
+		return 0, false
+	}
+	ticks, err := strconv.ParseInt(f[starttime], 10, 64)
+	return ticks, err == nil && ticks >= 0
 }
 
 func alive(pid int) bool {

@@ -171,8 +171,18 @@ func (f *faulted) fifo() string {
 // the checkpoint has ended.
 func (f *faulted) at(step faultpoint.Step, do func(command *front)) outcome {
 	f.Helper()
+	return f.atAny([]string{string(step)}, do)
+}
+
+// atAny is at for whoever comes to one of several steps, each as in an order.
+func (f *faulted) atAny(steps []string, do func(command *front)) outcome {
+	f.Helper()
 	fifo := f.fifo()
-	f.order(fmt.Sprintf("%s: wait %s", step, fifo))
+	var orders []string
+	for _, step := range steps {
+		orders = append(orders, fmt.Sprintf("%s: wait %s", step, fifo))
+	}
+	f.order(orders...)
 	command := f.ask()
 	w := f.meet(fifo)
 	do(command)

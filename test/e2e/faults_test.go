@@ -3,12 +3,12 @@ package e2e
 import (
 	"fmt"
 	"math/rand"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
 
@@ -53,6 +53,10 @@ func TestFaults(t *testing.T) {
 		{"program ends in a snapshot", endsInSnapshot},
 		{"agent killed in a snapshot", agentKilledInSnapshot},
 		{"copy killed in a snapshot", copyKilled},
+		{"little changes in an incremental snapshot", func(f *faulted) { incrementalSnapshot(f, "few", false) }},
+		{"all changes in an incremental snapshot", func(f *faulted) { incrementalSnapshot(f, "all", true) }},
+		{"agent killed in an incremental snapshot", agentKilledInIncrement},
+		{"copy killed in an incremental snapshot", copyKilledInIncrement},
 		{"agent killed at a step of a snapshot", agentKilledAtSnapshot},
 		{"agent stopped at a step of a snapshot", agentStoppedAtSnapshot},
 		{"copies killed at a step of a snapshot", copiesKilledAtSnapshot},
@@ -388,17 +392,25 @@ func victims(f *faulted, sig syscall.Signal) {
 	f.endWell()
 }
 
-// victim is the youngest child of the program.
+// victim is the process of one thread that does not catch SIGCHLD, and no child
+// of its own. Pids tell nothing: they begin anew at some time.
 func (f *faulted) victim() int {
 	f.Helper()
-	pid := 0
+	found := 0
 	f.await("a victim", func() bool {
-		for _, p := range f.program() {
-			if threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p)); err == nil && len(threads) == 1 {
-				pid = max(pid, p)
+		all := map[int]int{} // and their parents
+		for _, pid := range f.program() {
+			s, err := procfs.ReadTaskStatus(pid, pid)
+			if err == nil && s.Threads == 1 && s.State != 'Z' && s.SigCgt&(1<<(syscall.SIGCHLD-1)) == 0 {
+				all[pid] = s.PPid
 			}
 		}
-		return pid != 0
+		for pid, parent := range all {
+			if _, own := all[parent]; !own {
+				found = pid
+			}
+		}
+		return found != 0
 	})
-	return pid
+	return found
 }

@@ -33,7 +33,7 @@ func TestLazy(t *testing.T) {
 		{"lazy: several agents", []string{"gcc"}, lazySeveral},
 		{"lazy: not possible", []string{"gcc"}, lazyNotPossible},
 	} {
-		for _, id := range s.identities {
+		for _, id := range s.faultIdentities() {
 			t.Run(testName(b.name, id.name), func(t *testing.T) {
 				s.require(t, b.needs...)
 				s.runBehaviour(t, b, id, table)
@@ -44,7 +44,7 @@ func TestLazy(t *testing.T) {
 		if !slices.Contains([]string{"python3", "go", "node", "java", "500 threads", "200 processes"}, p.name) {
 			continue
 		}
-		for _, id := range s.identities {
+		for _, id := range s.faultIdentities() {
 			t.Run(testName("lazy", p.name, id.name), func(t *testing.T) {
 				t.Parallel()
 				s.require(t, p.needs...)

@@ -26,34 +26,59 @@ func (tr *trial) copies() (pids []int) {
 	return pids
 }
 
-// whileCopied makes a checkpoint all of whose writers wait before they write
-// memory, and calls do meanwhile: the program has been copied, and runs.
+// launchRewrite starts the program whose memory changes while it is written. All
+// of that, compressed, would be less than the writers put together before they
+// come to the step at which they wait.
+func (f *faulted) launchRewrite(kind string, flags ...string) {
+	f.Helper()
+	args := slices.Concat([]string{"launch", "--name", f.name, "--ckptdir", f.images(), "--compress", "none"},
+		flags, []string{"--", f.suite.fixture("rewrite"), "160", kind})
+	f.front = f.run(args...)
+	f.advance(1)
+}
+
+// whileCopied is whileWritten of a program that has been copied.
 func (f *faulted) whileCopied(do func(copies []int)) outcome {
 	f.Helper()
-	f.front = f.run("launch", "--name", f.name, "--ckptdir", f.images(), "--", f.suite.fixture("rewrite"), "160")
-	f.advance(1)
-	fifo := f.fifo()
-	var orders []string
+	return f.whileWritten(func(copies []int) {
+		if len(copies) == 0 {
+			f.Fatal("there is no copy of the program")
+		}
+		do(copies)
+	})
+}
+
+// whileWritten makes a checkpoint all of whose writers wait before they write
+// memory, and calls do meanwhile: the program runs.
+func (f *faulted) whileWritten(do func(copies []int)) outcome {
+	f.Helper()
+	var writes []string
 	for n := range 64 {
-		orders = append(orders, fmt.Sprintf("%s#%d: wait %s", faultpoint.StripeWriting, n+1, fifo))
+		writes = append(writes, fmt.Sprintf("%s#%d", faultpoint.StripeWriting, n+1))
 	}
-	f.order(orders...)
-	command := f.ask()
-	w := f.meet(fifo)
-	copies := f.copies()
-	if len(copies) == 0 {
-		f.Fatal("there is no copy of the program")
+	return f.atAny(writes, func(*front) {
+		copies := f.copies()
+		f.advance(1)
+		do(copies)
+		f.order() // nothing waits any more, once the FIFO has no writer
+	})
+}
+
+// asBefore makes sure that the program runs on as the processes that it was, and
+// that nothing else is left.
+func (f *faulted) asBefore(step faultpoint.Step, before []int) {
+	f.Helper()
+	f.unharmed()
+	if now := f.program(); !slices.Equal(now, before) {
+		f.Errorf("%s: the processes were %v and are %v", step, before, now)
 	}
-	f.advance(1)
-	do(copies)
-	f.order() // nothing waits any more, once the FIFO has no writer
-	w.Close()
-	return f.outcomeOf(command)
+	f.tidy()
 }
 
 // endsInSnapshot: the program has ended before its image is written. The
 // generation is committed, then hiatus ends, and a restart is as of the pause.
 func endsInSnapshot(f *faulted) {
+	f.launchRewrite("all")
 	o := f.whileCopied(func(copies []int) {
 		for _, pid := range f.processes() {
 			if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil && exe == f.suite.fixture("rewrite") && !slices.Contains(copies, pid) {
@@ -75,6 +100,7 @@ func endsInSnapshot(f *faulted) {
 
 // agentKilledInSnapshot: no copy outlives the agent, and the program runs on.
 func agentKilledInSnapshot(f *faulted) {
+	f.launchRewrite("all")
 	o := f.whileCopied(func([]int) {
 		if err := f.front.cmd.Process.Kill(); err != nil {
 			f.Fatal(err)
@@ -95,6 +121,7 @@ func agentKilledInSnapshot(f *faulted) {
 
 // copyKilled: whoever ends the copies ends a checkpoint, and nothing else.
 func copyKilled(f *faulted) {
+	f.launchRewrite("all")
 	o := f.whileCopied(func(copies []int) {
 		for _, pid := range copies {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
@@ -177,6 +204,10 @@ func copiesKilledAtSnapshot(f *faulted) {
 					if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 						f.Fatal(err)
 					}
+					f.await("its end", func() bool { // until then its memory can be read
+						s, err := procfs.ReadStatus(pid)
+						return err != nil || s.State == 'Z' || s.State == 'X'
+					})
 				}
 			}
 		})
@@ -197,11 +228,7 @@ func copiesKilledAtSnapshot(f *faulted) {
 		if got := f.newest(); got != want {
 			f.Errorf("%s: the newest generation is %d, want %d", step, got, want)
 		}
-		f.unharmed()
-		if now := f.program(); !slices.Equal(now, before) {
-			f.Errorf("%s: the processes were %v and are %v", step, before, now)
-		}
-		f.tidy()
+		f.asBefore(step, before)
 	}
 	f.order()
 	f.checkpoint()
@@ -229,11 +256,7 @@ func middleKilled(f *faulted) {
 		if o.code == 0 && step != faultpoint.CopyForked {
 			f.Errorf("%s: checkpoint: %s", step, o)
 		}
-		f.unharmed()
-		if now := f.program(); !slices.Equal(now, before) {
-			f.Errorf("%s: the processes were %v and are %v", step, before, now)
-		}
-		f.tidy()
+		f.asBefore(step, before)
 	}
 	f.order()
 	f.checkpoint()
@@ -263,11 +286,7 @@ func snapshotErrors(f *faulted) {
 		if got := f.newest(); got != want {
 			f.Errorf("%s: the newest generation is %d, want %d", step, got, want)
 		}
-		f.unharmed()
-		if now := f.program(); !slices.Equal(now, before) {
-			f.Errorf("%s: the processes were %v and are %v", step, before, now)
-		}
-		f.tidy()
+		f.asBefore(step, before)
 	}
 	f.order()
 	f.checkpoint()
@@ -384,4 +403,113 @@ func noSnapshot(tr *trial) {
 			tr.Fatal(err)
 		}
 	}
+}
+
+// incrementalSnapshot: generations that store what has changed are written
+// while the program runs on, those that store little without a copy of it. Each
+// of the chain restarts as of its moment.
+func incrementalSnapshot(f *faulted, kind string, copied bool) {
+	f.launchRewrite(kind, "--incremental", "--full-every", "3", "--keep", "9")
+	if o := f.whileCopied(func([]int) {}); o.code != 0 { // the first one is full
+		f.Fatalf("the checkpoint: %s", o)
+	}
+	for range 3 {
+		f.advance(1)
+		o := f.whileWritten(func(copies []int) {
+			if full := len(f.generations()) == 3; (len(copies) > 0) != (copied || full) {
+				f.Errorf("generation %d: copies %v", len(f.generations())+1, copies)
+			}
+		})
+		if o.code != 0 {
+			f.Fatalf("the checkpoint: %s", o)
+		}
+	}
+	all := f.generations()
+	if got, want := fmt.Sprint(chainOf(f.trial, all[1]), chainOf(f.trial, all[2]), chainOf(f.trial, all[3])), "[2 1] [3 2 1] [4]"; got != want {
+		f.Errorf("chains %s, want %s", got, want)
+	}
+	f.endProgram()
+	for g := range all {
+		f.restarting("--generation", fmt.Sprint(g+1))
+		f.running()
+		f.advance(3)
+		if g+1 < len(all) {
+			f.endProgram()
+		}
+	}
+	f.endWell()
+}
+
+// endProgram ends the program, and waits for hiatus.
+func (f *faulted) endProgram() {
+	f.Helper()
+	f.must("kill", f.name)
+	f.wait(f.front)
+	f.nothingLeft()
+}
+
+// agentKilledInIncrement: the agent dies while it writes what has changed. The
+// program, whose memory it has tracked, goes on, and the generation before
+// restarts.
+func agentKilledInIncrement(f *faulted) {
+	f.launchRewrite("few", "--incremental")
+	f.checkpoint()
+	f.advance(1)
+	o := f.whileWritten(func(copies []int) {
+		if len(copies) > 0 {
+			f.Errorf("copies %v", copies)
+		}
+		if err := f.front.cmd.Process.Kill(); err != nil {
+			f.Fatal(err)
+		}
+		f.orphaned()
+	})
+	if o.code == 0 {
+		f.Fatalf("the checkpoint: %s", o)
+	}
+	f.advance(2)
+	f.write("stop", "")
+	f.nothingLeft()
+	if text := f.read("failed"); text != "" {
+		f.Errorf("the program failed: %s", text)
+	}
+	if err := os.Remove(f.path("stop")); err != nil {
+		f.Fatal(err)
+	}
+	if g := f.generations(); len(g) != 1 {
+		f.Errorf("generations %v, want the first alone", g)
+	}
+	f.restarting()
+	f.running()
+	f.advance(2)
+	f.checkpoint() // it removes what the dead one has left
+	f.endWell()
+}
+
+// copyKilledInIncrement: whoever ends the copies ends a checkpoint. The next
+// generation is full, as nothing is known of the one before.
+func copyKilledInIncrement(f *faulted) {
+	f.launchRewrite("all", "--incremental", "--keep", "9")
+	f.checkpoint()
+	o := f.whileCopied(func(copies []int) {
+		for _, pid := range copies {
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+				f.Fatal(err)
+			}
+		}
+	})
+	if o.code == 0 || !strings.Contains(o.stderr, "was ended while it was written") {
+		f.Fatalf("the checkpoint: %s", o)
+	}
+	f.advance(1)
+	f.order()
+	f.checkpoint()
+	f.checkpoint()
+	for n, want := range []int{1, 1, 2} {
+		if chain := chainOf(f.trial, f.generations()[n]); len(chain) != want {
+			f.Errorf("chain %v, want %d", chain, want)
+		}
+	}
+	f.advance(1)
+	f.endWell()
 }

@@ -129,7 +129,7 @@ func (s *suite) findIdentities(t *testing.T) {
 	s.identities = append(s.identities, newIdentity(t, "user", other, true))
 }
 
-// faultIdentities are those under whom things go wrong: the ordinary user, who
+// faultIdentities are those under whom things go wrong, or memory comes late: the ordinary user, who
 // may do less than root; in make faults both.
 func (s *suite) faultIdentities() []identity {
 	if os.Getenv("HIATUS_E2E_FAULTS") == "all" {

@@ -3,6 +3,8 @@
 
 #define PAGES 16
 
+static char ballast[64 << 20];
+
 int main(int argc, char **argv)
 {
 	char line[256];
@@ -12,6 +14,7 @@ int main(int argc, char **argv)
 	madvise(area, PAGES * 4096, MADV_NOHUGEPAGE);
 	for (int i = 0; i < PAGES; i++)
 		memset(area + i * 4096, 'a' + i, 4096);
+	memset(ballast, 1, sizeof ballast);
 	dprintf(1, "area %lx\n", (long)area);
 	ready();
 	for (;;) {
@@ -41,6 +44,14 @@ int main(int argc, char **argv)
 			CHECK(mremap(p, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, area + (1 << 30)) == area + (1 << 30));
 			CHECK(mmap(p, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == p);
 			*p = 'n';
+			break;
+		case 'u': // something new in the place of all, of which it writes a page
+			CHECK(mmap(area, PAGES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == area);
+			madvise(area, PAGES * 4096, MADV_NOHUGEPAGE);
+			*p = 'n';
+			break;
+		case 'b': // much
+			memset(ballast, 2, sizeof ballast);
 			break;
 		case 'e':
 			execv("/proc/self/exe", argv);

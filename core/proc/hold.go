@@ -1,0 +1,200 @@
+package proc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
+)
+
+// reserve is memory of the agent for what is read in the pause. It should be there
+// before: a fault for each page takes longer than reading it.
+type reserve struct{ parts [][]byte }
+
+// prepare makes room for about size bytes, where there is memory for that.
+func (r *reserve) prepare(size uint64) {
+	b, err := mapReserve(size)
+	if err != nil {
+		return
+	}
+	r.parts = append(r.parts, b)
+	// Huge pages are made faster, and where they are written to faster. Kernels
+	// before 5.14 cannot populate so: then it is done by faults, in the pause.
+	_ = unix.Madvise(b, unix.MADV_HUGEPAGE)
+	_ = unix.Madvise(b, unix.MADV_POPULATE_WRITE)
+}
+
+func mapReserve(size uint64) ([]byte, error) {
+	b, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("mmap of %d bytes: %w", size, err)
+	}
+	return b, nil
+}
+
+// assign gives each run its part of the room, and makes what is missing.
+func (r *reserve) assign(runs []pageRun) error {
+	var rest []byte
+	next := 0
+	for i := range runs {
+		run := &runs[i]
+		for uint64(len(rest)) < run.len {
+			if next == len(r.parts) {
+				b, err := mapReserve(uint64(total(runs[i:])))
+				if err != nil {
+					return err
+				}
+				r.parts = append(r.parts, b)
+			}
+			rest = r.parts[next]
+			next++
+		}
+		run.held, rest = rest[:run.len:run.len], rest[run.len:]
+	}
+	return nil
+}
+
+func (r *reserve) size() (sum uint64) {
+	for _, b := range r.parts {
+		sum += uint64(len(b))
+	}
+	return sum
+}
+
+func (r *reserve) free() {
+	for _, b := range r.parts {
+		_ = unix.Munmap(b)
+	}
+	r.parts = nil
+}
+
+// hold reads the runs in the pause, by all processors.
+func (m *Memory) hold(ctx context.Context, runs []pageRun) error {
+	m.held = runs
+	if err := m.reserve.assign(runs); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoCopy, err)
+	}
+	err := forEach(ctx, batchesOf(runs), runtime.GOMAXPROCS(0), func(_ int, b *[]pageRun) error { return readRuns(*b) })
+	if err != nil {
+		return err
+	}
+	return faultpoint.At(faultpoint.SnapshotHeld)
+}
+
+// maxPieces is IOV_MAX, as many as a call of process_vm_readv(2) may read.
+const maxPieces = 1024
+
+// batchesOf splits runs into those that one call may read.
+func batchesOf(runs []pageRun) (batches [][]pageRun) {
+	for len(runs) > 0 {
+		n, size := 1, runs[0].len
+		for n < min(len(runs), maxPieces) && runs[0].from == nil && runs[n].from == nil && runs[n].p == runs[0].p && size+runs[n].len <= chunkSize {
+			size += runs[n].len
+			n++
+		}
+		batches, runs = append(batches, runs[:n]), runs[n:]
+	}
+	return batches
+}
+
+// readRuns reads what batchesOf has put together: pages that lie scattered cost
+// less so than by a call for each.
+func readRuns(runs []pageRun) error {
+	if len(runs) > 1 && readAtOnce(runs) {
+		return nil
+	}
+	for i := range runs {
+		if err := runs[i].read(runs[i].held); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// readAtOnce says whether all could be read.
+func readAtOnce(runs []pageRun) bool {
+	local, remote := make([]unix.Iovec, len(runs)), make([]unix.RemoteIovec, len(runs))
+	size := 0
+	for i := range runs {
+		r := &runs[i]
+		local[i].Base = &r.held[0]
+		local[i].SetLen(len(r.held))
+		remote[i] = unix.RemoteIovec{Base: uintptr(r.addr), Len: len(r.held)}
+		size += len(r.held)
+	}
+	n, err := unix.ProcessVMReadv(runs[0].p.liveTID(), local, remote, 0)
+	return err == nil && n == size
+}
+
+// holdChanged reads what the parent of the image does not have, if that is
+// shorter than copying the processes. What a survey told is proved beside it.
+func (m *Memory) holdChanged(ctx context.Context) (done bool, err error) {
+	if !m.st.inherits() {
+		return false, nil
+	}
+	runs, err := m.pageRuns(ctx, everything, itself)
+	if err != nil {
+		return false, err
+	}
+	runs = append(runs, contentRuns(m.st, m.contents)...)
+	size := uint64(total(runs))
+	if !m.t.costs().readsFaster(size) {
+		return false, nil
+	}
+	m.copies = map[*Process]*copying{}
+	if err := m.checkRoom(size); err != nil {
+		return false, err
+	}
+	confirmed := make(chan error, 1)
+	go func() { confirmed <- m.confirm(itself) }()
+	err = m.hold(ctx, runs)
+	return true, errors.Join(err, <-confirmed)
+}
+
+// costs is what a copy of a tree depends on.
+type costs struct {
+	processes int
+	small     uint64 // bytes in small pages
+	surveyed  uint64 // of them, in processes whose mappings are to be proved
+}
+
+func (t *Tree) costs() (c costs) {
+	for _, p := range t.procs {
+		if !p.zombie && p.private() > fewPages {
+			c.add(p.private(), p.surveyed)
+		}
+	}
+	return c
+}
+
+// add counts a process, whose mappings are known where they were surveyed.
+func (c *costs) add(private uint64, surveyed []procfs.VMA) {
+	for i := range surveyed {
+		private -= min(private, surveyed[i].Huge)
+	}
+	c.processes++
+	c.small += private
+	if surveyed != nil {
+		c.surveyed += private
+	}
+}
+
+// readsFaster says whether reading size bytes takes less time than the copies
+// would. Times of one processor, in microseconds for a MiB: only their ratios
+// count.
+func (c costs) readsFaster(size uint64) bool {
+	const (
+		fork  = 17   // of page tables
+		smaps = 14   // likewise
+		read  = 300  // of bytes
+		whole = 1000 // a copy, whatever its size
+	)
+	cpus := uint64(min(runtime.GOMAXPROCS(0), 4)) // more do not read faster: the memory is the limit
+	copying := c.small*fork + uint64(c.processes)*whole<<20
+	return max((c.surveyed*smaps+size*read)/cpus, c.surveyed*smaps) <= copying
+}
