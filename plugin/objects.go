@@ -184,6 +184,15 @@ func Refuse(f OpenFile, format string, args ...any) error {
 	return e
 }
 
+// Passing is a reason, to be given to Refuse, that may be gone in a moment.
+type Passing string
+
+// Error returns the reason.
+func (p Passing) Error() string { return string(p) }
+
+// Is makes the error match ErrPassing.
+func (p Passing) Is(target error) bool { return target == ErrPassing }
+
 // RefuseProcess returns the error by which a plugin refuses an object of a
 // process that is not a descriptor.
 func RefuseProcess(p Process, object, format string, args ...any) error {

@@ -1,6 +1,7 @@
 package file
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -10,7 +11,8 @@ import (
 )
 
 // checkVirtual makes sure that a file of /proc or /sys will be there in a
-// restart, when the processes are, but not yet their threads and descriptors.
+// restart, when the processes are, but not yet their threads and descriptors. Most
+// programs that open others have read them in a moment, and close them.
 func (p *Plugin) checkVirtual(f plugin.OpenFile, s *file) error {
 	w := strings.Split(f.Link, "/") // "", "proc", "PID", ...
 	if len(w) < 3 || w[1] != "proc" {
@@ -22,11 +24,11 @@ func (p *Plugin) checkVirtual(f plugin.OpenFile, s *file) error {
 	}
 	switch {
 	case strings.HasSuffix(f.Link, deletedSuffix) || !p.saving.procs[pid]:
-		return plugin.Refuse(f, "it belongs to process %d, which is not a living one of the computation", pid)
+		return plugin.Refuse(f, "%v", plugin.Passing(fmt.Sprintf("it belongs to process %d, which is not a living one of the computation", pid)))
 	case len(w) > 4 && w[3] == "task" && w[4] != w[2]:
-		return plugin.Refuse(f, "files of the threads of a process are not kept")
+		return plugin.Refuse(f, "%v", plugin.Passing("files of the threads of a process are not kept"))
 	case len(w) > 4 && (w[3] == "fdinfo" || w[3] == "map_files"):
-		return plugin.Refuse(f, "files of the descriptors and mappings of a process are not kept")
+		return plugin.Refuse(f, "%v", plugin.Passing("files of the descriptors and mappings of a process are not kept"))
 	}
 	return p.checkPath(f, s)
 }

@@ -88,7 +88,7 @@ func (c claim) savePeer(s *unixSocket, d diagnosis) (err error) {
 			return fmt.Errorf("ioctl SIOCOUTQ: %w", err)
 		}
 		if sent > 0 {
-			return passing(fmt.Sprintf("data was sent to %q, which has not accepted the connection yet", s.PeerName))
+			return plugin.Passing(fmt.Sprintf("data was sent to %q, which has not accepted the connection yet", s.PeerName))
 		}
 	}
 	return nil

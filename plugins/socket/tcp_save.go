@@ -14,14 +14,8 @@ var (
 	errSelf         = errors.New("it is connected to itself")
 	errOutside      = errors.New("outside the computation (with --tcp-outside close it is kept as one that was reset)")
 	errULP          = errors.New("an upper layer protocol (TCP_ULP), as of kernel TLS, cannot be read")
-	errDataAccepted = passing("data was sent on it before the other side has accepted it, which nothing but accept(2) can show")
+	errDataAccepted = plugin.Passing("data was sent on it before the other side has accepted it, which nothing but accept(2) can show")
 )
-
-// passing is a reason that is gone when the program has accepted a connection.
-type passing string
-
-func (p passing) Error() string        { return string(p) }
-func (p passing) Is(target error) bool { return target == plugin.ErrPassing }
 
 // saveTCP saves the socket e of the table t.
 func (p *Plugin) saveTCP(t *tcpTable, e *tcpEntry) (s tcpSocket, err error) {

@@ -110,7 +110,7 @@ func (s *state) incompleteUNIX() map[int]error {
 			if ok && client.Waiting && client.Type == sock.Type && bytes.Equal(client.PeerName, sock.Name) && !waiting[ino] {
 				waiting[ino] = true
 			} else {
-				wrong[id] = passing(fmt.Sprintf("a client (inode %d) waits to be accepted that is closed, or outside the computation", ino))
+				wrong[id] = plugin.Passing(fmt.Sprintf("a client (inode %d) waits to be accepted that is closed, or outside the computation", ino))
 			}
 		}
 	}
