@@ -146,6 +146,7 @@ func (f *faulted) settled(device string) []byte {
 		f.Fatal(err)
 	}
 	defer dir.Close()
+	_ = unix.Syncfs(int(dir.Fd())) // tells of the errors before, once
 	if err := unix.Syncfs(int(dir.Fd())); err != nil {
 		f.Fatal(err)
 	}
