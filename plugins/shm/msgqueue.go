@@ -51,7 +51,11 @@ func (p *Plugin) saveQueue(ctx context.Context, t *tree, o object, certain bool)
 	if err != nil {
 		return err
 	}
-	if q.Messages, err = peek(ctx, proc, o.ID, int(o.u64(msgCountAt)), int(o.u64(msgBytesAt))); err != nil {
+	q.Messages, err = peek(ctx, proc, o.ID, int(o.u64(msgCountAt)), int(o.u64(msgBytesAt)))
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIDRM) {
+		return errOther // somebody outside has removed it meanwhile
+	}
+	if err != nil {
 		return fmt.Errorf("pid %d: message queue %d: %w", proc.PID(), o.ID, err)
 	}
 	for _, m := range q.Messages {

@@ -105,10 +105,14 @@ func (p *Plugin) saveSegments(ctx context.Context, t *tree) error {
 		}
 		if err == nil {
 			s.perm = o.perm
-			p.state.Segments = append(p.state.Segments, s)
-			err = p.mapWhole(ctx, t, &p.state.Segments[len(p.state.Segments)-1], mapped[o.ID])
+			err = p.mapWhole(ctx, t, &s, mapped[o.ID])
 		}
-		errs = append(errs, err)
+		switch {
+		case err == nil:
+			p.state.Segments = append(p.state.Segments, s)
+		case !errors.Is(err, errOther):
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -128,6 +132,9 @@ func (p *Plugin) mapWhole(ctx context.Context, t *tree, s *segment, mapped []att
 	}
 	proc := t.process(cmp.Or(s.Last, s.Creator))
 	addr, err := proc.Syscall(ctx, unix.SYS_SHMAT, uintptr(s.ID), 0, shmRdonly)
+	if len(mapped) == 0 && (errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIDRM)) {
+		return errOther // somebody outside has removed it meanwhile
+	}
 	if err != nil {
 		return plugin.RefuseProcess(proc, fmt.Sprintf("System V shared memory segment %d", s.ID), "no process maps all of it: shmat: %v", err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -20,9 +21,13 @@ func (p *Plugin) saveSemaphores(ctx context.Context, t *tree) error {
 		return err
 	}
 	waiting := t.waiting()[unix.SYS_SEMCTL]
+	contents, err := t.readSets(ctx, sets)
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, o := range sets {
-		set, err := p.saveSet(ctx, t, o, waiting[o.ID])
+		set, err := p.saveSet(t, o, contents[o.ID], waiting[o.ID])
 		switch {
 		case err == nil:
 			p.state.Semaphores = append(p.state.Semaphores, set)
@@ -33,28 +38,19 @@ func (p *Plugin) saveSemaphores(ctx context.Context, t *tree) error {
 	return errors.Join(errs...)
 }
 
-func (p *Plugin) saveSet(ctx context.Context, t *tree, o object, waiting bool) (semSet, error) {
-	set := semSet{perm: o.perm}
-	proc, err := t.reader(ctx, semKind, o)
-	if errors.Is(err, unix.EACCES) {
-		if waiting {
-			return set, t.refuse(semKind, &o, "its permissions do not let the computation read it")
-		}
-		return set, errOther
-	}
-	if err != nil {
-		return set, err
-	}
-	set.Values, set.PIDs, err = readSet(ctx, proc, o.ID, int(o.u64(semCountAt)))
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIDRM) {
-		return set, errOther // somebody outside has removed it meanwhile
-	}
-	if err != nil {
-		return set, fmt.Errorf("pid %d: semaphore set %d: %w", proc.PID(), o.ID, err)
+func (p *Plugin) saveSet(t *tree, o object, c setContent, waiting bool) (semSet, error) {
+	set := semSet{perm: o.perm, Values: c.values, PIDs: c.pids}
+	switch {
+	case errors.Is(c.err, unix.EACCES) && waiting:
+		return set, t.refuse(semKind, &o, "its permissions do not let the computation read it")
+	case errors.Is(c.err, unix.EACCES), errors.Is(c.err, unix.EINVAL), errors.Is(c.err, unix.EIDRM):
+		return set, errOther // the latter two: somebody outside has removed it meanwhile
+	case c.err != nil:
+		return set, fmt.Errorf("semaphore set %d: %w", o.ID, c.err)
 	}
 	u := t.users(o.last, set.PIDs...)
 	u.inside = u.inside || waiting
-	err = p.judge(t, semKind, &o, u)
+	err := p.judge(t, semKind, &o, u)
 	set.perm = o.perm
 	return set, err
 }
@@ -77,30 +73,81 @@ func (t *tree) reader(ctx context.Context, k kind, o object) (plugin.Process, er
 	return nil, unix.EACCES
 }
 
-func readSet(ctx context.Context, proc plugin.Process, id, count int) (values []uint16, pids []int, err error) {
+// setContent is what a set holds, or why nobody can tell.
+type setContent struct {
+	values []uint16
+	pids   []int // sempid of each
+	err    error
+}
+
+// readSets reads all sets by id, each by the first process that may.
+func (t *tree) readSets(ctx context.Context, sets []object) (map[int]setContent, error) {
+	found := map[int]setContent{}
+	for _, proc := range t.procs {
+		for left := sets; len(left) > 0; {
+			n, err := readSomeSets(ctx, proc, left, found)
+			if err != nil {
+				return nil, fmt.Errorf("pid %d: semaphore sets: %w", proc.PID(), err)
+			}
+			left = left[n:]
+		}
+		sets = slices.DeleteFunc(slices.Clone(sets), func(o object) bool { return !errors.Is(found[o.ID].err, unix.EACCES) })
+	}
+	return found, nil
+}
+
+// readSomeSets reads as many sets as one batch can, and returns their number.
+func readSomeSets(ctx context.Context, proc plugin.Process, sets []object, found map[int]setContent) (n int, err error) {
+	const most = 1024 // calls, where it is more than one set
 	addr, size := proc.Scratch()
-	if count*2 > size {
-		return nil, nil, fmt.Errorf("%d semaphores are too many", count)
+	var calls []plugin.Call
+	used := 0
+	for ; n < len(sets); n++ {
+		id, count := sets[n].ID, int(sets[n].u64(semCountAt))
+		if n > 0 && (used+2*count > size || len(calls)+count > most) {
+			break
+		}
+		if 2*count > size {
+			found[id] = setContent{err: fmt.Errorf("%d semaphores are too many", count)}
+			return 1, nil
+		}
+		calls = append(calls, semKind.control(id, semGetAll, uintptr(addr)+uintptr(used)))
+		for i := range count {
+			calls = append(calls, plugin.Call{Nr: unix.SYS_SEMCTL, Args: [6]uintptr{uintptr(id), uintptr(i), semGetPID}})
+		}
+		used += 2 * count
 	}
-	if _, err := proc.Syscall(ctx, unix.SYS_SEMCTL, uintptr(id), 0, semGetAll, uintptr(addr)); err != nil {
-		return nil, nil, fmt.Errorf("GETALL: %w", err)
-	}
-	buf := make([]byte, 2*count)
-	if err := read(proc, buf, addr); err != nil {
-		return nil, nil, err
-	}
-	calls := make([]plugin.Call, count)
 	for i := range calls {
-		values = append(values, native.Uint16(buf[2*i:]))
-		calls[i] = plugin.Call{Nr: unix.SYS_SEMCTL, Args: [6]uintptr{uintptr(id), uintptr(i), semGetPID}}
+		calls[i].MayFail = true // it may be another's, and removed meanwhile
 	}
 	if err := proc.Batch(ctx, calls); err != nil {
-		return nil, nil, fmt.Errorf("GETPID: %w", err)
+		return 0, err
 	}
-	for _, c := range calls {
-		pids = append(pids, int(int32(c.Ret)))
+	values := make([]byte, used)
+	if err := read(proc, values, addr); err != nil {
+		return 0, err
 	}
-	return values, pids, nil
+	for _, o := range sets[:n] {
+		count := int(o.u64(semCountAt))
+		found[o.ID] = newSetContent(calls[:count+1], values[:2*count])
+		calls, values = calls[count+1:], values[2*count:]
+	}
+	return n, nil
+}
+
+// newSetContent makes a content of GETALL, whose answer is values, and a GETPID
+// for each semaphore.
+func newSetContent(calls []plugin.Call, values []byte) (c setContent) {
+	for _, call := range calls {
+		if call.Err != 0 {
+			return setContent{err: call.Err}
+		}
+	}
+	for i, call := range calls[1:] {
+		c.values = append(c.values, native.Uint16(values[2*i:]))
+		c.pids = append(c.pids, int(int32(call.Ret)))
+	}
+	return c
 }
 
 // makeSemaphores makes the sets with their values.

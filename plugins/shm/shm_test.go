@@ -3,6 +3,7 @@ package shm
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -101,7 +102,7 @@ func TestUndo(t *testing.T) {
 		for _, u := range p.state.Undo {
 			got += u.Count
 		}
-		values, _, err := readSet(t.Context(), self, id, 1)
+		values, err := valuesOf(t, self, id, 1)
 		if got != tt.count || err != nil || values[0] != tt.value {
 			t.Errorf("value %d, count %d: read count %d, value %v, %v", tt.value, tt.count, got, values, err)
 		}
@@ -132,6 +133,75 @@ func TestQueueStays(t *testing.T) {
 				t.Errorf("message %d: type %d, %d bytes", i, m.Type, len(m.Data))
 			}
 		}
+	}
+}
+
+// valuesOf reads a set of count semaphores.
+func valuesOf(t *testing.T, proc plugin.Process, id, count int) ([]uint16, error) {
+	t.Helper()
+	set := object{perm: perm{ID: id}, ds: make([]byte, dsSize)}
+	native.PutUint64(set.ds[semCountAt:], uint64(count))
+	found, err := (&tree{procs: []plugin.Process{proc}}).readSets(t.Context(), []object{set})
+	return found[id].values, errors.Join(err, found[id].err)
+}
+
+// TestReadSets reads several sets at once, and those that are gone or too large.
+func TestReadSets(t *testing.T) {
+	self := plugintest.Self(t)
+	var sets []object
+	add := func(id, count int) {
+		set := object{perm: perm{ID: id}, ds: make([]byte, dsSize)}
+		native.PutUint64(set.ds[semCountAt:], uint64(count))
+		sets = append(sets, set)
+	}
+	ids := make([]int, 5)
+	for i := range ids {
+		id, _, errno := unix.Syscall(unix.SYS_SEMGET, 0, 300, ipcCreat|0o600)
+		if errno != 0 {
+			t.Fatal(errno)
+		}
+		t.Cleanup(func() { _, _, _ = unix.Syscall(unix.SYS_SEMCTL, id, 0, ipcRmid) })
+		const setVal = 16
+		if _, _, errno := unix.Syscall6(unix.SYS_SEMCTL, id, 299, setVal, uintptr(i+1), 0, 0); errno != 0 {
+			t.Fatal(errno)
+		}
+		ids[i] = int(id)
+		add(ids[i], 300)
+	}
+	const gone, large = 1<<31 - 1, 1<<31 - 2
+	sets = slices.Insert(sets, 2, object{}, object{})
+	sets[2], sets[3] = object{perm: perm{ID: gone}, ds: sets[0].ds}, object{perm: perm{ID: large}, ds: make([]byte, dsSize)}
+	native.PutUint64(sets[3].ds[semCountAt:], 1<<30)
+	found, err := (&tree{procs: []plugin.Process{self}}).readSets(t.Context(), sets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, id := range ids {
+		c := found[id]
+		if c.err != nil || len(c.values) != 300 || c.values[299] != uint16(i+1) || c.values[0] != 0 || c.pids[299] != os.Getpid() || c.pids[0] != 0 {
+			t.Errorf("set %d: %v, %d values, of the last %d by %d", i, c.err, len(c.values), c.values[299], c.pids[299])
+		}
+	}
+	if err := found[gone].err; !errors.Is(err, unix.EINVAL) {
+		t.Errorf("one that is gone: %v", err)
+	}
+	if err := found[large].err; err == nil || err.Error() != "1073741824 semaphores are too many" {
+		t.Errorf("one that is too large: %v", err)
+	}
+}
+
+// TestRemovedSegment: a segment that somebody has removed since it was listed is
+// nobody's concern.
+func TestRemovedSegment(t *testing.T) {
+	self := plugintest.Self(t)
+	tree := &tree{procs: []plugin.Process{self}, byPID: map[int]plugin.Process{self.PID(): self}}
+	p := &Plugin{}
+	if err := p.mapWhole(t.Context(), tree, &segment{perm: perm{ID: 1<<31 - 1}, Size: 4096}, nil); !errors.Is(err, errOther) {
+		t.Errorf("without mappings: %v", err)
+	}
+	_, refused := errors.AsType[*plugin.RefusalError](p.mapWhole(t.Context(), tree, &segment{perm: perm{ID: 1<<31 - 1}, Size: 4096}, []attachment{{End: 1}}))
+	if !refused {
+		t.Error("a segment that is mapped was let go")
 	}
 }
 
