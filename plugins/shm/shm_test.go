@@ -3,6 +3,7 @@ package shm
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -105,6 +106,24 @@ func TestUndo(t *testing.T) {
 		values, err := valuesOf(t, self, id, 1)
 		if got != tt.count || err != nil || values[0] != tt.value {
 			t.Errorf("value %d, count %d: read count %d, value %v, %v", tt.value, tt.count, got, values, err)
+		}
+	}
+}
+
+// TestHasUndo: a process has a list of undo counts when it has made a thread, or used
+// semaphores so.
+func TestHasUndo(t *testing.T) {
+	sleep := exec.Command("sleep", "1000")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = sleep.Process.Kill(); _ = sleep.Wait() })
+	for name, tt := range map[string]struct {
+		pid  int
+		want bool
+	}{"without": {sleep.Process.Pid, false}, "with threads": {os.Getpid(), true}} {
+		if got, err := hasUndo(tt.pid); got != tt.want || err != nil {
+			t.Errorf("%s: %t, %v", name, got, err)
 		}
 	}
 }

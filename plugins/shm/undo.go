@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,19 @@ func sameUndo(a, b int) (bool, error) {
 	return r == 0, err
 }
 
+// hasUndo says whether a thread has a list of undo counts, which it also gets by
+// making a thread (kernel, ipc/sem.c, copy_semundo): so no thread of ours is without
+// one, but that which has just given up its own.
+func hasUndo(tid int) (bool, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Unshare(unix.CLONE_SYSVSEM); err != nil {
+		return false, fmt.Errorf("unshare(CLONE_SYSVSEM): %w", err)
+	}
+	same, err := sameUndo(unix.Gettid(), tid)
+	return !same, err
+}
+
 // saveUndo saves the undo counts of proc.
 func (p *Plugin) saveUndo(ctx context.Context, proc plugin.Process) error {
 	if len(p.state.Semaphores) == 0 {
@@ -38,8 +52,8 @@ func (p *Plugin) saveUndo(ctx context.Context, proc plugin.Process) error {
 				"it does not share the undo counts of semaphores with the others (CLONE_SYSVSEM)"))
 		}
 	}
-	none, err := sameUndo(os.Getpid(), leader) // the supervisor has none
-	if err != nil || none {
+	some, err := hasUndo(leader)
+	if err != nil || !some {
 		return err
 	}
 	for _, other := range p.saving.undo {
@@ -69,6 +83,12 @@ func (p *Plugin) saveUndoOf(ctx context.Context, proc plugin.Process, set *semSe
 	if err != nil {
 		return err
 	}
+	if slices.Contains(reached, true) && (set.Doubtful || set.Unproven) {
+		// Somebody else's, in use just now, must not be probed any further.
+		if still, err := valuesStand(ctx, proc, set); err != nil || !still {
+			return err
+		}
+	}
 	for i, yes := range reached {
 		if !yes {
 			continue
@@ -84,6 +104,15 @@ func (p *Plugin) saveUndoOf(ctx context.Context, proc plugin.Process, set *semSe
 		set.Doubtful, set.Unproven = false, false
 	}
 	return nil
+}
+
+// valuesStand says whether a set is as it was saved.
+func valuesStand(ctx context.Context, proc plugin.Process, set *semSet) (bool, error) {
+	now := object{perm: set.perm, ds: make([]byte, dsSize)}
+	native.PutUint64(now.ds[semCountAt:], uint64(len(set.Values)))
+	found := map[int]setContent{}
+	_, err := readSomeSets(ctx, proc, []object{now}, found)
+	return slices.Equal(found[set.ID].values, set.Values), err
 }
 
 // probe asks whether the undo count of a semaphore has reached bound: is at
