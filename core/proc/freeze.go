@@ -501,7 +501,7 @@ func (p *Process) leaveCriticalSection(th *Thread) error {
 // awaitStopped waits for a process that goes back into its group stop, for a
 // moment at most: its parent, let go next, would see it run.
 func (p *Process) awaitStopped() {
-	const most = 10 * time.Millisecond
+	const most = 200 * time.Millisecond // of a machine with much to do; it comes at once, but where it was continued just now
 	for begin := time.Now(); time.Since(begin) < most; runtime.Gosched() {
 		if st, err := procfs.ReadStat(p.host); err != nil || st.State == 'T' {
 			return

@@ -306,8 +306,15 @@ func (f *faulted) killProgram() {
 // sees the end of another.
 func (f *faulted) killAll(list func() []int) {
 	f.Helper()
-	for _, pid := range list() {
+	stopping := list()
+	for _, pid := range stopping {
 		_ = syscall.Kill(pid, syscall.SIGSTOP)
+	}
+	for _, pid := range stopping {
+		f.await("a stop", func() bool {
+			s, err := procfs.ReadStatus(pid)
+			return err != nil || strings.ContainsRune("TtZX", rune(s.State))
+		})
 	}
 	for deadline := time.Now().Add(patience); ; time.Sleep(pollEvery) {
 		pids := list()
