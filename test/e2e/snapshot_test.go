@@ -32,7 +32,7 @@ func (tr *trial) copies() (pids []int) {
 func (f *faulted) launchRewrite(kind string, flags ...string) {
 	f.Helper()
 	args := slices.Concat([]string{"launch", "--name", f.name, "--ckptdir", f.images(), "--compress", "none"},
-		flags, []string{"--", f.suite.fixture("rewrite"), "160", kind})
+		flags, []string{"--", f.suite.fixture("rewrite"), "64", kind})
 	f.front = f.run(args...)
 	f.advance(1)
 }
