@@ -303,7 +303,9 @@ func (f *faulted) killProgram() {
 }
 
 // killAll ends processes until list finds none. They are stopped before, so that none
-// sees the end of another.
+// sees the end of another, and children are killed before their parents: the end of
+// one whose children are stopped would have them continue (kill_orphaned_pgrp of the
+// kernel: SIGHUP and SIGCONT).
 func (f *faulted) killAll(list func() []int) {
 	f.Helper()
 	stopping := list()
@@ -324,10 +326,26 @@ func (f *faulted) killAll(list func() []int) {
 		if time.Now().After(deadline) {
 			f.Fatalf("cannot be killed: %v", pids)
 		}
-		for _, pid := range pids {
+		for _, pid := range childrenFirst(pids) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
+}
+
+// childrenFirst sorts processes by how many of the others they descend from.
+func childrenFirst(pids []int) []int {
+	parents, depth := map[int]int{}, map[int]int{}
+	for _, pid := range pids {
+		if st, err := procfs.ReadStat(pid); err == nil {
+			parents[pid] = st.PPID
+		}
+	}
+	for _, pid := range pids {
+		for up, ok := parents[pid]; ok && depth[pid] <= len(pids); up, ok = parents[up] {
+			depth[pid]++
+		}
+	}
+	return slices.SortedFunc(slices.Values(pids), func(a, b int) int { return depth[b] - depth[a] })
 }
 
 // suspendFaulty leaves of the program its image and nothing else.
