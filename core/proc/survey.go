@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/plugin"
 )
 
 // Survey is what was found out of processes that still ran, because it takes
@@ -141,6 +142,8 @@ func sameMapping(a, b procfs.VMA) bool {
 		a.Dev() == b.Dev() && a.Ino == b.Ino && a.Path == b.Path && a.Deleted == b.Deleted
 }
 
+const errAdvised = plugin.Passing("the program has changed it in the moment of the checkpoint (madvise(2))")
+
 // confirm compares a survey that was relied on with what c, the copy, has
 // inherited from p at the moment of the pause; or with p itself, in the pause.
 func (p *Process) confirm(c *Process) error {
@@ -162,7 +165,7 @@ func (p *Process) confirm(c *Process) error {
 			continue
 		}
 		if w == nil || w.End != v.End || w.Key != v.Key || w.Page != v.Page || !sameFlags(v, w) {
-			return fmt.Errorf("pid %d: %s: the program has changed it in the moment of the checkpoint (madvise(2))", p.pid, describeVMA(v))
+			return fmt.Errorf("pid %d: %s: %w", p.pid, describeVMA(v), errAdvised)
 		}
 	}
 	return nil
