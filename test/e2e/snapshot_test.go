@@ -111,6 +111,12 @@ func agentKilledInSnapshot(f *faulted) {
 		f.Fatalf("the checkpoint: %s", o)
 	}
 	f.await("the end of the copies", func() bool { return len(f.copies()) == 0 })
+	f.endsAlone()
+}
+
+// endsAlone: a program without its agent goes on, and ends well.
+func (f *faulted) endsAlone() {
+	f.Helper()
 	f.advance(2)
 	f.write("stop", "")
 	f.nothingLeft()
@@ -119,9 +125,9 @@ func agentKilledInSnapshot(f *faulted) {
 	}
 }
 
-// copyKilled: whoever ends the copies ends a checkpoint, and nothing else.
-func copyKilled(f *faulted) {
-	f.launchRewrite("all")
+// killCopies ends the copies while they are written, and with them the checkpoint.
+func (f *faulted) killCopies() {
+	f.Helper()
 	o := f.whileCopied(func(copies []int) {
 		for _, pid := range copies {
 			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
@@ -132,6 +138,12 @@ func copyKilled(f *faulted) {
 	if o.code == 0 || !strings.Contains(o.stderr, "was ended while it was written") {
 		f.Fatalf("the checkpoint: %s", o)
 	}
+}
+
+// copyKilled: whoever ends the copies ends a checkpoint, and nothing else.
+func copyKilled(f *faulted) {
+	f.launchRewrite("all")
+	f.killCopies()
 	if left := f.copies(); len(left) > 0 {
 		f.Errorf("copies are left: %v", left)
 	}
@@ -467,12 +479,7 @@ func agentKilledInIncrement(f *faulted) {
 	if o.code == 0 {
 		f.Fatalf("the checkpoint: %s", o)
 	}
-	f.advance(2)
-	f.write("stop", "")
-	f.nothingLeft()
-	if text := f.read("failed"); text != "" {
-		f.Errorf("the program failed: %s", text)
-	}
+	f.endsAlone()
 	if err := os.Remove(f.path("stop")); err != nil {
 		f.Fatal(err)
 	}
@@ -491,16 +498,7 @@ func agentKilledInIncrement(f *faulted) {
 func copyKilledInIncrement(f *faulted) {
 	f.launchRewrite("all", "--incremental", "--keep", "9")
 	f.checkpoint()
-	o := f.whileCopied(func(copies []int) {
-		for _, pid := range copies {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				f.Fatal(err)
-			}
-		}
-	})
-	if o.code == 0 || !strings.Contains(o.stderr, "was ended while it was written") {
-		f.Fatalf("the checkpoint: %s", o)
-	}
+	f.killCopies()
 	f.advance(1)
 	f.order()
 	f.checkpoint()
