@@ -210,6 +210,7 @@ func (r *Restorer) runLate(ctx context.Context) error {
 			}
 		}
 		r.tr.gate = g
+		r.speak()
 		return nil
 	})
 	if err == nil {

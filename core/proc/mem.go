@@ -38,7 +38,7 @@ func (p *Process) readMem(addr uint64, buf []byte) error {
 	if err := p.openMem(); err != nil {
 		return err
 	}
-	if _, err := p.inj.mem.ReadAt(buf, int64(addr)); err != nil {
+	if err := p.force(addr, buf, p.inj.mem.ReadAt, unix.PtracePeekData); err != nil {
 		return fmt.Errorf("pid %d: read memory at %#x: %w", p.pid, addr, unwrapPath(err))
 	}
 	return nil
@@ -51,10 +51,28 @@ func (p *Process) writeMem(addr uint64, buf []byte) error {
 	if err := p.openMem(); err != nil {
 		return err
 	}
-	if _, err := p.inj.mem.WriteAt(buf, int64(addr)); err != nil {
+	if err := p.force(addr, buf, p.inj.mem.WriteAt, unix.PtracePokeData); err != nil {
 		return fmt.Errorf("pid %d: write memory at %#x: %w", p.pid, addr, unwrapPath(err))
 	}
 	return nil
+}
+
+// force reads or writes what the process itself may not. A kernel may let only the
+// tracer's thread do so by /proc/PID/mem, as Debian's do, or nobody
+// (proc_mem.force_override of 6.12 and later; fs/proc/base.c, proc_mem_foll_force):
+// ptrace(2) still does, word for word.
+func (p *Process) force(addr uint64, buf []byte, access func(b []byte, off int64) (int, error), words func(tid int, addr uintptr, b []byte) (int, error)) error {
+	_, err := access(buf, int64(addr))
+	if !errors.Is(err, unix.EIO) {
+		return err
+	}
+	return p.tr.Do(func() error {
+		if _, err := access(buf, int64(addr)); !errors.Is(err, unix.EIO) {
+			return err
+		}
+		_, err := words(p.liveTID(), uintptr(addr), buf)
+		return err
+	})
 }
 
 // fillMem is writeMem for much at a time: process_vm_writev takes many pages in

@@ -52,6 +52,7 @@ type Restorer struct {
 	sockFD int         // its number in the processes
 	later  map[int]int // descriptors for tables of threads, by FileState.ID
 	report *os.File
+	hushed bool // see Tracer.hush
 }
 
 // RestoreOptions are the circumstances of a restart.
@@ -98,6 +99,8 @@ func (r *Restorer) Tree(ctx context.Context, inherit bool) error {
 	defer unix.Close(null)
 	files := []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(pair[1]), uintptr(pipe[1])}
 	return r.tr.Do(func() error {
+		r.hushed = true
+		r.tr.hush()
 		if err := r.startStub(ctx, files); err != nil {
 			return err
 		}
@@ -370,6 +373,7 @@ func (r *Restorer) Root() string {
 // Abort ends all that was made.
 func (r *Restorer) Abort() {
 	_ = r.tr.Do(func() error {
+		r.speak()
 		for _, p := range r.byPID {
 			p.closeMem()
 			_ = unix.Kill(p.host, unix.SIGKILL)
@@ -387,6 +391,14 @@ func (r *Restorer) Abort() {
 	r.closeFiles()
 	if r.report != nil {
 		r.report.Close()
+	}
+}
+
+// speak ends the hush of a restart.
+func (r *Restorer) speak() {
+	if r.hushed {
+		r.hushed = false
+		r.tr.speak()
 	}
 }
 

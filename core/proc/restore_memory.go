@@ -384,7 +384,7 @@ func (m *memoryRestorer) fill(ctx context.Context) error {
 	targets := map[uint32]io.WriterAt{}
 	for i := range m.st.Processes {
 		if ps := &m.st.Processes[i]; !ps.Zombie {
-			targets[ps.Space] = m.byPID[ps.PID].inj.mem
+			targets[ps.Space] = m.byPID[ps.PID]
 		}
 	}
 	for i, o := range m.st.Objects {

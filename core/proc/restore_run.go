@@ -18,6 +18,7 @@ func (r *Restorer) Run(ctx context.Context) error {
 		return r.runLate(ctx)
 	}
 	return r.tr.Do(func() error {
+		defer r.speak()
 		reapers, err := r.prepareReapers(ctx)
 		if err != nil {
 			return err

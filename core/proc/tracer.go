@@ -28,13 +28,14 @@ var (
 
 // Tracer is the one locked thread on which all of ptrace and wait4 happens.
 type Tracer struct {
+	tid     int // of the thread
 	work    chan func()
 	child   chan os.Signal
 	stopped chan struct{}
 	exits   []Exit // of threads that ended while they were traced, and what Reap has not returned
 
 	still  atomic.Int32 // trees that are frozen
-	missed atomic.Bool  // a Reap did nothing for that
+	hushed int          // see hush
 
 	// group is the process whose thread is waited for.
 	group int
@@ -62,18 +63,25 @@ type Exit struct {
 func NewTracer() *Tracer {
 	t := &Tracer{work: make(chan func()), child: make(chan os.Signal, 1), stopped: make(chan struct{}), late: map[int]bool{}, held: map[int]bool{}}
 	signal.Notify(t.child, unix.SIGCHLD)
+	started := make(chan struct{})
 	go func() {
 		runtime.LockOSThread() // never unlocked: the thread ends with its tracees' ties
 		defer close(t.stopped)
+		t.tid = unix.Gettid()
+		close(started)
 		for f := range t.work {
 			f()
 		}
 	}()
+	<-started
 	return t
 }
 
-// Do runs f on the tracer's thread and waits for it.
+// Do runs f on the tracer's thread, which may be the caller's, and waits for it.
 func (t *Tracer) Do(f func() error) error {
+	if unix.Gettid() == t.tid {
+		return f()
+	}
 	done := make(chan error, 1)
 	t.work <- func() { done <- f() }
 	return <-done
@@ -92,7 +100,6 @@ func (t *Tracer) Close() {
 // time at Release.
 func (t *Tracer) Reap() (exits []Exit, more bool) {
 	if t.still.Load() > 0 {
-		t.missed.Store(true)
 		return nil, true
 	}
 	_ = t.Do(func() error {
@@ -106,9 +113,11 @@ func (t *Tracer) Reap() (exits []Exit, more bool) {
 // letReap ends the time in which Reap does nothing.
 func (t *Tracer) letReap() {
 	t.still.Add(-1)
-	if t.missed.Swap(false) {
-		_ = t.Do(func() error { t.reap(); return nil })
-	}
+	_ = t.Do(func() error {
+		t.speak()
+		t.reap() // what was not told
+		return nil
+	})
 }
 
 // reap notes what has become of the children, and says whether there are any.
@@ -122,8 +131,8 @@ func (t *Tracer) reap() (more bool) {
 			continue
 		case err != nil: // ECHILD
 			return false
-		case pid == 0 && t.gate != nil && time.Since(met) < spin/2:
-			runtime.Gosched()
+		case pid == 0 && t.gate != nil && time.Since(met) < gateSpin:
+			yield()
 			continue
 		case pid == 0:
 			return true
@@ -142,12 +151,16 @@ func (t *Tracer) reap() (more bool) {
 }
 
 // spin is how long a wait asks again at once before it sleeps for SIGCHLD: a
-// batch of injected calls takes some 20 µs, waking a goroutine longer.
-const spin = 100 * time.Microsecond
+// batch of injected calls takes some 20 µs, waking a goroutine longer. gateSpin is
+// how long the gate looks out for a next stop.
+const (
+	spin     = 500 * time.Microsecond
+	gateSpin = 50 * time.Microsecond
+)
 
 // wait returns the next stop of tid, or errGone.
 func (t *Tracer) wait(ctx context.Context, tid int) (unix.WaitStatus, error) {
-	begin := time.Now()
+	begin, heard := time.Now(), t.hushed == 0
 	for {
 		var ws unix.WaitStatus
 		got, err := unix.Wait4(tid, &ws, unix.WALL|unix.WNOHANG, nil)
@@ -167,7 +180,13 @@ func (t *Tracer) wait(ctx context.Context, tid int) (unix.WaitStatus, error) {
 			return ws, nil
 		}
 		if time.Since(begin) < spin {
-			runtime.Gosched()
+			yield()
+			continue
+		}
+		if !heard { // a stop from here on is signalled, one before is found
+			heard = true
+			signalStops(true)
+			defer signalStops(false)
 			continue
 		}
 		t.bury()
