@@ -24,10 +24,6 @@ const freezeTimeout = 30 * time.Second
 // lock caps the speed of a file.
 const stripes = 2
 
-// snapshotFrom is the private memory from which the tree is copied, so that the
-// image can be written while it runs: of less the writing is as short.
-const snapshotFrom = 16 << 20
-
 // coreSection is the section of an image with what the agent itself knows.
 const coreSection = "core"
 
@@ -174,7 +170,7 @@ func (c *checkpoint) freeze(ctx context.Context) error {
 		return fmt.Errorf("freeze: %w", err)
 	}
 	c.tree = tree
-	if c.survey != nil && tree.Private() >= snapshotFrom {
+	if c.survey != nil {
 		tree.UseSurvey(c.survey)
 	}
 	for _, p := range tree.Procs() {
@@ -240,7 +236,7 @@ func (c *checkpoint) collect(ctx context.Context) (err error) {
 // snapshot keeps the memory as it is, so that the program can run on while it
 // is written.
 func (c *checkpoint) snapshot(ctx context.Context) error {
-	if !c.wantsSnapshot() || c.tree.Private() < snapshotFrom {
+	if !c.wantsSnapshot() {
 		return nil
 	}
 	defer c.timed("snapshot", time.Now())

@@ -24,7 +24,8 @@ type Tree struct {
 	sleeps *Sleeps
 	files  *fileCollector // nil until OpenFiles
 	dirty  *Dirty         // nil where nothing is tracked
-	survey *Survey        // nil: smaps is read in the pause
+	survey *Survey        // nil: there is none
+	relies bool           // on the survey, so that smaps is not read in the pause
 	sums   *Sums          // of mapped files; nil: none is known
 	carry  bool           // mapped files go into the image
 

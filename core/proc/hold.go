@@ -131,10 +131,22 @@ func readAtOnce(runs []pageRun) bool {
 	return err == nil && n == size
 }
 
-// holdChanged reads what the parent of the image does not have, if that is
-// shorter than copying the processes. What a survey told is proved beside it.
-func (m *Memory) holdChanged(ctx context.Context) (done bool, err error) {
-	if !m.st.inherits() {
+// copyFrom is the private memory from which the processes of a tree are copied: less
+// is read as soon.
+const copyFrom = 16 << 20
+
+// copied says whether a tree has so much memory that copies of it are worth while.
+func (t *Tree) copied() bool { return t.Private() >= copyFrom }
+
+// mostHeld is how much is read in the pause of a tree with little memory of its own:
+// it may share much, or have large files that exist no more.
+const mostHeld = 4 * copyFrom
+
+// holdLittle reads what is to be stored, if that is shorter than copying the processes:
+// of a tree with little memory, and of what has changed since the parent of the image.
+// What a survey told is proved beside it.
+func (m *Memory) holdLittle(ctx context.Context) (done bool, err error) {
+	if m.t.copied() && !m.st.inherits() {
 		return false, nil
 	}
 	runs, err := m.pageRuns(ctx, everything, itself)
@@ -143,7 +155,7 @@ func (m *Memory) holdChanged(ctx context.Context) (done bool, err error) {
 	}
 	runs = append(runs, contentRuns(m.st, m.contents)...)
 	size := uint64(total(runs))
-	if !m.t.costs().readsFaster(size) {
+	if !m.t.copied() && size > mostHeld || m.t.copied() && !m.t.costs().readsFaster(size) {
 		return false, nil
 	}
 	m.copies = map[*Process]*copying{}

@@ -227,6 +227,9 @@ type mincoreBatch struct {
 }
 
 func (b *mincoreBatch) run(ctx context.Context, p *Process, page uint64, out map[*MapState][]linux.PageRange) error {
+	if len(b.calls) == 0 {
+		return nil
+	}
 	vec := make([]byte, b.used)
 	err := p.tr.Do(func() error { return p.run(ctx, p.threads[0], b.calls) })
 	if err == nil {

@@ -26,6 +26,7 @@ type Memory struct {
 	copies  map[*Process]*copying
 	held    []pageRun // read in the pause
 	reserve reserve   // has what is held
+	room    uint64    // for more; 0: not known
 }
 
 // NewMemory takes charge of the memory that st, the tree's state, describes and
@@ -34,7 +35,7 @@ func (t *Tree) NewMemory(st *State, contents []Content) *Memory {
 	m := &Memory{t: t, st: st, exes: t.exes, contents: contents}
 	t.exes = exeSaver{}
 	if t.survey != nil {
-		m.reserve, t.survey.reserve = t.survey.reserve, reserve{}
+		m.reserve, t.survey.reserve, m.room = t.survey.reserve, reserve{}, t.survey.room
 	}
 	return m
 }
@@ -56,7 +57,8 @@ const fewPages = 512 << 10
 // Snapshot keeps all memory as it is now, so that the tree can be released
 // before Write: by copies of the processes (fork(2)), and for what they would
 // not have or would share, in a buffer; or all in the buffer, where that is
-// shorter. adopter is the host id of the process to which orphans of the tree
+// shorter. Nothing is kept where a tree has little memory of its own and much else
+// to be stored: see Snapped. adopter is the host id of the process to which orphans of the tree
 // come.
 //
 // The error matches ErrNoCopy where that cannot be done. The memory can then be
@@ -82,7 +84,7 @@ func itself(p *Process) *Process { return p }
 func everything(*Process, *MapState) bool { return true }
 
 func (m *Memory) snapshot(ctx context.Context, adopter int) error {
-	if done, err := m.holdChanged(ctx); done || err != nil {
+	if done, err := m.holdLittle(ctx); done || err != nil || !m.t.copied() {
 		return err
 	}
 	for i := range m.st.Processes {
@@ -129,9 +131,12 @@ func (m *Memory) checkRoom(held uint64) error {
 	for p := range m.copies {
 		need += p.private()
 	}
-	room, err := memoryRoom(m.t.procs[0].host)
-	if err != nil {
-		return err
+	var err error
+	room := m.room
+	if room == 0 {
+		if room, err = memoryRoom(m.t.procs[0].host); err != nil {
+			return err
+		}
 	}
 	if need > room {
 		return fmt.Errorf("%w: it may need %d MiB, and %d MiB are available", ErrNoCopy, need>>20, room>>20)

@@ -18,6 +18,7 @@ import (
 type Survey struct {
 	smaps   map[int][]procfs.VMA // by host pid
 	reserve reserve
+	room    uint64 // see memoryRoom; 0: not known
 }
 
 // surveyFrom is the memory from which reading smaps in the pause is longer than
@@ -30,11 +31,12 @@ const surveyFrom = 16 << 20
 func NewSurvey(pids []int, changes *Dirty) *Survey {
 	s := &Survey{smaps: map[int][]procfs.VMA{}}
 	shared := map[objectKey]uint64{}
-	var small uint64
+	var small, all uint64 // private memory
 	changed := costs{}
 	var written uint64
 	for _, pid := range pids {
 		resident, private := residentBytes(pid)
+		all += private
 		if private <= fewPages {
 			small += private
 		}
@@ -53,23 +55,27 @@ func NewSurvey(pids []int, changes *Dirty) *Survey {
 		}
 	}
 	need := small
+	if all < copyFrom {
+		need = all
+	}
 	for _, size := range shared {
 		need += size
 	}
 	if changes != nil && changed.readsFaster(need+written) {
 		need += written
 	}
-	s.prepare(pids, need+need/8)
+	if len(pids) > 0 {
+		s.room, _ = memoryRoom(pids[0]) // the snapshot tells of an error
+	}
+	s.prepare(need + need/8)
 	return s
 }
 
 // prepare reserves memory, where that leaves as much to others.
-func (s *Survey) prepare(pids []int, size uint64) {
-	if size < chunkSize {
-		return
-	}
-	if room, err := memoryRoom(pids[0]); err == nil && size <= room/2 {
+func (s *Survey) prepare(size uint64) {
+	if size >= chunkSize && size <= s.room/2 {
 		s.reserve.prepare(size)
+		s.room -= size
 	}
 }
 
@@ -106,13 +112,13 @@ func residentBytes(pid int) (all, private uint64) {
 	return n * page, (n - min(n, shared)) * page
 }
 
-// UseSurvey lets the tree rely on a survey of it. Only a snapshot can prove that
-// it was right, and takes what it has reserved.
-func (t *Tree) UseSurvey(s *Survey) { t.survey = s }
+// UseSurvey gives a frozen tree what a survey has reserved, and lets it rely on the
+// rest if it is to be copied: only a copy proves that the survey was right.
+func (t *Tree) UseSurvey(s *Survey) { t.survey, t.relies = s, s != nil && t.copied() }
 
 // mappings reads the mappings of p with all their properties.
 func (t *Tree) mappings(p *Process) ([]procfs.VMA, error) {
-	if t.survey != nil && p.private() > fewPages { // it will be copied, or read again
+	if t.relies && p.private() > fewPages { // it will be copied, or read again
 		if known := t.survey.smaps[p.host]; known != nil && p.unchanged(known) {
 			p.surveyed = known
 			return known, nil

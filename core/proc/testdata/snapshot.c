@@ -9,7 +9,7 @@
 #define MADV_WIPEONFORK 18
 #endif
 
-enum { page = 4096, large = 4 << 20, small = 64 * page, parts = 7 };
+enum { page = 4096, large = 20 << 20, small = 64 * page, parts = 7 };
 
 static struct { unsigned char *at; long len; } part[parts];
 static volatile unsigned char turn = 1;
