@@ -163,6 +163,27 @@ func (m *measured) start(ctx context.Context, args ...string) error {
 	return nil
 }
 
+// supervise starts hiatus, which stays with the subject. over gets how it ended.
+func (m *measured) supervise(ctx context.Context, args ...string) (over <-chan error, err error) {
+	said, err := os.CreateTemp(m.dir, "output-")
+	if err != nil {
+		return nil, err
+	}
+	defer said.Close()
+	cmd := exec.CommandContext(ctx, m.b.hiatus, args...)
+	cmd.Stdout, cmd.Stderr = said, said
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	ended := make(chan error, 1)
+	go func() {
+		err := cmd.Wait()
+		text, _ := os.ReadFile(said.Name())
+		ended <- fmt.Errorf("%s: ended: %w\n%s", strings.Join(cmd.Args, " "), err, text)
+	}()
+	return ended, nil
+}
+
 func (m *measured) round(ctx context.Context) (round, error) {
 	var r round
 	out, err := output(exec.CommandContext(ctx, m.b.program("raw"), fmt.Sprint(m.c.mib), m.c.pages, m.c.data, m.dir))
@@ -243,11 +264,16 @@ func (m *measured) restart(ctx context.Context, r *round) error {
 	}
 	m.st.clear()
 	begun := float64(time.Now().UnixNano()) / 1e9
-	args := append([]string{"restart", "--detach", "--name", m.name}, m.c.restartFlags()...)
-	if err := m.start(ctx, append(args, filepath.Join(m.dir, m.name))...); err != nil {
+	args := append([]string{"restart", "--name", m.name}, m.c.restartFlags()...)
+	over, err := m.supervise(ctx, append(args, filepath.Join(m.dir, m.name))...)
+	if err != nil {
 		return err
 	}
-	if err := await(ctx, "the first step", func() bool { return m.st.after() > begun }); err != nil {
+	err = await(ctx, "the first step", func() bool { return m.st.after() > begun || len(over) > 0 })
+	if err == nil && len(over) > 0 {
+		err = <-over
+	}
+	if err != nil {
 		return err
 	}
 	r.first = m.st.after() - begun

@@ -311,12 +311,18 @@ func (m *lateMemory) holeEnd(start, most uint64) uint64 {
 	return end
 }
 
-// work brings all that nobody has asked for.
+// patientNice is the nice value of those who bring what nobody has asked for.
+const patientNice = 10
+
+// work brings all that nobody has asked for: by half of the processors, and behind
+// the program, whose faults and system calls wait for others.
 func (a *Arrival) work() {
 	var next atomic.Int64
 	var wg sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
+	for range (runtime.GOMAXPROCS(0) + 1) / 2 {
 		wg.Go(func() {
+			runtime.LockOSThread()                                              // never unlocked: the thread ends with its nice value
+			_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), patientNice) // it may be so by a limit already
 			for !a.failed.Load() {
 				i := next.Add(1) - 1
 				if i >= int64(len(a.pieces)) {
