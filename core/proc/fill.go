@@ -118,13 +118,14 @@ func (r *Restorer) eachPiece(ctx context.Context, pieces []image.Piece, progress
 		all += int64(x.Len)
 	}
 	workers := min(runtime.GOMAXPROCS(0), int(all/chunkSize)+1)
-	buffers := make([][]byte, workers)
+	room, err := newBuffers(workers, int(min(chunkSize, all)))
+	if err != nil {
+		return err
+	}
+	defer room.free()
 	done := tally{total: all, report: progress}
 	return forEach(ctx, pieces, workers, func(worker int, x *image.Piece) error {
-		if buffers[worker] == nil {
-			buffers[worker] = make([]byte, min(chunkSize, all))
-		}
-		b := buffers[worker][:x.Len]
+		b := room.of(worker)[:x.Len]
 		if err := r.img.ReadPiece(*x, b); err != nil {
 			return err
 		}

@@ -18,23 +18,9 @@ type reserve struct{ parts [][]byte }
 
 // prepare makes room for about size bytes, where there is memory for that.
 func (r *reserve) prepare(size uint64) {
-	b, err := mapReserve(size)
-	if err != nil {
-		return
+	if b, err := mapReady(size); err == nil {
+		r.parts = append(r.parts, b)
 	}
-	r.parts = append(r.parts, b)
-	// Huge pages are made faster, and where they are written to faster. Kernels
-	// before 5.14 cannot populate so: then it is done by faults, in the pause.
-	_ = unix.Madvise(b, unix.MADV_HUGEPAGE)
-	_ = unix.Madvise(b, unix.MADV_POPULATE_WRITE)
-}
-
-func mapReserve(size uint64) ([]byte, error) {
-	b, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	if err != nil {
-		return nil, fmt.Errorf("mmap of %d bytes: %w", size, err)
-	}
-	return b, nil
 }
 
 // assign gives each run its part of the room, and makes what is missing.

@@ -251,13 +251,14 @@ func pidfdEnds(pidfd int, patience time.Duration) bool {
 }
 
 func writeRuns(ctx context.Context, runs []pageRun, w *image.Writer, progress func(done, total int64)) error {
-	buffers := make([][]byte, w.PageWriters())
+	room, err := newBuffers(w.PageWriters(), int(min(chunkSize, total(runs))))
+	if err != nil {
+		return err
+	}
+	defer room.free()
 	done := tally{total: total(runs), report: progress}
 	return forEach(ctx, runs, w.PageWriters(), func(i int, r *pageRun) error {
-		if buffers[i] == nil {
-			buffers[i] = make([]byte, chunkSize)
-		}
-		if err := r.write(w.PageWriter(i), buffers[i]); err != nil {
+		if err := r.write(w.PageWriter(i), room.of(i)); err != nil {
 			return err
 		}
 		done.add(int64(r.len))

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/plugin"
 )
 
 // launchCopied starts the program whose memory is saved while it runs on.
@@ -68,6 +69,46 @@ func (x *subject) writeSnapshot(m *Memory) *image.Reader {
 func copiesBelow(tb testing.TB, tr *Tracer) []int {
 	tb.Helper()
 	return slices.DeleteFunc(ownChildren(tb), func(pid int) bool { return !tr.IsCopy(pid) })
+}
+
+// TestLittleMemory reads a tree in the pause that has little memory, and leaves what
+// else is too much for a buffer to be written then.
+func TestLittleMemory(t *testing.T) {
+	for _, tc := range []struct {
+		content int64 // bytes of a plugin's data
+		held    bool
+	}{{0, true}, {1 << 20, true}, {mostHeld, false}} {
+		t.Run(fmt.Sprintf("%d bytes beside it", tc.content), func(t *testing.T) {
+			x := newSubject(t, newTracer(t))
+			x.start(command(program(t, "threads"), "3", "1", "0"))
+			x.untilReady()
+			tree := x.freeze()
+			defer x.release(tree)
+			zeros := sparse(tc.content)
+			contents := []Content{{Owner: "test", Content: plugin.Content{Size: tc.content, From: zeros, Data: []plugin.Range{{Start: 0, End: tc.content}}}}}
+			st := x.inspect(tree)
+			st.SetContents(contents)
+			m := tree.NewMemory(st, contents)
+			defer m.Close()
+			if err := m.Snapshot(soon(t), x.where.Reference); err != nil {
+				t.Fatal(err)
+			}
+			if m.Snapped() != tc.held || len(m.held) > 0 != tc.held {
+				t.Errorf("held: %v, in %d runs; want %v", m.Snapped(), len(m.held), tc.held)
+			}
+			if copies := copiesBelow(t, x.tr); len(copies) > 0 {
+				t.Errorf("copies %v of a tree with little memory", copies)
+			}
+		})
+	}
+}
+
+// sparse is so many zeros.
+type sparse int64
+
+func (s sparse) ReadAt(b []byte, off int64) (int, error) {
+	clear(b)
+	return len(b), nil
 }
 
 // TestSnapshot writes all memory of a tree anew while its snapshot is written:

@@ -35,7 +35,7 @@ int main(int argc, char **argv)
 			idle(0);
 		}
 	}
-	if (argc > 3)
+	if (argc > 3 && atol(argv[3]) > 0)
 		map(atol(argv[3]));
 	for (int i = 1; i < atoi(argv[1]); i++)
 		CHECK(pthread_create(&t, &small, idle, 0) == 0);
