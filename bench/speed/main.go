@@ -81,11 +81,12 @@ func run(ctx context.Context, o options) error {
 		if !o.only.MatchString(c.name()) {
 			continue
 		}
-		fmt.Fprintf(os.Stderr, "%s\n", c.name())
+		fmt.Fprintln(os.Stderr, c.name())
 		r, err := b.measure(ctx, c)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name(), err)
 		}
+		fmt.Fprint(os.Stderr, r.row()) // what is measured is not lost when a later case is ended
 		results = append(results, r)
 	}
 	var calls []callCost

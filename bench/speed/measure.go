@@ -40,7 +40,17 @@ type round struct {
 	bytes    float64 // of the image
 	agent    float64 // bytes, the largest resident size of the agent
 	slowdown float64 // steps a second while the image is written, as a share of those before
+	full     full    // the generation before, where this one is incremental
 }
+
+// full is a generation that stores all memory.
+type full struct {
+	commit float64 // seconds, as round.commit
+	bytes  float64
+}
+
+// dirtyShare of the pages are written to before each incremental generation.
+const dirtyShare = 0.05
 
 type result struct {
 	subject
@@ -63,14 +73,16 @@ func newStats(path string) (stats, error) {
 	return stats{mem}, err
 }
 
-func (s stats) word(i int) *uint64 { return (*uint64)(unsafe.Pointer(&s.mem[8*i])) }
-func (s stats) ready() bool        { return atomic.LoadUint64(s.word(0)) == 1 }
-func (s stats) steps() uint64      { return atomic.LoadUint64(s.word(1)) }
-func (s stats) reset()             { atomic.AddUint64(s.word(2), 1) }
-func (s stats) longest() float64   { return math.Float64frombits(atomic.LoadUint64(s.word(3))) }
-func (s stats) after() float64     { return math.Float64frombits(atomic.LoadUint64(s.word(4))) }
-func (s stats) clear()             { atomic.StoreUint64(s.word(3), 0); atomic.StoreUint64(s.word(4), 0) }
-func (s stats) close()             { _ = unix.Munmap(s.mem) }
+func (s stats) word(i int) *uint64  { return (*uint64)(unsafe.Pointer(&s.mem[8*i])) }
+func (s stats) ready() bool         { return atomic.LoadUint64(s.word(0)) == 1 }
+func (s stats) steps() uint64       { return atomic.LoadUint64(s.word(1)) }
+func (s stats) reset()              { atomic.AddUint64(s.word(2), 1) }
+func (s stats) longest() float64    { return math.Float64frombits(atomic.LoadUint64(s.word(3))) }
+func (s stats) after() float64      { return math.Float64frombits(atomic.LoadUint64(s.word(4))) }
+func (s stats) clear()              { atomic.StoreUint64(s.word(3), 0); atomic.StoreUint64(s.word(4), 0) }
+func (s stats) spread(pages uint64) { atomic.StoreUint64(s.word(5), pages) }
+func (s stats) spreading() bool     { return atomic.LoadUint64(s.word(5)) != 0 }
+func (s stats) close()              { _ = unix.Munmap(s.mem) }
 func (s stats) rate(d time.Duration) float64 {
 	n, begun := s.steps(), time.Now()
 	time.Sleep(d)
@@ -120,7 +132,7 @@ func (b *bench) measure(ctx context.Context, c subject) (result, error) {
 		return r, err
 	}
 	if c.mode == "incremental" { // the first one is full
-		if _, err := m.hiatus(ctx, "checkpoint", m.name); err != nil {
+		if err := m.checkpointFull(ctx); err != nil {
 			return r, err
 		}
 	}
@@ -141,6 +153,7 @@ type measured struct {
 	dir  string
 	st   stats
 	name string
+	full full // the last one
 }
 
 func (m *measured) hiatus(ctx context.Context, args ...string) ([]byte, error) {
@@ -201,27 +214,49 @@ func (m *measured) round(ctx context.Context) (round, error) {
 
 func (m *measured) checkpoint(ctx context.Context, r *round) error {
 	const before = 200 * time.Millisecond
+	if m.c.mode == "incremental" {
+		m.st.spread(uint64(float64(m.c.mib) * (1 << 20) / 4096 * dirtyShare))
+		if err := await(ctx, "the pages that are written to", func() bool { return !m.st.spreading() }); err != nil {
+			return err
+		}
+		r.full = m.full
+	}
 	usual := m.st.rate(before)
 	m.st.reset()
 	time.Sleep(10 * time.Millisecond)
-	n, begun := m.st.steps(), time.Now()
-	out, err := m.hiatus(ctx, "checkpoint", m.name, "--json")
+	n := m.st.steps()
+	made, err := m.commit(ctx)
 	if err != nil {
 		return err
 	}
-	r.commit = time.Since(begun).Seconds()
-	r.pause = m.st.longest()
+	r.commit, r.bytes, r.pause = made.commit, made.bytes, m.st.longest()
 	if running := r.commit - r.pause; running > 0 {
 		r.slowdown = float64(m.st.steps()-n) / running / usual
 	}
+	r.agent, err = m.agentMemory(ctx)
+	return err
+}
+
+// commit makes one generation.
+func (m *measured) commit(ctx context.Context) (made full, err error) {
+	begun := time.Now()
+	out, err := m.hiatus(ctx, "checkpoint", m.name, "--json")
+	if err != nil {
+		return made, err
+	}
+	made.commit = time.Since(begun).Seconds()
 	var answer struct {
 		Bytes float64 `json:"bytes"`
 	}
 	if err := json.Unmarshal(out, &answer); err != nil {
-		return fmt.Errorf("checkpoint --json: %w", err)
+		return made, fmt.Errorf("checkpoint --json: %w", err)
 	}
-	r.bytes = answer.Bytes
-	r.agent, err = m.agentMemory(ctx)
+	made.bytes = answer.Bytes
+	return made, nil
+}
+
+func (m *measured) checkpointFull(ctx context.Context) (err error) {
+	m.full, err = m.commit(ctx)
 	return err
 }
 
@@ -277,9 +312,8 @@ func (m *measured) restart(ctx context.Context, r *round) error {
 		return err
 	}
 	r.first = m.st.after() - begun
-	if m.c.mode == "incremental" {
-		_, err := m.hiatus(ctx, "checkpoint", m.name)
-		return err
+	if m.c.mode == "incremental" { // the first one after a restart is full
+		return m.checkpointFull(ctx)
 	}
 	return nil
 }

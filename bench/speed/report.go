@@ -39,6 +39,39 @@ func (r result) restartRatio() float64 {
 	return r.median(func(o round) float64 { return o.raw.Read2 / o.first })
 }
 
+func (r result) ms(f func(round) float64) string { return fmt.Sprintf("%.1f", 1000*r.median(f)) }
+
+func (r result) size(f func(round) float64) string { return humanize.IBytes(uint64(r.median(f))) }
+
+// row is the line of a case in the table.
+func (r result) row() string {
+	return fmt.Sprintf("| %s | %s | %.2f | %s | %.2f | %s | %.2f | %s | %s | %.2f |\n", r.name(),
+		r.ms(func(o round) float64 { return o.pause }), r.pauseRatio(),
+		r.ms(func(o round) float64 { return o.commit }), r.commitRatio(),
+		r.ms(func(o round) float64 { return o.first }), r.restartRatio(),
+		r.size(func(o round) float64 { return o.bytes }), r.size(func(o round) float64 { return o.agent }),
+		r.median(func(o round) float64 { return o.slowdown }))
+}
+
+// renderIncremental sets generations that store what has changed beside those that
+// store all.
+func renderIncremental(results []result) string {
+	var b strings.Builder
+	for _, r := range results {
+		if r.mode != "incremental" {
+			continue
+		}
+		if b.Len() == 0 {
+			fmt.Fprintf(&b, "\n| %.0f %% changed | Full, ms | Incremental, ms | Ratio | Size, ratio |\n|---|--:|--:|--:|--:|\n", 100*dirtyShare)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %.2f | %.3f |\n", r.name(),
+			r.ms(func(o round) float64 { return o.full.commit }), r.ms(func(o round) float64 { return o.commit }),
+			r.median(func(o round) float64 { return o.commit / o.full.commit }),
+			r.median(func(o round) float64 { return o.bytes / o.full.bytes }))
+	}
+	return b.String()
+}
+
 func render(results []result, calls []callCost) string {
 	var b strings.Builder
 	var u unix.Utsname
@@ -53,16 +86,10 @@ func render(results []result, calls []callCost) string {
 		b.WriteString("| Case | Pause, ms | × fork | Commit, ms | raw ÷ | First step, ms | raw ÷ | Image | Agent | Steps |\n")
 		b.WriteString("|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n")
 	}
-	ms := func(r result, f func(round) float64) string { return fmt.Sprintf("%.1f", 1000*r.median(f)) }
 	for _, r := range results {
-		fmt.Fprintf(&b, "| %s | %s | %.2f | %s | %.2f | %s | %.2f | %s | %s | %.2f |\n", r.name(),
-			ms(r, func(o round) float64 { return o.pause }), r.pauseRatio(),
-			ms(r, func(o round) float64 { return o.commit }), r.commitRatio(),
-			ms(r, func(o round) float64 { return o.first }), r.restartRatio(),
-			humanize.IBytes(uint64(r.median(func(o round) float64 { return o.bytes }))),
-			humanize.IBytes(uint64(r.median(func(o round) float64 { return o.agent }))),
-			r.median(func(o round) float64 { return o.slowdown }))
+		b.WriteString(r.row())
 	}
+	b.WriteString(renderIncremental(results))
 	if len(calls) > 0 {
 		b.WriteString("\n| Call | Alone, ns | Below launch, ns | Ratio |\n|---|--:|--:|--:|\n")
 	}

@@ -64,11 +64,13 @@ func (st *State) Has(pid int) bool {
 	return false
 }
 
-// IDsFree says whether no process or thread here has an id of the image.
+// IDsFree says whether no process or thread here has an id of the image, and each is
+// one that this pid namespace gives.
 func (st *State) IDsFree() bool {
+	limit := pidLimit()
 	taken := func(id int) bool {
 		_, err := os.Lstat(fmt.Sprintf("/proc/%d", id)) // of threads too
-		return err == nil
+		return err == nil || id >= limit
 	}
 	steps, err := st.plan(true)
 	if err != nil {

@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"fmt"
 	"math/rand"
 	"os"
 	"testing"
@@ -70,14 +71,24 @@ func TestGroupOf(t *testing.T) {
 	}
 }
 
+func exists(pid int) bool {
+	_, err := os.Lstat(fmt.Sprintf("/proc/%d", pid))
+	return err == nil
+}
+
 func TestIDsFree(t *testing.T) {
-	const high = 1<<22 - 100 // above any pid_max of a test machine
+	limit := pidLimit()
+	high := limit - 1
+	for ; high > 1 && (exists(high) || exists(high-1)); high-- {
+	}
 	for _, tc := range []struct {
 		name     string
 		pid, tid int
 		free     bool
 	}{
-		{"free", high, high + 1, true},
+		{"free", high, high - 1, true},
+		{"process that this namespace has no id for", limit, high, false},
+		{"thread that this namespace has no id for", high, limit + 1, false},
 		{"process", os.Getpid(), high, false},
 		{"thread", high, os.Getpid(), false},
 	} {

@@ -134,12 +134,7 @@ func (p *Process) unchanged(known []procfs.VMA) bool {
 	if err != nil || status.VmLck != 0 { // of our own too, by mlockall(2) with MCL_FUTURE
 		return false
 	}
-	maps, err := procfs.ReadMaps(p.liveTID())
-	if err != nil {
-		return false
-	}
-	maps = slices.DeleteFunc(maps, func(v procfs.VMA) bool { return p.isOurs(&v) })
-	return slices.EqualFunc(maps, known, sameMapping)
+	return slices.EqualFunc(p.maps, known, sameMapping)
 }
 
 // sameMapping compares what maps tells.

@@ -12,6 +12,7 @@ struct stats {
 	volatile uint64_t ready, steps, reset; /* reset: set by the reader */
 	volatile double longest;              /* seconds between two steps */
 	volatile double after;                /* CLOCK_REALTIME of the step that ended it */
+	volatile uint64_t spread; /* set by the reader: write so many pages, at equal distances; then 0 */
 };
 
 static char *mem;
@@ -47,6 +48,14 @@ static _Noreturn void *dirty(void *arg)
 	}
 }
 
+static void spread(struct stats *st)
+{
+	size_t pages = size / 4096, n = st->spread < pages ? st->spread : pages;
+	for (size_t i = 0; i < n; i++)
+		++*(volatile uint64_t *)(mem + pages * i / n * 4096);
+	st->spread = 0;
+}
+
 static void start(void *(*f)(void *))
 {
 	pthread_t t;
@@ -65,6 +74,8 @@ static void step(struct stats *st)
 	st->ready = 1;
 	for (;;) {
 		nap(100000);
+		if (st->spread)
+			spread(st);
 		double t = seconds(CLOCK_REALTIME);
 		if (st->reset != reset) {
 			reset = st->reset;
