@@ -47,7 +47,7 @@ func (tr *Tracer) Freeze(ctx context.Context, sleeps *Sleeps, roots func() ([]in
 	t := &Tree{tr: tr, byHost: map[int]*Process{}, sleeps: sleeps}
 	tr.still.Add(1)
 	err := tr.Do(func() error {
-		tr.hush()
+		hush()
 		sleeps.calibrate()
 		err := t.freezeAll(ctx, roots)
 		if err != nil {

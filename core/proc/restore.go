@@ -52,7 +52,7 @@ type Restorer struct {
 	sockFD int         // its number in the processes
 	later  map[int]int // descriptors for tables of threads, by FileState.ID
 	report *os.File
-	hushed bool // see Tracer.hush
+	hushed bool // see hush
 }
 
 // RestoreOptions are the circumstances of a restart.
@@ -100,7 +100,7 @@ func (r *Restorer) Tree(ctx context.Context, inherit bool) error {
 	files := []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(pair[1]), uintptr(pipe[1])}
 	return r.tr.Do(func() error {
 		r.hushed = true
-		r.tr.hush()
+		hush()
 		if err := r.startStub(ctx, files); err != nil {
 			return err
 		}
@@ -398,7 +398,7 @@ func (r *Restorer) Abort() {
 func (r *Restorer) speak() {
 	if r.hushed {
 		r.hushed = false
-		r.tr.speak()
+		speak()
 	}
 }
 

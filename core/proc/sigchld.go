@@ -2,6 +2,7 @@ package proc
 
 import (
 	"runtime"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -16,33 +17,48 @@ type kernelAction struct {
 // saNoCldStop is SA_NOCLDSTOP of sigaction(2).
 const saNoCldStop = 1
 
-// hush has the kernel send no SIGCHLD for a stop until speak is called: each
-// injected call is two stops, and the signal wakes threads that then compete with the
-// tracee for a processor. Ends are still told. Both run on the tracer's thread.
-func (t *Tracer) hush() {
-	if t.hushed++; t.hushed == 1 {
-		signalStops(false)
-	}
+// stopSignals is whether the kernel sends this process SIGCHLD for stops of its children
+// and tracees. The handler stays the one of the Go runtime, which installs none anew
+// while a Tracer's signal.Notify stands.
+var stopSignals struct {
+	mu       sync.Mutex
+	off      bool
+	unwanted int // see hush
+	awaited  int // see awaitSignals
 }
 
-// speak ends one hush.
-func (t *Tracer) speak() {
-	if t.hushed--; t.hushed == 0 {
-		signalStops(true)
+func setStopSignals(change func()) {
+	s := &stopSignals
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+	off := s.unwanted > 0 && s.awaited == 0
+	if off == s.off {
+		return
 	}
-}
-
-// signalStops sets whether a stop of a child or tracee sends SIGCHLD. The handler
-// stays the one of the Go runtime, which installs none anew while the Tracer's
-// signal.Notify stands.
-func signalStops(on bool) {
 	var a kernelAction
 	rtSigaction(nil, &a)
-	a.flags |= saNoCldStop
-	if on {
-		a.flags &^= saNoCldStop
+	a.flags &^= saNoCldStop
+	if off {
+		a.flags |= saNoCldStop
 	}
 	rtSigaction(&a, nil)
+	s.off = off
+}
+
+// hush has the kernel send no SIGCHLD for a stop until speak is called: each
+// injected call is two stops, and the signal wakes threads that then compete with the
+// tracee for a processor. Ends are still told.
+func hush() { setStopSignals(func() { stopSignals.unwanted++ }) }
+
+// speak ends one hush.
+func speak() { setStopSignals(func() { stopSignals.unwanted-- }) }
+
+// awaitSignals has them sent in spite of hush, until done is called. A stop from here
+// on is signalled; one before must be looked for.
+func awaitSignals() (done func()) {
+	setStopSignals(func() { stopSignals.awaited++ })
+	return func() { setStopSignals(func() { stopSignals.awaited-- }) }
 }
 
 // rtSigaction is rt_sigaction(2) for SIGCHLD: it cannot fail with these arguments.

@@ -34,8 +34,7 @@ type Tracer struct {
 	stopped chan struct{}
 	exits   []Exit // of threads that ended while they were traced, and what Reap has not returned
 
-	still  atomic.Int32 // trees that are frozen
-	hushed int          // see hush
+	still atomic.Int32 // trees that are frozen
 
 	// group is the process whose thread is waited for.
 	group int
@@ -114,7 +113,7 @@ func (t *Tracer) Reap() (exits []Exit, more bool) {
 func (t *Tracer) letReap() {
 	t.still.Add(-1)
 	_ = t.Do(func() error {
-		t.speak()
+		speak()
 		t.reap() // what was not told
 		return nil
 	})
@@ -160,7 +159,7 @@ const (
 
 // wait returns the next stop of tid, or errGone.
 func (t *Tracer) wait(ctx context.Context, tid int) (unix.WaitStatus, error) {
-	begin, heard := time.Now(), t.hushed == 0
+	begin, heard := time.Now(), false
 	for {
 		var ws unix.WaitStatus
 		got, err := unix.Wait4(tid, &ws, unix.WALL|unix.WNOHANG, nil)
@@ -183,10 +182,9 @@ func (t *Tracer) wait(ctx context.Context, tid int) (unix.WaitStatus, error) {
 			yield()
 			continue
 		}
-		if !heard { // a stop from here on is signalled, one before is found
+		if !heard {
 			heard = true
-			signalStops(true)
-			defer signalStops(false)
+			defer awaitSignals()()
 			continue
 		}
 		t.bury()
