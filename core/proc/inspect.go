@@ -22,11 +22,11 @@ func (t *Tree) Open(ctx context.Context) error {
 			if p.zombie {
 				continue
 			}
-			var err error
-			if p.maps, err = procfs.ReadMaps(p.liveTID()); err != nil {
+			maps, err := procfs.ReadMaps(p.liveTID())
+			if err != nil {
 				return fmt.Errorf("pid %d: %w", p.pid, err)
 			}
-			if err := p.open(ctx, p.maps); err != nil {
+			if err := p.open(ctx, maps); err != nil {
 				return err
 			}
 		}

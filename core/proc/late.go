@@ -321,8 +321,8 @@ func (a *Arrival) work() {
 	var wg sync.WaitGroup
 	for range (runtime.GOMAXPROCS(0) + 1) / 2 {
 		wg.Go(func() {
-			runtime.LockOSThread()                                              // never unlocked: the thread ends with its nice value
-			_ = unix.Setpriority(unix.PRIO_PROCESS, unix.Gettid(), patientNice) // it may be so by a limit already
+			runtime.LockOSThread() // never unlocked: the thread ends with its nice value
+			yieldTo(patientNice)
 			for !a.failed.Load() {
 				i := next.Add(1) - 1
 				if i >= int64(len(a.pieces)) {
@@ -334,6 +334,14 @@ func (a *Arrival) work() {
 		})
 	}
 	wg.Wait()
+}
+
+// yieldTo gives the calling thread a nice value, if its own is less.
+func yieldTo(nice int) {
+	const highest = 20 // getpriority(2): the system call returns 20 less the nice value
+	if kept, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err == nil && highest-kept < nice {
+		_ = unix.Setpriority(unix.PRIO_PROCESS, 0, nice) // it only waits less for others then
+	}
 }
 
 // unregister leaves plain memory behind.

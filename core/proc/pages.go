@@ -57,15 +57,18 @@ func (r *pageRun) write(s *image.PageWriter, buf []byte) error {
 	return s.Write(r.space, r.key, b)
 }
 
-// readPages reads page by page, and takes what cannot be read as zeros.
+// readPages reads page by page, and takes what cannot be read as zeros: on the
+// tracer's thread, which is asked anyway for each page that cannot (see force).
 func (r *pageRun) readPages(b []byte) error {
 	page := os.Getpagesize()
-	for off := 0; off < len(b); off += page {
-		if err := r.p.readMem(r.addr+uint64(off), b[off:off+page]); err != nil {
-			clear(b[off : off+page])
+	return r.p.tr.Do(func() error {
+		for off := 0; off < len(b); off += page {
+			if err := r.p.readMem(r.addr+uint64(off), b[off:off+page]); err != nil {
+				clear(b[off : off+page])
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // pageRuns lists the pages of the mappings that pick takes, in runs of at most

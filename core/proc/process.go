@@ -54,7 +54,6 @@ type Process struct {
 	dumpable int64      // the value to put back; -1: untouched
 	avoid    uint64     // signals that must not announce the end of a batch
 
-	maps     []procfs.VMA // without what is mapped for injection
 	surveyed []procfs.VMA // what was relied on, until confirm
 
 	late *lateMemory // what it still misses

@@ -263,6 +263,37 @@ func TestAdopterIsNotCopied(t *testing.T) {
 	x.order("check")
 }
 
+// What plugins map in the pause, to have it saved, no survey has seen.
+func TestSurveyBeforeAMapping(t *testing.T) {
+	x := launchCopied(t)
+	vmas, err := procfs.ReadSmaps(x.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := x.freeze()
+	tree.UseSurvey(&Survey{smaps: map[int][]procfs.VMA{x.pid: vmas}})
+	x.open(tree)
+	p, page := procOf(t, tree, x.pid), uintptr(os.Getpagesize())
+	at, err := p.Syscall(soon(t), unix.SYS_MMAP, 0, page, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, ^uintptr(0), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := tree.Inspect(soon(t), x.where, noClaim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.CloseFiles()
+	i := slices.IndexFunc(st.Processes, func(ps ProcessState) bool { return ps.PID == p.pid })
+	known := slices.ContainsFunc(st.Processes[i].Maps, func(m MapState) bool { return m.Start <= uint64(at) && uint64(at) < m.End })
+	if !known || p.surveyed != nil {
+		t.Errorf("the mapping is known: %v; relied on the survey: %v", known, p.surveyed != nil)
+	}
+	if _, err := p.Syscall(soon(t), unix.SYS_MUNMAP, at, page); err != nil {
+		t.Error(err)
+	}
+	x.release(tree)
+}
+
 // TestSurvey relies on what smaps told before the freeze where maps has not
 // changed, and finds out by the copy where only an advice has.
 func TestSurvey(t *testing.T) {

@@ -55,13 +55,15 @@ func NewSurvey(pids []int, changes *Dirty) *Survey {
 		}
 	}
 	need := small
-	if all < copyFrom {
-		need = all
-	}
 	for _, size := range shared {
 		need += size
 	}
-	if changes != nil && changed.readsFaster(need+written) {
+	switch little := all < copyFrom; {
+	case little && all-small+need > mostHeld: // it will be written in the pause
+		need = 0
+	case little:
+		need += all - small
+	case changes != nil && changed.readsFaster(need+written):
 		need += written
 	}
 	if len(pids) > 0 {
@@ -134,7 +136,12 @@ func (p *Process) unchanged(known []procfs.VMA) bool {
 	if err != nil || status.VmLck != 0 { // of our own too, by mlockall(2) with MCL_FUTURE
 		return false
 	}
-	return slices.EqualFunc(p.maps, known, sameMapping)
+	maps, err := procfs.ReadMaps(p.liveTID()) // anew: plugins map what they want to have saved
+	if err != nil {
+		return false
+	}
+	maps = slices.DeleteFunc(maps, func(v procfs.VMA) bool { return p.isOurs(&v) })
+	return slices.EqualFunc(maps, known, sameMapping)
 }
 
 // sameMapping compares what maps tells.
@@ -167,6 +174,12 @@ func (p *Process) confirm(c *Process) error {
 		}
 		if w == nil || w.End != v.End || w.Key != v.Key || w.Page != v.Page || !sameFlags(v, w) {
 			return fmt.Errorf("pid %d: %s: %w", p.pid, describeVMA(v), errAdvised)
+		}
+		delete(byStart, v.Start)
+	}
+	for _, w := range byStart { // nothing is known of it
+		if !c.isOurs(w) && w.Path != "[vsyscall]" {
+			return fmt.Errorf("pid %d: %s: %w", p.pid, describeVMA(w), errAdvised)
 		}
 	}
 	return nil
