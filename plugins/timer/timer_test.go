@@ -545,3 +545,50 @@ func TestExpireAgain(t *testing.T) {
 		})
 	}
 }
+
+// A timer that expires while it is read is not one that is not armed.
+func TestReadTimerFD(t *testing.T) {
+	const interval = 50 * time.Microsecond
+	for _, tc := range []struct {
+		name      string
+		set       unix.ItimerSpec
+		armed     bool
+		ticks     bool
+		untilGone bool
+	}{
+		{name: "not armed"},
+		{name: "not armed, with an interval", set: unix.ItimerSpec{Interval: unix.NsecToTimespec(int64(interval))}},
+		{name: "interval", set: unix.ItimerSpec{Value: unix.Timespec{Nsec: 1}, Interval: unix.NsecToTimespec(int64(interval))}, armed: true, ticks: true, untilGone: true},
+		{name: "one expiration", set: unix.ItimerSpec{Value: unix.Timespec{Nsec: 1}}, ticks: true, untilGone: true},
+		{name: "far", set: unix.ItimerSpec{Value: unix.Timespec{Sec: 1000}}, armed: true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_CLOEXEC)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			if err := unix.TimerfdSettime(fd, 0, &tc.set, nil); err != nil {
+				t.Fatal(err)
+			}
+			if tc.untilGone {
+				if _, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, -1); err != nil {
+					t.Fatal(err)
+				}
+			}
+			rounds := 20
+			if tc.armed {
+				rounds = 2000
+			}
+			for i := range rounds {
+				got, _, err := readTimerFD(fd)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got.Value > 0 != tc.armed || got.Ticks > 0 != tc.ticks {
+					t.Fatalf("round %d: %+v; want it armed: %v, with ticks: %v", i, got, tc.armed, tc.ticks)
+				}
+			}
+		})
+	}
+}

@@ -20,21 +20,14 @@ func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
 	if f.Link != "anon_inode:[timerfd]" {
 		return plugin.ErrNotMine
 	}
-	var raw []byte
-	read, err := closely(func() (err error) {
-		raw, err = settle(f)
-		return err
-	})
+	fd, err := f.Dup()
 	if err != nil {
 		return plugin.Refuse(f, "%v", err)
 	}
-	info, err := procparse.ParseFDInfo(raw)
+	defer unix.Close(fd)
+	t, read, err := readTimerFD(fd)
 	if err != nil {
 		return plugin.Refuse(f, "%v", err)
-	}
-	t, err := parseTimerFD(&info)
-	if err != nil {
-		return plugin.Refuse(f, "fdinfo: %v", err)
 	}
 	if t.Absolute {
 		now, err := timeOfDay()
@@ -49,20 +42,57 @@ func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
 	return nil
 }
 
-// settle returns the fdinfo of f when the ticks that have passed are in it:
-// an interval timer counts those since its last expiration only when it is
-// looked at.
-func settle(f plugin.OpenFile) ([]byte, error) {
-	fd, err := f.Dup()
-	if err != nil {
-		return nil, err
+// readTimerFD reads what a timerfd is set to, and when that was. The kernel says 0 of
+// what remains both where a timer is not armed and where it expires in this moment, or
+// has, and nobody has looked at it since (fs/timerfd.c, timerfd_get_remaining).
+func readTimerFD(fd int) (t timerFD, read time.Duration, err error) {
+	const tries = 10
+	for range tries {
+		read, err = closely(func() (err error) {
+			t, err = lookAtTimerFD(fd)
+			return err
+		})
+		switch {
+		case err != nil, t.Value > 0, t.Interval == 0 && t.Ticks > 0:
+			return t, read, err
+		case t.Ticks == 0 && !expires(fd):
+			return t, read, nil
+		}
 	}
-	defer unix.Close(fd)
+	if t.Ticks > 0 { // each time before it could be read; timerfd_settime(2) would have cleared them
+		t.Value = 1
+	}
+	return t, read, nil
+}
+
+// expires says whether a timer does so just now.
+func expires(fd int) bool {
+	const moment = 1 // in milliseconds: the interrupt is due already
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	n, err := unix.Poll(fds, moment)
+	return n > 0 || err == unix.EINTR
+}
+
+// lookAtTimerFD has the ticks that have passed counted, which the kernel does for an
+// interval timer only when it is looked at, and reads fdinfo.
+func lookAtTimerFD(fd int) (timerFD, error) {
 	var now unix.ItimerSpec
 	if err := unix.TimerfdGettime(fd, &now); err != nil {
-		return nil, os.NewSyscallError("timerfd_gettime", err)
+		return timerFD{}, os.NewSyscallError("timerfd_gettime", err)
 	}
-	return os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	if err != nil {
+		return timerFD{}, err
+	}
+	info, err := procparse.ParseFDInfo(raw)
+	if err != nil {
+		return timerFD{}, err
+	}
+	t, err := parseTimerFD(&info)
+	if err != nil {
+		return timerFD{}, fmt.Errorf("fdinfo: %w", err)
+	}
+	return t, nil
 }
 
 // parseTimerFD reads the fields of a timerfd, proc_pid_fdinfo(5). The value
