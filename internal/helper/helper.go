@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -24,6 +23,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/internal/linux"
 )
 
 const (
@@ -125,7 +126,7 @@ func Main(argv []string, second bool) error {
 		return cmd.Start()
 	}
 	unix.CloseOnExec(socketFD)
-	if err := unix.CloseRange(socketFD+1, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+	if err := linux.CloseOnExecFrom(socketFD + 1); err != nil {
 		return err
 	}
 	socket := os.NewFile(socketFD, "socket")

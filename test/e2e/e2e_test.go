@@ -3,13 +3,12 @@ package e2e
 import (
 	"flag"
 	"fmt"
-	"math"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"github.com/hiatus-project/hiatus/internal/linux"
 )
 
 // mode is how a program is checkpointed.
@@ -41,8 +40,8 @@ func TestMain(m *testing.M) {
 	}
 	// What the tests were started with, as pipes of a build system, is not
 	// for the programs.
-	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		fmt.Fprintln(os.Stderr, "close_range:", err)
+	if err := linux.CloseOnExecFrom(3); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
 	os.Exit(m.Run())
