@@ -2,6 +2,7 @@ package proc
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -120,6 +121,8 @@ func leasedInodes() (map[uint64]bool, error) {
 	return out, nil
 }
 
+var errChanging = errors.New("it changes while it is read")
+
 // sumFile sums the content of the file that had the stamp before and has it
 // still.
 func sumFile(path string, stamp fileStamp) (uint64, error) {
@@ -138,7 +141,7 @@ func sumFile(path string, stamp fileStamp) (uint64, error) {
 		return 0, err
 	}
 	if stampOf(&st) != stamp {
-		return 0, fmt.Errorf("%s: it changes while it is read", path)
+		return 0, fmt.Errorf("%s: %w", path, errChanging)
 	}
 	return sum, nil
 }
@@ -164,6 +167,18 @@ func (f *MappedFile) same(st *unix.Stat_t, here bool) (bool, error) {
 	case f.Sum == 0:
 		return stamp.mtime.Equal(f.Mtime), nil
 	}
-	sum, err := sumFile(f.Path, stamp)
-	return sum == f.Sum, err
+	// Another link to the file, or other permissions, are a change too, and leave the
+	// bytes as they are.
+	const tries = 5
+	for i := 1; ; i++ {
+		sum, err := sumFile(f.Path, stamp)
+		if !errors.Is(err, errChanging) || i == tries {
+			return sum == f.Sum, err
+		}
+		var now unix.Stat_t
+		if err := unix.Stat(f.Path, &now); err != nil {
+			return false, &os.PathError{Op: "stat", Path: f.Path, Err: err}
+		}
+		stamp = stampOf(&now)
+	}
 }

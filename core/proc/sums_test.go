@@ -85,3 +85,39 @@ func TestSumsBreakNoLease(t *testing.T) {
 		t.Errorf("lease %d, %v: want it unbroken", l, err)
 	}
 }
+
+// A file that gets another link while it is read has the same bytes.
+func TestSameWhileLinked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte("content"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var before unix.Stat_t
+	if err := unix.Stat(path, &before); err != nil {
+		t.Fatal(err)
+	}
+	sum, err := sumFile(path, stampOf(&before))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := MappedFile{Path: path, Size: before.Size, Sum: sum}
+	eventually(t, "a later time of change", func() bool { // its clock ticks with the scheduler's
+		if err := os.Link(path, path+".link"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(path + ".link"); err != nil {
+			t.Fatal(err)
+		}
+		var now unix.Stat_t
+		return unix.Stat(path, &now) == nil && now.Ctim != before.Ctim
+	})
+	if same, err := f.same(&before, false); !same || err != nil {
+		t.Errorf("linked meanwhile: the same: %v, %v", same, err)
+	}
+	if err := os.WriteFile(path, []byte("another"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if same, err := f.same(&before, false); same || err != nil {
+		t.Errorf("written meanwhile: the same: %v, %v", same, err)
+	}
+}
