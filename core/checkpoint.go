@@ -170,9 +170,7 @@ func (c *checkpoint) freeze(ctx context.Context) error {
 		return fmt.Errorf("freeze: %w", err)
 	}
 	c.tree = tree
-	if c.survey != nil {
-		tree.UseSurvey(c.survey)
-	}
+	tree.UseSurvey(c.survey)
 	for _, p := range tree.Procs() {
 		c.procs = append(c.procs, p)
 	}

@@ -141,7 +141,11 @@ func (m *Memory) holdLittle(ctx context.Context) (done bool, err error) {
 	}
 	runs = append(runs, contentRuns(m.st, m.contents)...)
 	size := uint64(total(runs))
-	if !m.t.copied() && size > mostHeld || m.t.copied() && !m.t.costs().readsFaster(size) {
+	little := size <= mostHeld
+	if m.t.copied() {
+		little = m.t.costs().readsFaster(size)
+	}
+	if !little {
 		return false, nil
 	}
 	m.copies = map[*Process]*copying{}

@@ -115,7 +115,8 @@ func residentBytes(pid int) (all, private uint64) {
 }
 
 // UseSurvey gives a frozen tree what a survey has reserved, and lets it rely on the
-// rest if it is to be copied: only a copy proves that the survey was right.
+// rest if it is to be copied: only a copy proves that the survey was right. nil: there
+// is none.
 func (t *Tree) UseSurvey(s *Survey) { t.survey, t.relies = s, s != nil && t.copied() }
 
 // mappings reads the mappings of p with all their properties.
