@@ -88,7 +88,7 @@ func exitCodes(tr *trial) {
 	}
 	// The code is the program's after a restart, too.
 	tr.launch("sh", "-c", "echo 1 >progress; while [ ! -e stop ]; do sleep 0.02; done; exit 7")
-	tr.advance(1)
+	tr.reach(1)
 	tr.suspend()
 	tr.restart()
 	tr.write("stop", "")
@@ -98,7 +98,7 @@ func exitCodes(tr *trial) {
 
 func wholeTree(tr *trial) {
 	tr.launch("sh", "-c", "(while [ ! -e stop ]; do sleep 0.02; done; echo done >orphan) & echo 1 >progress; exit 3")
-	tr.advance(1)
+	tr.reach(1)
 	tr.checkpoint()
 	if tr.front.hasEnded() {
 		tr.Fatal("hiatus ended before the last process")
@@ -116,7 +116,7 @@ func wholeTree(tr *trial) {
 func signalsReach(tr *trial) {
 	const program = `trap 'echo 2 >progress' USR1; trap 'exit 5' TERM; echo 1 >progress; while :; do sleep 0.02; done`
 	tr.launch("sh", "-c", program)
-	tr.advance(1)
+	tr.reach(1)
 	tr.signalUntil(syscall.SIGUSR1, 2)
 	tr.suspend()
 	tr.write("progress", "1\n")

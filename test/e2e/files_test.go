@@ -12,7 +12,7 @@ import (
 func changedFiles(tr *trial) {
 	tr.write("input", "0123456789\n")
 	tr.launch("sh", "-c", "exec 3<input; echo 1 >progress; while [ ! -e stop ]; do sleep 0.02; done; cat <&3")
-	tr.advance(1)
+	tr.reach(1)
 	tr.suspend()
 	tr.write("input", "changed and longer\n")
 	o := tr.hiatus("restart", tr.images())
@@ -35,7 +35,7 @@ func changedFiles(tr *trial) {
 // its own output has grown, which is no reason to refuse.
 func grownFiles(tr *trial) {
 	tr.launch("sh", "-c", "exec >out; echo first; echo 1 >progress; while [ ! -e stop ]; do sleep 0.02; done; echo last; echo 2 >progress; sleep 1000")
-	tr.advance(1)
+	tr.reach(1)
 	tr.checkpoint()
 	tr.write("stop", "")
 	tr.await("more output", func() bool { return tr.progress() == 2 })
@@ -62,7 +62,7 @@ func savedFiles(tr *trial) {
 	}
 	const program = "mkdir sub; exec 3<>sub/data; echo 0123456789 >&3; echo 1 >progress; while [ ! -e stop ]; do sleep 0.02; done; echo more >&3"
 	tr.front = tr.start("launch", "--name", tr.name, "--ckptdir", tr.images(), "--ckpt-open-files", "--", "sh", "-c", program)
-	tr.advance(1)
+	tr.reach(1)
 	tr.suspend()
 	if err := os.RemoveAll(tr.path("sub")); err != nil {
 		tr.Fatal(err)
@@ -116,7 +116,7 @@ func pipeOutside(tr *trial) {
 		tr.write("progress", "")
 		_ = os.Remove(tr.path("stop"))
 		tr.launch("sh", "-c", "echo 1 >progress; while [ ! -e stop ]; do sleep 0.02; done; echo ok")
-		tr.advance(1)
+		tr.reach(1)
 		for _, command := range []string{"check", "checkpoint"} {
 			o := tr.hiatus(command, tr.name)
 			if out := o.stdout + o.stderr; o.code != 1 || !strings.Contains(out, reason) || !strings.Contains(out, "fd 3") {
@@ -130,7 +130,7 @@ func pipeOutside(tr *trial) {
 	_ = os.Remove(tr.path("stop"))
 	tr.write("progress", "")
 	tr.launchWith([]string{"--close-fds"}, "sh", "-c", "echo 1 >progress; while [ ! -e stop ]; do sleep 0.02; done; echo ok")
-	tr.advance(1)
+	tr.reach(1)
 	tr.suspend()
 	tr.restart()
 	tr.running()
@@ -157,7 +157,7 @@ func readOnlyMount(tr *trial) {
 		"while [ ! -e go.$n ]; do sleep 0.02; done; read line <&3; echo $line; " +
 		"if (echo >data/new) 2>/dev/null; then exit 9; fi; if [ -e stop ]; then echo ok; exit; fi; done"
 	tr.launch("sh", "-c", program)
-	tr.await("the first point", func() bool { return tr.progress() == 1 })
+	tr.reach(1)
 	for n := range int64(2) {
 		tr.suspend()
 		tr.restart()

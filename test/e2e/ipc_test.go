@@ -67,7 +67,7 @@ while :; do
 	if [ -e stop ]; then echo ok; exit; fi
 done`
 	tr.launch("sh", "-c", program)
-	tr.await("the first point", func() bool { return tr.progress() == 1 })
+	tr.reach(1)
 	for n := range int64(2) {
 		tr.suspend()
 		tr.restart("--namespaces", "always")

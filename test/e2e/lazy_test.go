@@ -110,7 +110,7 @@ func lazyThings(tr *trial, compress string) {
 			tr.Fatal(err)
 		}
 		tr.restart("--lazy")
-		tr.await(fmt.Sprintf("point %d", n+1), func() bool { return tr.progress() > int64(n) })
+		tr.reach(int64(n) + 1)
 		tr.await("all memory", func() bool { return tr.arrivals() == n })
 	}
 	tr.finish()

@@ -3,7 +3,6 @@ package e2e
 import (
 	"bufio"
 	"context"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -183,7 +182,7 @@ func (tr *trial) launchObject(o object, binary string) {
 	}
 	args := append([]string{"launch", "--name", tr.name, "--ckptdir", tr.images()}, o.words["launch"]...)
 	tr.front = tr.start(append(args, "--", binary)...)
-	tr.await("the first point", func() bool { return tr.progress() >= 1 })
+	tr.reach(1)
 }
 
 // ownNetwork is a command under which the program of its arguments runs in a
@@ -234,5 +233,5 @@ func (tr *trial) pass(n int) {
 	if err := os.Rename(tr.path("go.new"), tr.path("go")); err != nil {
 		tr.Fatal(err)
 	}
-	tr.await(fmt.Sprintf("point %d", n+1), func() bool { return tr.progress() > int64(n) })
+	tr.reach(int64(n) + 1)
 }

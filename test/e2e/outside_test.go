@@ -46,7 +46,7 @@ func (tr *trial) outsideTCP(kind string) (args []string, at net.Addr) {
 func (tr *trial) outsideRefused(want string, args ...string) {
 	tr.Helper()
 	tr.launch(args...)
-	tr.await("the first point", func() bool { return tr.progress() >= 1 })
+	tr.reach(1)
 	pattern := regexp.MustCompile(`pid \d+ fd \d+: socket:.*` + want)
 	for n, command := range [][]string{{"check", tr.name}, {"checkpoint", tr.name}, {"checkpoint", tr.name, "--kill"}} {
 		o := tr.hiatus(command...)
@@ -79,7 +79,7 @@ func unixOutsideRefused(tr *trial) {
 func tcpOutsideClosed(tr *trial, kind string) {
 	args, _ := tr.outsideTCP(kind)
 	tr.launchWith([]string{"--tcp-outside", "close"}, args...)
-	tr.await("the first point", func() bool { return tr.progress() >= 1 })
+	tr.reach(1)
 	tr.checkpoint()
 	tr.pass(1)
 	tr.suspend()

@@ -330,8 +330,14 @@ func (tr *trial) progress() int64 {
 // advance waits until the program has made so many steps more than by now.
 func (tr *trial) advance(steps int64) {
 	tr.Helper()
-	from := tr.progress()
-	tr.await(fmt.Sprintf("step %d", from+steps), func() bool { return tr.progress() >= from+steps })
+	tr.reach(tr.progress() + steps)
+}
+
+// reach waits for a step. It is for programs that make few, some of which
+// they may have made by now.
+func (tr *trial) reach(step int64) {
+	tr.Helper()
+	tr.await(fmt.Sprintf("step %d", step), func() bool { return tr.progress() >= step })
 }
 
 // finish asks the program to end, and checks how it ended.
