@@ -262,6 +262,9 @@ func (c *checkpoint) write(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := c.memory.AskCopies(ctx); err != nil {
+		return err
+	}
 	engine, err := c.state.Encode()
 	if err != nil {
 		return err

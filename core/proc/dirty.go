@@ -93,13 +93,14 @@ func (t *Tree) readMaps(p *Process) (vmas []procfs.VMA, watched map[uint64]bool,
 		}
 		w, foreign := t.dirty.procs[p.host], false
 		watched = map[uint64]bool{}
+		unwatched := map[*string][]string{} // VmFlags, which mappings share
 		for i := range vmas {
 			v := &vmas[i]
 			if !v.Has("uw") {
 				continue
 			}
 			if p.surveyed != nil && !p.stillWatched(v) {
-				v.Flags = withoutWatch(v.Flags)
+				v.Flags = withoutWatch(unwatched, v.Flags)
 				continue
 			}
 			// Its own mappings a userfaultfd registers again, and no others'.
@@ -108,7 +109,7 @@ func (t *Tree) readMaps(p *Process) (vmas []procfs.VMA, watched map[uint64]bool,
 				continue
 			}
 			watched[v.Start] = true
-			v.Flags = withoutWatch(v.Flags)
+			v.Flags = withoutWatch(unwatched, v.Flags)
 		}
 		if !foreign {
 			return vmas, watched, nil
@@ -117,8 +118,13 @@ func (t *Tree) readMaps(p *Process) (vmas []procfs.VMA, watched map[uint64]bool,
 	}
 }
 
-func withoutWatch(flags []string) []string {
-	return slices.DeleteFunc(slices.Clone(flags), func(f string) bool { return f == "uw" })
+func withoutWatch(known map[*string][]string, flags []string) []string {
+	out, ok := known[&flags[0]]
+	if !ok {
+		out = slices.DeleteFunc(slices.Clone(flags), func(f string) bool { return f == "uw" })
+		known[&flags[0]] = out
+	}
+	return out
 }
 
 // stillWatched says whether a mapping is watched now, of which a survey said so:

@@ -121,8 +121,14 @@ func readAtOnce(runs []pageRun) bool {
 // is read as soon.
 const copyFrom = 16 << 20
 
-// copied says whether a tree has so much memory that copies of it are worth while.
-func (t *Tree) copied() bool { return t.Private() >= copyFrom }
+// manyMappings is from how many mappings on a copy is worth while too: smaps, which a
+// copy is asked for after the pause, takes 5 to 8 us for each, fork(2) 1 us.
+const manyMappings = 1000
+
+// copied says whether copies of a tree are worth while.
+func (t *Tree) copied() bool {
+	return t.Private() >= copyFrom || t.survey != nil && t.survey.mappings >= manyMappings
+}
 
 // mostHeld is how much is read in the pause of a tree with little memory of its own:
 // it may share much, or have large files that exist no more.
@@ -153,7 +159,7 @@ func (m *Memory) holdLittle(ctx context.Context) (done bool, err error) {
 		return false, err
 	}
 	confirmed := make(chan error, 1)
-	go func() { confirmed <- m.confirm(itself) }()
+	go func() { confirmed <- errors.Join(m.confirm(itself), m.readPolicies(ctx, itself)) }()
 	err = m.hold(ctx, runs)
 	return true, errors.Join(err, <-confirmed)
 }
@@ -163,6 +169,7 @@ type costs struct {
 	processes int
 	small     uint64 // bytes in small pages
 	surveyed  uint64 // of them, in processes whose mappings are to be proved
+	mappings  uint64 // of those processes
 }
 
 func (t *Tree) costs() (c costs) {
@@ -183,6 +190,7 @@ func (c *costs) add(private uint64, surveyed []procfs.VMA) {
 	c.small += private
 	if surveyed != nil {
 		c.surveyed += private
+		c.mappings += uint64(len(surveyed))
 	}
 }
 
@@ -195,8 +203,12 @@ func (c costs) readsFaster(size uint64) bool {
 		smaps = 14   // likewise
 		read  = 300  // of bytes
 		whole = 1000 // a copy, whatever its size
+
+		forkMapping  = 1 << 20 // for a mapping: fork
+		smapsMapping = 6 << 20 // smaps
 	)
 	cpus := uint64(min(runtime.GOMAXPROCS(0), 4)) // more do not read faster: the memory is the limit
-	copying := c.small*fork + uint64(c.processes)*whole<<20
-	return max((c.surveyed*smaps+size*read)/cpus, c.surveyed*smaps) <= copying
+	copying := c.small*fork + c.mappings*forkMapping + uint64(c.processes)*whole<<20
+	proof := c.surveyed*smaps + c.mappings*smapsMapping
+	return max((proof+size*read)/cpus, proof) <= copying
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -132,7 +133,17 @@ func (in *injection) scratch() uint64 { return in.base + blobScratchOff }
 
 // findInsn looks for a system call instruction: in the vdso, else in any
 // executable mapping.
-func (p *Process) findInsn(maps []procfs.VMA) (uint64, error) {
+func (p *Process) findInsn() (uint64, error) {
+	if v, err := p.vdsoMapping(); err == nil { // without reading all of maps
+		p.findNest(v)
+		if a, ok := p.scanInsn(v); ok {
+			return a, nil
+		}
+	}
+	maps, err := procfs.ReadMaps(p.liveTID())
+	if err != nil {
+		return 0, fmt.Errorf("pid %d: %w", p.pid, err)
+	}
 	var other []procfs.VMA
 	for _, v := range maps {
 		switch {
@@ -152,6 +163,26 @@ func (p *Process) findInsn(maps []procfs.VMA) (uint64, error) {
 	}
 	return 0, fmt.Errorf("pid %d: no system call instruction in its memory", p.pid)
 }
+
+// vdsoMapping returns the vdso's mapping, if it is where execve(2) has put it.
+func (p *Process) vdsoMapping() (v procfs.VMA, err error) {
+	const sysinfoEhdr = 33 // AT_SYSINFO_EHDR, getauxval(3)
+	auxv, err := procfs.Auxv(p.liveTID())
+	if err != nil {
+		return v, err
+	}
+	for pair := range slices.Chunk(auxv, 16) {
+		if len(pair) == 16 && le.Uint64(pair) == sysinfoEhdr {
+			v, err = procfs.MappingAt(p.liveTID(), le.Uint64(pair[8:]))
+			if err == nil && v.Path == "[vdso]" {
+				return v, nil
+			}
+		}
+	}
+	return v, errors.Join(err, errNoVdso)
+}
+
+var errNoVdso = errors.New("no vdso(7) where the auxiliary vector says")
 
 func (p *Process) scanInsn(v procfs.VMA) (uint64, bool) {
 	buf := make([]byte, min(v.Len(), 1<<20))

@@ -59,11 +59,7 @@ func openAll(t *testing.T, ctx context.Context, tree *Tree) {
 	t.Helper()
 	err := tree.tr.Do(func() error {
 		for _, p := range tree.Procs() {
-			maps, err := procfs.ReadMaps(p.liveTID())
-			if err != nil {
-				return err
-			}
-			if err := p.open(ctx, maps); err != nil {
+			if err := p.open(ctx); err != nil {
 				return err
 			}
 		}

@@ -22,11 +22,7 @@ func (t *Tree) Open(ctx context.Context) error {
 			if p.zombie {
 				continue
 			}
-			maps, err := procfs.ReadMaps(p.liveTID())
-			if err != nil {
-				return fmt.Errorf("pid %d: %w", p.pid, err)
-			}
-			if err := p.open(ctx, maps); err != nil {
+			if err := p.open(ctx); err != nil {
 				return err
 			}
 		}

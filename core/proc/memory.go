@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,32 @@ type mapSaver struct {
 	root    int            // a process whose root directory is the tree's
 	refs    map[string]int // by path and whether it is written to
 	objects map[objectKey]int
+	flags   map[*string]flagFacts // of VmFlags that mappings share
+}
+
+// flagFacts is what VmFlags tell.
+type flagFacts struct {
+	kept    []string
+	refused bool // one of refusedFlags is among them
+}
+
+// factsOf looks at flags, of which there are few different ones.
+func (s *mapSaver) factsOf(flags []string) (f flagFacts) {
+	if len(flags) == 0 {
+		return f
+	}
+	f, ok := s.flags[&flags[0]]
+	if ok {
+		return f
+	}
+	for _, k := range keptFlags {
+		if slices.Contains(flags, k) {
+			f.kept = append(f.kept, k)
+		}
+	}
+	f.refused = slices.ContainsFunc(flags, func(k string) bool { return refusedFlags[k] != "" })
+	s.flags[&flags[0]] = f
+	return f
 }
 
 // objectKey names shared memory. Segments of System V have their id for an
@@ -34,7 +61,8 @@ type objectKey struct {
 }
 
 func newMapSaver(t *Tree, st *State, claim MapClaim, root int) *mapSaver {
-	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[string]int{}, objects: map[objectKey]int{}}
+	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[string]int{}, objects: map[objectKey]int{},
+		flags: map[*string]flagFacts{}}
 }
 
 // maps describes all mappings of p. All refusals are joined.
@@ -43,7 +71,7 @@ func (s *mapSaver) maps(ctx context.Context, p *Process, ps *ProcessState) ([]Ma
 	if err != nil {
 		return nil, fmt.Errorf("pid %d: %w", p.pid, err)
 	}
-	var out []MapState
+	out := s.t.stateRoom(p, len(vmas))
 	var errs []error
 	for i := range vmas {
 		v := &vmas[i]
@@ -69,7 +97,9 @@ func (s *mapSaver) maps(ctx context.Context, p *Process, ps *ProcessState) ([]Ma
 	if err := s.guards(p, vmas, out); err != nil {
 		return nil, fmt.Errorf("pid %d: %w", p.pid, err)
 	}
-	return out, p.readPolicies(ctx, out)
+	return out, p.readPolicies(ctx, out, func(m *MapState) bool {
+		return p.surveyed == nil || !m.isInherited() // the copy is asked for the others
+	})
 }
 
 func (p *Process) isOurs(v *procfs.VMA) bool {
@@ -92,12 +122,7 @@ var keptFlags = []string{"gd", "nr", "lo", "lf", "dd", "dc", "wf", "hg", "nh", "
 
 func (s *mapSaver) describe(ctx context.Context, p *Process, v *procfs.VMA) (MapState, error) {
 	m := MapState{Start: v.Start, End: v.End, Prot: v.Prot(), Shared: v.Shared, Offset: v.Offset, Path: v.Path,
-		Dev: v.Dev(), Ino: v.Ino}
-	for _, f := range keptFlags {
-		if v.Has(f) {
-			m.Flags = append(m.Flags, f)
-		}
-	}
+		Dev: v.Dev(), Ino: v.Ino, Flags: s.factsOf(v.Flags).kept}
 	if v.Has("ht") {
 		m.Huge = bits.TrailingZeros64(v.Page)
 	}
@@ -153,6 +178,9 @@ func (s *mapSaver) claimed(m MapState, v *procfs.VMA, owner string, policy plugi
 func (s *mapSaver) unclaimed(p *Process, m MapState, v *procfs.VMA) (MapState, error) {
 	anonHuge := v.Path == "/anon_hugepage" || v.Shared && strings.HasPrefix(v.Path, "/memfd:")
 	for _, f := range v.Flags {
+		if !s.factsOf(v.Flags).refused {
+			break
+		}
 		if why := refusedFlags[f]; why != "" && (f != "ht" || !anonHuge) && v.Path != "[uprobes]" {
 			return m, refuse(p, describeVMA(v), "%s", why)
 		}

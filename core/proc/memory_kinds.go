@@ -82,10 +82,16 @@ func (s *mapSaver) guards(p *Process, vmas []procfs.VMA, maps []MapState) error 
 
 func hasGuards(v procfs.VMA) bool { return v.Has("gu") }
 
-// readPolicies asks for the memory policy of each mapping, mbind(2).
-func (p *Process) readPolicies(ctx context.Context, maps []MapState) error {
+// readPolicies asks for the memory policy, mbind(2), of each mapping that is picked.
+func (p *Process) readPolicies(ctx context.Context, all []MapState, pick func(*MapState) bool) error {
 	const room = 8
 	const most = blobScratch / room
+	maps := make([]*MapState, 0, len(all))
+	for i := range all {
+		if pick(&all[i]) {
+			maps = append(maps, &all[i])
+		}
+	}
 	for len(maps) > 0 {
 		n := min(len(maps), most, maxRecords)
 		calls := make([]call, n)
@@ -105,7 +111,7 @@ func (p *Process) readPolicies(ctx context.Context, maps []MapState) error {
 			if calls[i].err() != nil || mode == mpolDefault { // ENOSYS: a kernel without CONFIG_NUMA
 				continue
 			}
-			if err := p.readPolicy(ctx, &maps[i]); err != nil {
+			if err := p.readPolicy(ctx, maps[i]); err != nil {
 				return err
 			}
 		}

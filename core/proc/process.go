@@ -182,8 +182,8 @@ func (p *Process) Batch(ctx context.Context, calls []plugin.Call) error {
 }
 
 // open makes the process ready for injection.
-func (p *Process) open(ctx context.Context, maps []procfs.VMA) error {
-	insn, err := p.findInsn(maps)
+func (p *Process) open(ctx context.Context) error {
+	insn, err := p.findInsn()
 	if err != nil {
 		return err
 	}

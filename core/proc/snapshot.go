@@ -70,7 +70,7 @@ func (m *Memory) Snapshot(ctx context.Context, adopter int) error {
 	}
 	m.drop()
 	if errors.Is(err, ErrNoCopy) {
-		if cerr := m.confirm(itself); cerr != nil {
+		if cerr := errors.Join(m.confirm(itself), m.readPolicies(ctx, itself)); cerr != nil {
 			return cerr
 		}
 	}
@@ -121,8 +121,11 @@ func (m *Memory) snapshot(ctx context.Context, adopter int) error {
 // to them and the pool is empty (mm/hugetlb.c, unmap_ref_private).
 func (m *Memory) isCopied(p *Process, s *MapState) bool {
 	_, copied := m.copies[p]
-	return copied && s.content == contentPrivate && s.Huge == 0 && !slices.Contains(s.Flags, "dc") && !slices.Contains(s.Flags, "wf")
+	return copied && s.content == contentPrivate && s.Huge == 0 && s.isInherited() && !slices.Contains(s.Flags, "wf")
 }
+
+// isInherited says whether children have the mapping, madvise(2), MADV_DONTFORK.
+func (s *MapState) isInherited() bool { return !slices.Contains(s.Flags, "dc") }
 
 // checkRoom makes sure that there is memory for what the program may write to
 // while it is copied, and for what is held.
@@ -176,6 +179,30 @@ func total(runs []pageRun) (sum int64) {
 // Snapped says whether the tree may run on before Write.
 func (m *Memory) Snapped() bool { return m.copies != nil }
 
+// AskCopies completes the tree's state by what the copies know too. It comes before
+// the state is encoded, and is not needed where nothing is Snapped.
+func (m *Memory) AskCopies(ctx context.Context) error {
+	if len(m.copies) == 0 {
+		return nil
+	}
+	return m.explain(m.readPolicies(ctx, m.copyOf))
+}
+
+// readPolicies asks for what Inspect has left out.
+func (m *Memory) readPolicies(ctx context.Context, source func(*Process) *Process) error {
+	for i, p := range m.t.procs {
+		if p.surveyed == nil {
+			continue
+		}
+		if err := source(p).readPolicies(ctx, m.st.Processes[i].Maps, (*MapState).isInherited); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *Memory) copyOf(p *Process) *Process { return m.copies[p].copy }
+
 // Write writes all memory that the image must hold, with as many writers as
 // w has.
 func (m *Memory) Write(ctx context.Context, w *image.Writer, progress func(done, total int64)) error {
@@ -183,7 +210,7 @@ func (m *Memory) Write(ctx context.Context, w *image.Writer, progress func(done,
 	runs := m.exes.runs(m.st)
 	if m.Snapped() {
 		pick = m.isCopied
-		source = func(p *Process) *Process { return m.copies[p].copy }
+		source = m.copyOf
 		runs = append(runs, m.held...)
 	} else {
 		runs = append(runs, contentRuns(m.st, m.contents)...)
@@ -207,7 +234,7 @@ func (m *Memory) confirmCopied() error {
 	if len(m.copies) == 0 { // it was proved in the pause
 		return nil
 	}
-	return m.confirm(func(p *Process) *Process { return m.copies[p].copy })
+	return m.confirm(m.copyOf)
 }
 
 // confirm proves what was taken from a survey.

@@ -84,14 +84,10 @@ func (r *Restorer) startStub(ctx context.Context, files []uintptr) error {
 	if _, err := r.tr.wait(ctx, pid); err != nil { // the SIGTRAP of execve under PTRACE_TRACEME
 		return fmt.Errorf("the first process: %w", err)
 	}
-	maps, err := procfs.ReadMaps(pid)
-	if err != nil {
-		return err
-	}
 	if r.held, err = procfs.ReadStatus(pid); err != nil {
 		return err
 	}
-	if r.stub.inj.insn, err = r.stub.findInsn(maps); err != nil {
+	if r.stub.inj.insn, err = r.stub.findInsn(); err != nil {
 		return err
 	}
 	r.stub.inj.nest = 0 // it dies with the agent

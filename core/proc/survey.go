@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 
 	"github.com/hiatus-project/hiatus/core/procfs"
@@ -16,20 +15,22 @@ import (
 // pause maps has to say only that nothing has changed since, and afterwards the
 // copy that no advice has. And there is room for what is read in the pause.
 type Survey struct {
-	smaps   map[int][]procfs.VMA // by host pid
-	reserve reserve
-	room    uint64 // see memoryRoom; 0: not known
+	smaps    map[int][]procfs.VMA // by host pid
+	states   map[int][]MapState   // room for what Inspect says of them, likewise
+	mappings int                  // of all in smaps
+	reserve  reserve
+	room     uint64 // see memoryRoom; 0: not known
 }
 
 // surveyFrom is the memory from which reading smaps in the pause is longer than
 // twice outside of it.
 const surveyFrom = 16 << 20
 
-// NewSurvey looks at those of the processes that have much memory, and reserves
-// as much as the snapshot is likely to read in the pause. changes is what tracks
-// the memory, nil where all of it is stored. The caller closes it.
+// NewSurvey looks at those of the processes that have much memory, or many mappings,
+// and reserves as much as the snapshot is likely to read in the pause. changes is what
+// tracks the memory, nil where all of it is stored. The caller closes it.
 func NewSurvey(pids []int, changes *Dirty) *Survey {
-	s := &Survey{smaps: map[int][]procfs.VMA{}}
+	s := &Survey{smaps: map[int][]procfs.VMA{}, states: map[int][]MapState{}}
 	shared := map[objectKey]uint64{}
 	var small, all uint64 // private memory
 	changed := costs{}
@@ -40,14 +41,14 @@ func NewSurvey(pids []int, changes *Dirty) *Survey {
 		if private <= fewPages {
 			small += private
 		}
-		if resident < surveyFrom {
+		if resident < surveyFrom && (private <= fewPages || !hasMany(pid)) {
 			continue
 		}
 		vmas, err := procfs.ReadSmaps(pid)
 		if err != nil { // it has ended, or the freeze tells
 			continue
 		}
-		s.smaps[pid] = vmas
+		s.add(pid, vmas)
 		addShared(shared, vmas)
 		changed.add(private, vmas)
 		if changes != nil {
@@ -58,7 +59,7 @@ func NewSurvey(pids []int, changes *Dirty) *Survey {
 	for _, size := range shared {
 		need += size
 	}
-	switch little := all < copyFrom; {
+	switch little := all < copyFrom && s.mappings < manyMappings; {
 	case little && all-small+need > mostHeld: // it will be written in the pause
 		need = 0
 	case little:
@@ -71,6 +72,21 @@ func NewSurvey(pids []int, changes *Dirty) *Survey {
 	}
 	s.prepare(need + need/8)
 	return s
+}
+
+// hasMany says whether a process has as many mappings as make it worth while to copy it.
+func hasMany(pid int) bool {
+	n := 0
+	_ = procfs.VisitMaps(pid, func(*procfs.VMA) bool { n++; return n < manyMappings }) // it has ended
+	return n == manyMappings
+}
+
+func (s *Survey) add(pid int, vmas []procfs.VMA) {
+	s.smaps[pid] = vmas
+	s.mappings += len(vmas)
+	room := make([]MapState, len(vmas))
+	clear(room) // the memory is there from now on
+	s.states[pid] = room
 }
 
 // prepare reserves memory, where that leaves as much to others.
@@ -117,7 +133,10 @@ func residentBytes(pid int) (all, private uint64) {
 // UseSurvey gives a frozen tree what a survey has reserved, and lets it rely on the
 // rest if it is to be copied: only a copy proves that the survey was right. nil: there
 // is none.
-func (t *Tree) UseSurvey(s *Survey) { t.survey, t.relies = s, s != nil && t.copied() }
+func (t *Tree) UseSurvey(s *Survey) {
+	t.survey = s
+	t.relies = s != nil && t.copied()
+}
 
 // mappings reads the mappings of p with all their properties.
 func (t *Tree) mappings(p *Process) ([]procfs.VMA, error) {
@@ -137,16 +156,27 @@ func (p *Process) unchanged(known []procfs.VMA) bool {
 	if err != nil || status.VmLck != 0 { // of our own too, by mlockall(2) with MCL_FUTURE
 		return false
 	}
-	maps, err := procfs.ReadMaps(p.liveTID()) // anew: plugins map what they want to have saved
-	if err != nil {
-		return false
+	same, n := true, 0
+	err = procfs.VisitMaps(p.liveTID(), func(v *procfs.VMA) bool { // anew: plugins map what they want to have saved
+		if !p.isOurs(v) {
+			same = n < len(known) && sameMapping(v, &known[n])
+			n++
+		}
+		return same
+	})
+	return err == nil && same && n == len(known)
+}
+
+// stateRoom returns room for the states of n mappings of p.
+func (t *Tree) stateRoom(p *Process, n int) []MapState {
+	if t.survey != nil && cap(t.survey.states[p.host]) >= n {
+		return t.survey.states[p.host][:0]
 	}
-	maps = slices.DeleteFunc(maps, func(v procfs.VMA) bool { return p.isOurs(&v) })
-	return slices.EqualFunc(maps, known, sameMapping)
+	return make([]MapState, 0, n)
 }
 
 // sameMapping compares what maps tells.
-func sameMapping(a, b procfs.VMA) bool {
+func sameMapping(a, b *procfs.VMA) bool {
 	return a.Start == b.Start && a.End == b.End && a.Prot() == b.Prot() && a.Shared == b.Shared && a.Offset == b.Offset &&
 		a.Dev() == b.Dev() && a.Ino == b.Ino && a.Path == b.Path && a.Deleted == b.Deleted
 }

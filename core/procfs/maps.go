@@ -84,6 +84,31 @@ func ReadMaps(pid int) ([]VMA, error) { return readMaps(path(pid, "maps")) }
 // to 14 ms for each GiB: do not call it where time matters.
 func ReadSmaps(pid int) ([]VMA, error) { return readMaps(path(pid, "smaps")) }
 
+// VisitMaps calls visit for the mappings in /proc/PID/maps, in ascending order of
+// address, until it returns false. It keeps none, which 60 000 of them are worth: the
+// VMA is visit's for the call only.
+func VisitMaps(pid int, visit func(*VMA) bool) error {
+	f, err := os.Open(path(pid, "maps"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var v VMA
+	err = eachLine(f, func(line []byte) (err error) {
+		if v, err = parseMapping(line, v.Path); err == nil && !visit(&v) {
+			return errSeen
+		}
+		return err
+	})
+	if err != nil && err != errSeen {
+		return fmt.Errorf("%s: %w", f.Name(), err)
+	}
+	return nil
+}
+
+// errSeen ends a visit.
+var errSeen = errors.New("seen")
+
 // ParseMaps parses the content of /proc/PID/maps.
 func ParseMaps(raw []byte) ([]VMA, error) {
 	vmas, err := parseMaps(bytes.NewReader(raw))
@@ -123,20 +148,31 @@ const maxLine = 64 << 10
 // 40 MB, of which little is kept.
 func parseMaps(r io.Reader) ([]VMA, error) {
 	p := mapsParser{flags: make(map[string][]string)}
+	if err := eachLine(r, p.line); err != nil {
+		return nil, err
+	}
+	return p.vmas, nil
+}
+
+// eachLine calls do for the lines of r, without their ends. An error of do is the
+// line's, but for errSeen.
+func eachLine(r io.Reader, do func(line []byte) error) error {
 	br := bufio.NewReaderSize(r, maxLine)
 	for {
 		line, err := br.ReadSlice('\n')
 		if len(line) > 0 && (err == nil || err == io.EOF) {
 			line = bytes.TrimSuffix(line, []byte("\n"))
-			if err := p.line(line); err != nil {
-				return nil, fmt.Errorf("line %.200q: %w", line, err)
+			if err := do(line); err == errSeen {
+				return err
+			} else if err != nil {
+				return fmt.Errorf("line %.200q: %w", line, err)
 			}
 		}
 		if err == io.EOF {
-			return p.vmas, nil
+			return nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
 }
@@ -186,8 +222,21 @@ func (p *mapsParser) vmFlags(b []byte) []string {
 	return flags
 }
 
-// mapping parses "55acf91af000-55acf91b0000 r--p 00001000 fe:00 18500   /path".
 func (p *mapsParser) mapping(b []byte) error {
+	before := ""
+	if n := len(p.vmas); n > 0 {
+		before = p.vmas[n-1].Path
+	}
+	v, err := parseMapping(b, before)
+	if err == nil {
+		p.vmas = append(p.vmas, v)
+	}
+	return err
+}
+
+// parseMapping parses "55acf91af000-55acf91b0000 r--p 00001000 fe:00 18500   /path".
+// before is the path of the mapping before, which is often of the same file.
+func parseMapping(b []byte, before string) (VMA, error) {
 	var v VMA
 	c := cursor{rest: b}
 	v.Start = c.number(16, 64, '-')
@@ -198,24 +247,22 @@ func (p *mapsParser) mapping(b []byte) error {
 	v.DevMinor = uint32(c.number(16, 32, ' '))
 	v.Ino = c.number(10, 64, ' ')
 	if c.bad {
-		return errors.New("not a mapping")
+		return v, errors.New("not a mapping")
 	}
 	if v.Start >= v.End {
-		return errors.New("empty range")
+		return v, errors.New("empty range")
 	}
-	p.setPath(&v, bytes.TrimLeft(c.rest, " "))
-	p.vmas = append(p.vmas, v)
-	return nil
+	v.setPath(bytes.TrimLeft(c.rest, " "), before)
+	return v, nil
 }
 
-// setPath sets Path and Deleted, and reuses the string of the mapping before,
-// which is often of the same file.
-func (p *mapsParser) setPath(v *VMA, b []byte) {
+// setPath sets Path and Deleted, and reuses the string before where it is the same.
+func (v *VMA) setPath(b []byte, before string) {
 	if name, ok := bytes.CutSuffix(b, []byte(deleted)); ok && b[0] == '/' {
 		b, v.Deleted = name, true
 	}
-	if n := len(p.vmas); n > 0 && p.vmas[n-1].Path == string(b) {
-		v.Path = p.vmas[n-1].Path
+	if before == string(b) {
+		v.Path = before
 		return
 	}
 	v.Path = strings.ReplaceAll(string(b), `\012`, "\n")

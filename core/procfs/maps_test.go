@@ -3,6 +3,7 @@ package procfs
 import (
 	"bytes"
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"reflect"
@@ -231,5 +232,57 @@ func BenchmarkParseSmaps(b *testing.B) {
 		if err != nil || len(vmas) != n {
 			b.Fatalf("%d VMAs, %v", len(vmas), err)
 		}
+	}
+}
+
+// TestVisitMaps is ReadMaps one by one.
+func TestVisitMaps(t *testing.T) {
+	pid := os.Getpid()
+	var got []VMA
+	take := func(most int) func(*VMA) bool {
+		got = nil
+		return func(v *VMA) bool { got = append(got, *v); return len(got) < most }
+	}
+	if err := VisitMaps(pid, take(3)); err != nil || len(got) != 3 {
+		t.Errorf("%d mappings of 3, %v", len(got), err)
+	}
+	vmas, err := ReadMaps(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkVMAs(t, got, vmas[:3]) // those of the program's file
+	if err := VisitMaps(0, take(1)); err == nil {
+		t.Error("mappings of no process")
+	}
+}
+
+// TestMappingAt holds what a query tells against maps.
+func TestMappingAt(t *testing.T) {
+	vmas, err := ReadMaps(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range vmas[:3] {
+		got, err := MappingAt(os.Getpid(), want.End-1)
+		if errors.Is(err, unix.ENOTTY) {
+			t.Skip("the kernel has no PROCMAP_QUERY")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkVMAs(t, []VMA{got}, []VMA{want})
+	}
+	for _, v := range vmas {
+		if v.Path != "[vdso]" {
+			continue
+		}
+		got, err := MappingAt(os.Getpid(), v.Start)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkVMAs(t, []VMA{got}, []VMA{v})
+	}
+	if _, err := MappingAt(os.Getpid(), 0); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("nothing is mapped at 0: %v", err)
 	}
 }

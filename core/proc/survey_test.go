@@ -1,0 +1,72 @@
+package proc
+
+import (
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestManyMappings copies a process that has little memory in many mappings: nothing
+// that takes long for each is done in the pause, and the copy tells what is left.
+func TestManyMappings(t *testing.T) {
+	x := newSubject(t, newTracer(t))
+	x.start(command(program(t, "threads"), "1", "1", "3000"))
+	x.untilReady()
+	tree := x.freeze()
+	x.open(tree)
+	const mpolLocal = 4 // MPOL_LOCAL, mbind(2)
+	p, page := procOf(t, tree, x.pid), uintptr(os.Getpagesize())
+	var at [2]uint64 // of mappings with a policy; the second is none of a copy's
+	for i := range at {
+		addr, err := p.Syscall(soon(t), unix.SYS_MMAP, 0, page, unix.PROT_READ, unix.MAP_SHARED|unix.MAP_ANONYMOUS, ^uintptr(0), 0)
+		if err == nil {
+			_, err = p.Syscall(soon(t), unix.SYS_MBIND, uintptr(addr), page, mpolLocal, 0, 0, 0)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		at[i] = uint64(addr)
+	}
+	if _, err := p.Syscall(soon(t), unix.SYS_MADVISE, uintptr(at[1]), page, unix.MADV_DONTFORK); err != nil {
+		t.Fatal(err)
+	}
+	x.release(tree)
+
+	survey := NewSurvey([]int{x.pid}, nil)
+	defer survey.Close()
+	tree = x.freeze()
+	tree.UseSurvey(survey)
+	st := x.inspect(tree)
+	m := tree.NewMemory(st, nil)
+	defer m.Close()
+	if procOf(t, tree, x.pid).surveyed == nil {
+		t.Error("smaps was read in the pause")
+	}
+	if err := m.Snapshot(soon(t), x.where.Reference); err != nil {
+		t.Fatal(err)
+	}
+	x.release(tree)
+	if len(m.copies) != 1 {
+		t.Errorf("%d copies, want 1", len(m.copies))
+	}
+	local := func(addr uint64) bool {
+		for _, s := range processOf(t, st, x.pid).Maps {
+			if s.Start == addr {
+				return s.NUMA != nil && s.NUMA.Mode == mpolLocal
+			}
+		}
+		t.Fatalf("no mapping at %#x", addr)
+		return false
+	}
+	if local(at[0]) || !local(at[1]) {
+		t.Errorf("asked in the pause for the policy of what a copy has: %v, of what it lacks: %v", local(at[0]), local(at[1]))
+	}
+	if err := m.AskCopies(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	if !local(at[0]) {
+		t.Error("the copy was not asked for a policy")
+	}
+	x.writeSnapshot(m)
+}
