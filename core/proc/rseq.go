@@ -94,19 +94,20 @@ func (p *Process) criticalSection(th *Thread) (ptr, abort uint64) {
 		if rs.Addr == 0 {
 			return 0, 0
 		}
-		return rs.Addr + csOff, p.abortOf(th, rs.Addr+csOff)
+		return rs.Addr + csOff, p.abortOf(th, rs.Addr+csOff, rs.Sig)
 	}
 	if _, in := th.Regs.SyscallNr(); in || !errors.Is(err, unix.EIO) {
 		return 0, 0
 	}
 	// Nothing may be injected before the thread is out of it: the memory in
-	// which the pointer lies tells as much.
+	// which the pointer lies tells as much. That what looks like a pointer is one
+	// the signature proves, which the kernel demands too (rseq_get_rseq_cs).
 	tls, err := threadPointer(th)
 	if err != nil || tls == 0 {
 		return 0, 0
 	}
 	for at := tls&^(rseqAlign-1) - rseqBefore; at <= tls+rseqBehind; at += rseqAlign {
-		if abort := p.abortOf(th, at+csOff); abort != 0 {
+		if abort := p.abortOf(th, at+csOff, rseqSignature); abort != 0 {
 			return at + csOff, abort
 		}
 	}
@@ -114,8 +115,8 @@ func (p *Process) criticalSection(th *Thread) (ptr, abort uint64) {
 }
 
 // abortOf returns the abort handler of the sequence that the pointer at ptr
-// leads to, where th is in it, else 0.
-func (p *Process) abortOf(th *Thread, ptr uint64) uint64 {
+// leads to, where th is in it, else 0. The signature stands before the handler.
+func (p *Process) abortOf(th *Thread, ptr uint64, signature uint32) uint64 {
 	var at [8]byte
 	var cs [32]byte // struct rseq_cs: version and flags, start, length, abort handler
 	if p.readMem(ptr, at[:]) != nil {
@@ -125,7 +126,11 @@ func (p *Process) abortOf(th *Thread, ptr uint64) uint64 {
 		return 0
 	}
 	start, length, abort := le.Uint64(cs[8:]), le.Uint64(cs[16:]), le.Uint64(cs[24:])
-	if le.Uint32(cs[:]) != 0 || th.Regs.PC()-start >= length {
+	if le.Uint32(cs[:]) != 0 || th.Regs.PC()-start >= length || abort-start < length {
+		return 0
+	}
+	var signed [4]byte
+	if p.readMem(abort-uint64(len(signed)), signed[:]) != nil || le.Uint32(signed[:]) != signature {
 		return 0
 	}
 	return abort

@@ -45,6 +45,9 @@ func newFaultSuite(t *testing.T) *suite {
 
 // buildFaults builds a second hiatus, with fault points.
 func (s *suite) buildFaults(t *testing.T) {
+	if s.built {
+		return
+	}
 	if err := buildOne([]string{"go", "build", "-tags", "faults", "-o", s.fixture("hiatus-faults"), "../../cmd/hiatus"}); err != nil {
 		t.Fatal(err)
 	}
