@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"slices"
 	"sync"
@@ -372,8 +373,11 @@ func (t *Tree) Release(ctx context.Context) error {
 	})
 }
 
-// isKilled says whether err is that a process was killed while it was stopped.
-func isKilled(err error) bool { return errors.Is(err, unix.ESRCH) || errors.Is(err, errGone) }
+// isKilled says whether err is that a process was killed while it was stopped. Its memory
+// has an end then, proc_pid_mem(5).
+func isKilled(err error) bool {
+	return errors.Is(err, unix.ESRCH) || errors.Is(err, errGone) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+}
 
 // release lets go of children before their parents, which may watch them.
 func (t *Tree) release() error {

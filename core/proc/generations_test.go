@@ -524,3 +524,20 @@ func atoi(tb testing.TB, s string) int {
 	}
 	return n
 }
+
+// TestEndBeforeTheLastThreadIsLetGo: a program may end as soon as one of its threads runs.
+func TestEndBeforeTheLastThreadIsLetGo(t *testing.T) {
+	x := newSubject(t, newTracer(t))
+	x.start(command(program(t, "threads"), "300"))
+	x.untilReady()
+	g := x.save()
+	x.in.Close() // the main thread reads that, and ends
+	_, step, err := g.attempt(t, x.tr, true)
+	if errors.Is(err, ErrNoNamespaces) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Errorf("%s: %v", step, err)
+	}
+	x.end()
+}

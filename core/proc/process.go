@@ -256,7 +256,7 @@ func (p *Process) release() error {
 		if err2 := detach(th.HostTID); err == nil {
 			err = err2
 		}
-		if errors.Is(err, unix.ESRCH) { // killed: only its tracer may bury it
+		if isKilled(err) { // only its tracer may bury it
 			p.tr.letGoLate(th.HostTID)
 			continue
 		}

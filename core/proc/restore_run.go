@@ -36,7 +36,7 @@ func (r *Restorer) Run(ctx context.Context) error {
 				errs = append(errs, unix.Kill(p.host, unix.SIGSTOP))
 			}
 			for _, th := range p.threads {
-				errs = append(errs, detach(th.HostTID))
+				errs = append(errs, r.letGo(th))
 			}
 			if ps.Stopped {
 				errs = append(errs, r.awaitStopOf(ctx, ps))
@@ -44,6 +44,17 @@ func (r *Restorer) Run(ctx context.Context) error {
 		}
 		return errors.Join(append(errs, r.letReapersGo(reapers))...)
 	})
+}
+
+// letGo lets a thread run, if its process has not ended meanwhile: by what another of its
+// threads does, which runs already, or by a signal.
+func (r *Restorer) letGo(th *Thread) error {
+	err := detach(th.HostTID)
+	if errors.Is(err, unix.ESRCH) {
+		r.tr.letGoLate(th.HostTID)
+		return nil
+	}
+	return err
 }
 
 // letReapersGo lets go of the first process last.
