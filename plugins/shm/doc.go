@@ -9,7 +9,9 @@
 //   - The inode number of a mapping of a segment is its id (ipc/shm.c,
 //     newseg). shm_nattch counts mappings, not processes: shm_open is called
 //     for each part of a split one.
-//   - /proc/sys/kernel/{shm,sem,msg}_next_id gives the next object its id.
+//   - /proc/sys/kernel/{shm,sem,msg}_next_id gives the next object its id. Before
+//     Linux 5.19 an ordinary user may not write to it (ipc/ipc_sysctl.c), and the
+//     ids of a new namespace are counted up to the one that is wanted.
 //   - msgrcv(2) with MSG_COPY reads a message and leaves it.
 //   - A semop(2) that fails changes nothing, and checks the range of the
 //     undo count before it finds out that it would have to wait: ERANGE or

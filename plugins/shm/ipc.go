@@ -184,7 +184,9 @@ func (k kind) parse(id int, ds []byte) object {
 type maker struct {
 	kind
 	proc plugin.Process
-	next int // descriptor of /proc/sys/kernel/NAME_next_id
+	next int // descriptor of /proc/sys/kernel/NAME_next_id; -1: it cannot be written to, see reach
+	turn int // of the last id that was given, where next is -1
+	made int // and how many objects there are
 }
 
 func (k kind) maker(ctx context.Context, proc plugin.Process) (*maker, error) {
@@ -195,13 +197,19 @@ func (k kind) maker(ctx context.Context, proc plugin.Process) (*maker, error) {
 	}
 	const cwd = ^uintptr(99) // AT_FDCWD
 	fd, err := proc.Syscall(ctx, unix.SYS_OPENAT, cwd, uintptr(addr), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EACCES) { // not root, who alone restarts in a namespace with other objects
+		return &maker{kind: k, proc: proc, next: -1, turn: -1}, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	return &maker{k, proc, int(fd)}, nil
+	return &maker{kind: k, proc: proc, next: int(fd)}, nil
 }
 
 func (m *maker) close(ctx context.Context) error {
+	if m.next < 0 {
+		return nil
+	}
 	_, err := m.proc.Syscall(ctx, unix.SYS_CLOSE, uintptr(m.next))
 	return err
 }
@@ -209,26 +217,44 @@ func (m *maker) close(ctx context.Context) error {
 // make makes the object o by the call get, in creator. It can be written to by
 // its owner until finish.
 func (m *maker) make(ctx context.Context, creator plugin.Process, o perm, get plugin.Call) error {
-	addr, _ := m.proc.Scratch()
-	id := strconv.Itoa(o.ID)
-	if err := write(m.proc, []byte(id), addr); err != nil {
-		return err
+	if m.next >= 0 {
+		if err := m.choose(ctx, o.ID); err != nil {
+			return fmt.Errorf("%s %d: set %s_next_id: %w", m.what, o.ID, m.name, err)
+		}
 	}
-	if _, err := m.proc.Syscall(ctx, unix.SYS_PWRITE64, uintptr(m.next), uintptr(addr), uintptr(len(id)), 0); err != nil {
-		return fmt.Errorf("%s %d: set %s_next_id: %w", m.what, o.ID, m.name, err)
+	var got int
+	one := func() (id int, err error) {
+		err = as(ctx, creator, o, func() error {
+			ret, err := creator.Syscall(ctx, get.Nr, get.Args[:]...)
+			id = int(ret)
+			return err
+		})
+		return id, err
 	}
-	var got uintptr
-	err := as(ctx, creator, o, func() (err error) {
-		got, err = creator.Syscall(ctx, get.Nr, get.Args[:]...)
-		return err
-	})
+	var err error
+	if m.next >= 0 {
+		got, err = one()
+	} else {
+		got, err = m.makeInTurn(ctx, o, one)
+	}
 	switch {
 	case err != nil:
 		return fmt.Errorf("%s %d: make it: %w", m.what, o.ID, err)
-	case int(got) != o.ID:
+	case got != o.ID:
 		return fmt.Errorf("%s %d: it got the id %d: another has its place", m.what, o.ID, got)
 	}
 	return nil
+}
+
+// choose gives the next object its id.
+func (m *maker) choose(ctx context.Context, id int) error {
+	addr, _ := m.proc.Scratch()
+	text := strconv.Itoa(id)
+	if err := write(m.proc, []byte(text), addr); err != nil {
+		return err
+	}
+	_, err := m.proc.Syscall(ctx, unix.SYS_PWRITE64, uintptr(m.next), uintptr(addr), uintptr(len(text)), 0)
+	return err
 }
 
 // as runs do with the ids of the object's creator, where they are not the

@@ -187,12 +187,19 @@ func (p *Plugin) makeEach(ctx context.Context, t *tree, k kind, n int, one func(
 		return err
 	}
 	defer func() { err = errors.Join(err, m.close(ctx)) }()
-	for i := range n {
-		if o := at(i); o.Doubtful && !t.own { // it is there: FreeHere
+	for _, i := range inTurn(n, at) {
+		o := at(i)
+		if o.Doubtful && !t.own { // it is there: FreeHere
 			p.making.leave(k, o.ID)
 			continue
 		}
-		if err := one(m, i); err != nil {
+		err := one(m, i)
+		if errors.Is(err, errUnreachable) && (o.Unproven || o.Doubtful) {
+			p.host.Log().Warn().Err(err).Msg("not restored: nothing shows that the program uses it")
+			p.making.leave(k, o.ID)
+			continue
+		}
+		if err != nil {
 			return err
 		}
 	}

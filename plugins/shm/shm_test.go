@@ -367,3 +367,35 @@ func TestEarliest(t *testing.T) {
 		}
 	}
 }
+
+// TestReach makes objects with given ids without NAME_next_id, in a new namespace.
+func TestReach(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("a thread alone makes an IPC namespace only as root; test/vm has the user's")
+	}
+	self := plugintest.Self(t)
+	if _, err := self.Syscall(t.Context(), unix.SYS_UNSHARE, unix.CLONE_NEWIPC); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []kind{shmKind, semKind, msgKind} {
+		m := &maker{kind: k, proc: self, next: -1, turn: -1}
+		for _, id := range []int{0, 5, 1<<15 | 3, 1<<15 | 4, 40<<15 | 63, 41<<15 | 1, 60<<15 | 17} {
+			if err := m.make(t.Context(), self, permOf(id), k.vain()); err != nil {
+				t.Error(err)
+			}
+		}
+		for _, id := range []int{2 << 15, 61<<15 | placesInTurn, 32767 << 15} {
+			if err := m.make(t.Context(), self, permOf(id), k.vain()); !errors.Is(err, errUnreachable) {
+				t.Errorf("%s %d: %v, want %v", k.what, id, err, errUnreachable)
+			}
+		}
+	}
+}
+
+// TestInTurn orders ids as they are given.
+func TestInTurn(t *testing.T) {
+	ids := []int{2<<15 | 1, 1<<15 | 63, 3, 2 << 15}
+	if got := inTurn(len(ids), func(i int) perm { return permOf(ids[i]) }); !slices.Equal(got, []int{2, 1, 3, 0}) {
+		t.Errorf("the order is %v", got)
+	}
+}
