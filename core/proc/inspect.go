@@ -201,6 +201,37 @@ const (
 	membarrierGet  = 1 << 9 // MEMBARRIER_CMD_GET_REGISTRATIONS
 )
 
+// membarrierPrivate are commands of membarrier(2) that are EPERM without the registration,
+// which is the next bit.
+var membarrierPrivate = []uint64{
+	1 << 3, // MEMBARRIER_CMD_PRIVATE_EXPEDITED
+	1 << 5, // MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE
+	1 << 7, // MEMBARRIER_CMD_PRIVATE_EXPEDITED_RSEQ
+}
+
+// membarrierGlobal is MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED.
+const membarrierGlobal = 1 << 2
+
+// askMembarrier finds the registrations out by what they allow, before Linux 6.3. Whether
+// there is the global one, by which others' barriers take in this process, nothing tells:
+// it does no harm.
+func (p *Process) askMembarrier(ctx context.Context) (uint32, error) {
+	var calls []call
+	for _, cmd := range membarrierPrivate {
+		calls = append(calls, sys(unix.SYS_MEMBARRIER, cmd, 0, 0).may())
+	}
+	if err := p.run(ctx, p.threads[0], calls); err != nil {
+		return 0, err
+	}
+	registered := uint32(membarrierGlobal)
+	for i, c := range calls {
+		if c.err() == nil {
+			registered |= uint32(membarrierPrivate[i] << 1)
+		}
+	}
+	return registered, nil
+}
+
 // askProcess fills in what only the process itself is told.
 func (p *Process) askProcess(ctx context.Context, ps *ProcessState) error {
 	at := p.inj.scratch()
@@ -245,10 +276,15 @@ func (p *Process) askProcess(ctx context.Context, ps *ProcessState) error {
 		ps.Prctl.Dumpable = p.dumpable
 	}
 	ps.Prctl.THPDisable = asked[3].ret
-	ps.Membarrier = uint32(max(asked[4].ret, 0))     // EINVAL before Linux 6.3
-	ps.Prctl.MDWE = max(asked[5].ret, 0)             // the same
+	ps.Prctl.MDWE = max(asked[5].ret, 0)             // EINVAL before Linux 6.3
 	ps.Prctl.MergeMemory = max(asked[6].ret, 0) != 0 // EINVAL before Linux 6.4
-	return nil
+	ps.Membarrier = uint32(max(asked[4].ret, 0))
+	if asked[4].ret != -int64(unix.EINVAL) {
+		return nil
+	}
+	var err error
+	ps.Membarrier, err = p.askMembarrier(ctx)
+	return err
 }
 
 func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState, err error) {

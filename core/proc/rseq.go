@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -91,10 +92,11 @@ func (p *Process) criticalSection(th *Thread) (ptr, abort uint64) {
 	const csOff = 8 // offsetof(struct rseq, rseq_cs)
 	rs, err := getRseq(th.HostTID)
 	if err == nil {
-		if rs.Addr == 0 {
-			return 0, 0
+		var cs [8]byte
+		if rs.Addr == 0 || p.readMem(rs.Addr+csOff, cs[:]) != nil {
+			return 0, 0 // the program has unmapped it: the kernel would kill it for that later
 		}
-		return rs.Addr + csOff, p.abortOf(th, rs.Addr+csOff, rs.Sig)
+		return rs.Addr + csOff, p.abortOf(th, le.Uint64(cs[:]), rs.Sig)
 	}
 	if _, in := th.Regs.SyscallNr(); in || !errors.Is(err, unix.EIO) {
 		return 0, 0
@@ -106,27 +108,37 @@ func (p *Process) criticalSection(th *Thread) (ptr, abort uint64) {
 	if err != nil || tls == 0 {
 		return 0, 0
 	}
-	for at := tls&^(rseqAlign-1) - rseqBefore; at <= tls+rseqBehind; at += rseqAlign {
-		if abort := p.abortOf(th, at+csOff, rseqSignature); abort != 0 {
-			return at + csOff, abort
+	start := tls&^(rseqAlign-1) - rseqBefore
+	around := p.readPages(start, rseqBefore+rseqBehind+rseqAlign)
+	for off := uint64(0); off < uint64(len(around)); off += rseqAlign {
+		if abort := p.abortOf(th, le.Uint64(around[off+csOff:]), rseqSignature); abort != 0 {
+			return start + off + csOff, abort
 		}
 	}
 	return 0, 0
 }
 
-// abortOf returns the abort handler of the sequence that the pointer at ptr
-// leads to, where th is in it, else 0. The signature stands before the handler.
-func (p *Process) abortOf(th *Thread, ptr uint64, signature uint32) uint64 {
-	var at [8]byte
-	var cs [32]byte // struct rseq_cs: version and flags, start, length, abort handler
-	if p.readMem(ptr, at[:]) != nil {
-		return 0 // the program has unmapped it: the kernel would kill it for that later
+// readPages reads size bytes, with zeros where nothing is mapped.
+func (p *Process) readPages(addr uint64, size int) []byte {
+	b := make([]byte, size)
+	page := os.Getpagesize()
+	for rest := b; len(rest) > 0; {
+		n := min(page-int(addr)%page, len(rest))
+		_ = p.readMem(addr, rest[:n])
+		addr, rest = addr+uint64(n), rest[n:]
 	}
-	if le.Uint64(at[:]) == 0 || p.readMem(le.Uint64(at[:]), cs[:]) != nil {
+	return b
+}
+
+// abortOf returns the abort handler of the sequence that cs describes, where th
+// is in it, else 0. The signature stands before the handler.
+func (p *Process) abortOf(th *Thread, cs uint64, signature uint32) uint64 {
+	var b [32]byte // struct rseq_cs, aligned to its size: version and flags, start, length, abort handler
+	if cs == 0 || cs%uint64(len(b)) != 0 || p.readMem(cs, b[:]) != nil {
 		return 0
 	}
-	start, length, abort := le.Uint64(cs[8:]), le.Uint64(cs[16:]), le.Uint64(cs[24:])
-	if le.Uint32(cs[:]) != 0 || th.Regs.PC()-start >= length || abort-start < length {
+	start, length, abort := le.Uint64(b[8:]), le.Uint64(b[16:]), le.Uint64(b[24:])
+	if le.Uint32(b[:]) != 0 || th.Regs.PC()-start >= length || abort-start < length {
 		return 0
 	}
 	var signed [4]byte

@@ -73,7 +73,6 @@ func TestAbortOf(t *testing.T) {
 		{"small numbers", 0, 1 << 48, 4, rseqSignature, 0},
 	} {
 		b := make([]byte, handler)
-		le.PutUint64(b, at+cs)
 		le.PutUint64(b[cs+8:], tc.start)
 		le.PutUint64(b[cs+16:], tc.length)
 		le.PutUint64(b[cs+24:], tc.abort)
@@ -81,7 +80,7 @@ func TestAbortOf(t *testing.T) {
 		if err := p.writeMem(at, b); err != nil {
 			t.Fatal(err)
 		}
-		if got := p.abortOf(th, at, rseqSignature); got != tc.want {
+		if got := p.abortOf(th, at+cs, rseqSignature); got != tc.want {
 			t.Errorf("%s: abort handler %#x, want %#x", tc.name, got, tc.want)
 		}
 	}

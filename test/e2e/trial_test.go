@@ -98,7 +98,7 @@ func (s *suite) newTrial(t *testing.T, id identity) *trial {
 	}
 	tr.own(tr.dir)
 	tr.env = []string{
-		"HT_DIR=" + tr.dir, "HOME=" + id.home, "USER=" + id.login, "LOGNAME=" + id.login,
+		"HT_DIR=" + tr.dir, "HT_SLACK=" + os.Getenv("HT_SLACK"), "HOME=" + id.home, "USER=" + id.login, "LOGNAME=" + id.login,
 		"PATH=" + searchPath, "LANG=C.UTF-8", "SHELL=/bin/bash", "TERM=xterm",
 		"TMPDIR=" + tr.path("tmp"), "XDG_RUNTIME_DIR=" + tr.path("run"), "XDG_CONFIG_HOME=" + tr.path("config"),
 		"HIATUS_LOG_FILE=" + tr.path("hiatus.log"), "HIATUS_LOG_LEVEL=debug",

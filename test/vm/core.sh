@@ -8,6 +8,7 @@ cp -r /host/suite /host/test /host/e2e.test /host/core /tmp/
 chmod 755 /tmp/suite
 cd /tmp/test/e2e
 export HIATUS_E2E_DIR=/tmp/suite HIATUS_E2E_STRICT=1 HIATUS_E2E_OWN_MACHINE=1 HIATUS_E2E_TABLE=/tmp/table GOTRACEBACK=all
+export HT_SLACK=5
 code=0
 /tmp/e2e.test -test.run "${RUN:-$(cat /tmp/core)}" -test.timeout 40m ${V:+-test.v} || code=$?
 cat /tmp/table
