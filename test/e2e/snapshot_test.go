@@ -37,6 +37,13 @@ func (f *faulted) launchRewrite(kind string, flags ...string) {
 	f.advance(1)
 }
 
+// rewritten waits until all that the program writes to has changed since the last
+// checkpoint: the step that it was in has done some of it before.
+func (f *faulted) rewritten() {
+	f.Helper()
+	f.advance(2)
+}
+
 // whileCopied is whileWritten of a program that has been copied.
 func (f *faulted) whileCopied(do func(copies []int)) outcome {
 	f.Helper()
@@ -426,7 +433,7 @@ func incrementalSnapshot(f *faulted, kind string, copied bool) {
 		f.Fatalf("the checkpoint: %s", o)
 	}
 	for range 3 {
-		f.advance(1)
+		f.rewritten()
 		o := f.whileWritten(func(copies []int) {
 			if full := len(f.generations()) == 3; (len(copies) > 0) != (copied || full) {
 				f.Errorf("generation %d: copies %v", len(f.generations())+1, copies)
@@ -498,6 +505,7 @@ func agentKilledInIncrement(f *faulted) {
 func copyKilledInIncrement(f *faulted) {
 	f.launchRewrite("all", "--incremental", "--keep", "9")
 	f.checkpoint()
+	f.rewritten()
 	f.killCopies()
 	f.advance(1)
 	f.order()
