@@ -159,7 +159,7 @@ func (m *Memory) holdLittle(ctx context.Context) (done bool, err error) {
 		return false, err
 	}
 	confirmed := make(chan error, 1)
-	go func() { confirmed <- errors.Join(m.confirm(itself), m.readPolicies(ctx, itself)) }()
+	go func() { confirmed <- m.settleInPause(ctx) }()
 	err = m.hold(ctx, runs)
 	return true, errors.Join(err, <-confirmed)
 }

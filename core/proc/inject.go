@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"syscall"
 	"unsafe"
 
@@ -134,9 +133,8 @@ func (in *injection) scratch() uint64 { return in.base + blobScratchOff }
 // findInsn looks for a system call instruction: in the vdso, else in any
 // executable mapping.
 func (p *Process) findInsn() (uint64, error) {
-	if v, err := p.vdsoMapping(); err == nil { // without reading all of maps
-		p.findNest(v)
-		if a, ok := p.scanInsn(v); ok {
+	if v, ok := p.vdsoMapping(); ok { // without reading all of maps
+		if a, ok := p.scanVdso(v); ok {
 			return a, nil
 		}
 	}
@@ -148,8 +146,7 @@ func (p *Process) findInsn() (uint64, error) {
 	for _, v := range maps {
 		switch {
 		case v.Path == "[vdso]":
-			p.findNest(v)
-			if a, ok := p.scanInsn(v); ok {
+			if a, ok := p.scanVdso(v); ok {
 				return a, nil
 			}
 		case v.Exec && v.Path != "[vsyscall]":
@@ -164,25 +161,25 @@ func (p *Process) findInsn() (uint64, error) {
 	return 0, fmt.Errorf("pid %d: no system call instruction in its memory", p.pid)
 }
 
-// vdsoMapping returns the vdso's mapping, if it is where execve(2) has put it.
-func (p *Process) vdsoMapping() (v procfs.VMA, err error) {
+// vdsoMapping returns the vdso's mapping, if it is where execve(2) has put it and
+// the kernel tells (PROCMAP_QUERY).
+func (p *Process) vdsoMapping() (v procfs.VMA, ok bool) {
 	const sysinfoEhdr = 33 // AT_SYSINFO_EHDR, getauxval(3)
 	auxv, err := procfs.Auxv(p.liveTID())
-	if err != nil {
-		return v, err
-	}
-	for pair := range slices.Chunk(auxv, 16) {
-		if len(pair) == 16 && le.Uint64(pair) == sysinfoEhdr {
-			v, err = procfs.MappingAt(p.liveTID(), le.Uint64(pair[8:]))
-			if err == nil && v.Path == "[vdso]" {
-				return v, nil
-			}
+	for ; err == nil && len(auxv) >= 16; auxv = auxv[16:] {
+		if le.Uint64(auxv) == sysinfoEhdr {
+			v, err = procfs.MappingAt(p.liveTID(), le.Uint64(auxv[8:]))
+			return v, err == nil && v.Path == "[vdso]"
 		}
 	}
-	return v, errors.Join(err, errNoVdso)
+	return v, false
 }
 
-var errNoVdso = errors.New("no vdso(7) where the auxiliary vector says")
+// scanVdso is scanInsn of the vdso, which has room for the nest too.
+func (p *Process) scanVdso(v procfs.VMA) (uint64, bool) {
+	p.findNest(v)
+	return p.scanInsn(v)
+}
 
 func (p *Process) scanInsn(v procfs.VMA) (uint64, bool) {
 	buf := make([]byte, min(v.Len(), 1<<20))

@@ -177,12 +177,11 @@ func (s *mapSaver) claimed(m MapState, v *procfs.VMA, owner string, policy plugi
 // unclaimed applies the engine's own rules.
 func (s *mapSaver) unclaimed(p *Process, m MapState, v *procfs.VMA) (MapState, error) {
 	anonHuge := v.Path == "/anon_hugepage" || v.Shared && strings.HasPrefix(v.Path, "/memfd:")
-	for _, f := range v.Flags {
-		if !s.factsOf(v.Flags).refused {
-			break
-		}
-		if why := refusedFlags[f]; why != "" && (f != "ht" || !anonHuge) && v.Path != "[uprobes]" {
-			return m, refuse(p, describeVMA(v), "%s", why)
+	if s.factsOf(v.Flags).refused {
+		for _, f := range v.Flags {
+			if why := refusedFlags[f]; why != "" && (f != "ht" || !anonHuge) && v.Path != "[uprobes]" {
+				return m, refuse(p, describeVMA(v), "%s", why)
+			}
 		}
 	}
 	if v.Key != 0 && v.Prot() != unix.PROT_EXEC { // which the kernel itself gives a key

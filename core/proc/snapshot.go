@@ -70,7 +70,7 @@ func (m *Memory) Snapshot(ctx context.Context, adopter int) error {
 	}
 	m.drop()
 	if errors.Is(err, ErrNoCopy) {
-		if cerr := errors.Join(m.confirm(itself), m.readPolicies(ctx, itself)); cerr != nil {
+		if cerr := m.settleInPause(ctx); cerr != nil {
 			return cerr
 		}
 	}
@@ -246,6 +246,12 @@ func (m *Memory) confirm(source func(*Process) *Process) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// settleInPause proves and completes by the tree's own processes what was taken from a
+// survey, where there are no copies to tell it.
+func (m *Memory) settleInPause(ctx context.Context) error {
+	return errors.Join(m.confirm(itself), m.readPolicies(ctx, itself))
 }
 
 // explain tells of copies that somebody has ended, by which nothing was lost

@@ -100,7 +100,7 @@ func VisitMaps(pid int, visit func(*VMA) bool) error {
 		}
 		return err
 	})
-	if err != nil && err != errSeen {
+	if err != nil && !errors.Is(err, errSeen) {
 		return fmt.Errorf("%s: %w", f.Name(), err)
 	}
 	return nil
@@ -154,17 +154,14 @@ func parseMaps(r io.Reader) ([]VMA, error) {
 	return p.vmas, nil
 }
 
-// eachLine calls do for the lines of r, without their ends. An error of do is the
-// line's, but for errSeen.
+// eachLine calls do for the lines of r, without their ends, until there is an error.
 func eachLine(r io.Reader, do func(line []byte) error) error {
 	br := bufio.NewReaderSize(r, maxLine)
 	for {
 		line, err := br.ReadSlice('\n')
 		if len(line) > 0 && (err == nil || err == io.EOF) {
 			line = bytes.TrimSuffix(line, []byte("\n"))
-			if err := do(line); err == errSeen {
-				return err
-			} else if err != nil {
+			if err := do(line); err != nil {
 				return fmt.Errorf("line %.200q: %w", line, err)
 			}
 		}
