@@ -275,11 +275,19 @@ func (p *Process) own(th *Thread) error {
 	return errors.Join(err, setRegs(th.HostTID, th.Regs))
 }
 
-// mapBlob maps the blob at address at, or anywhere if that is 0.
+// remote is an address that is far from a program's mappings: between those by the
+// heap and those by the stack, of which the vdso is one. A blob whose agent died must
+// not be in the way of a mapping that grows: the kernel's own choice would be right
+// under the guard gap of one with MAP_GROWSDOWN, mmap(2).
+func (p *Process) remote() uint64 { return p.inj.insn / 4 * 3 &^ uint64(os.Getpagesize()-1) }
+
+// mapBlob maps the blob at address at, or if that is 0 where it is in nobody's way.
 func (p *Process) mapBlob(ctx context.Context, at uint64) error {
 	flags := uint64(unix.MAP_PRIVATE | unix.MAP_ANONYMOUS)
 	if at != 0 {
 		flags |= unix.MAP_FIXED_NOREPLACE
+	} else {
+		at = p.remote()
 	}
 	prot := uint64(unix.PROT_READ | unix.PROT_WRITE | unix.PROT_EXEC)
 	one := func(at, size, prot, flags uint64) (uint64, error) {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -140,5 +141,30 @@ func TestBatchIsBrokenOffAtItsDeadline(t *testing.T) {
 	}
 	if s, err := procfs.ReadStatus(pid); err != nil || s.TracerPid != 0 {
 		t.Fatalf("status %+v, %v", s, err)
+	}
+}
+
+// TestBlobIsInNobodysWay: what an agent leaves that dies must not keep a mapping with
+// MAP_GROWSDOWN from growing.
+func TestBlobIsInNobodysWay(t *testing.T) {
+	tr := newTracer(t)
+	pid, _ := start(t, tr, "/usr/bin/python3", "-c", "import time; print('ready', flush=True); time.sleep(60)")
+	tree, ctx := freeze(t, tr, pid)
+	openAll(t, ctx, tree)
+	maps, err := procfs.ReadMaps(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := tree.Procs()[0].inj.base
+	i := slices.IndexFunc(maps, func(v procfs.VMA) bool { return v.Start == base })
+	if i <= 0 || i+1 == len(maps) {
+		t.Fatalf("the blob at %#x is mapping %d of %d", base, i, len(maps))
+	}
+	const far = 1 << 30
+	if below, above := base-maps[i-1].End, maps[i+1].Start-maps[i].End; below < far || above < far {
+		t.Errorf("it is %#x above a mapping and %#x below one", below, above)
+	}
+	if err := tree.Release(ctx); err != nil {
+		t.Fatal(err)
 	}
 }
