@@ -468,6 +468,18 @@ func showRelocate(tr *trial) {
 	move := func(from, to string) {
 		tr.configure("relocate", "path", map[string]any{"moved": []map[string]string{{"from": tr.path(from), "to": tr.path(to)}}})
 	}
+	// The program must not have asked for the path of a directory, and use it
+	// where that path is another one.
+	suspend := func() {
+		tr.write("hold", "")
+		tr.await("the program to hold", func() bool { return tr.exists("held") })
+		tr.suspend()
+		for _, name := range []string{"hold", "held"} {
+			if err := os.Remove(tr.path(name)); err != nil {
+				tr.Fatal(err)
+			}
+		}
+	}
 	tr.launchPython(`import shutil
 home = os.getcwd()
 os.makedirs("data/sub")
@@ -515,7 +527,10 @@ def files(here):
     for address in mapped:
         same("content", ctypes.string_at(address, 5), b"begin")
     same("mappings", open("/proc/self/maps").read().count(" " + here + "/table\n"), 2)
-`, `here = os.readlink("/proc/self/fd/%d" % folder)
+`, `while os.path.exists(home + "/hold"): # the path of the directory is to change
+    open(home + "/held", "w").close()
+    time.sleep(0.01)
+here = os.readlink("/proc/self/fd/%d" % folder)
 sockets(here)
 files(here)
 os.chdir(folder)
@@ -527,7 +542,7 @@ with open("here", "w") as f:
 os.chdir(home)
 `)
 	tr.advance(2)
-	tr.suspend()
+	suspend()
 	kept := tr.read("data/log")
 	if err := os.Rename(tr.path("data"), tr.path("moved")); err != nil {
 		tr.Fatal(err)
@@ -545,7 +560,7 @@ os.chdir(home)
 		tr.Error("the old directory is there again")
 	}
 
-	tr.suspend()
+	suspend()
 	kept, here := tr.read("moved/log"), tr.read("moved/sub/here")
 	if o := tr.exec("cp", "-a", "moved", "copy"); o.code != 0 {
 		tr.Fatal(o)
