@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"runtime/debug"
 	"time"
 
 	"github.com/hiatus-project/hiatus/core/coord"
@@ -92,25 +93,7 @@ func (c *checkpoint) run(ctx context.Context) error {
 	}
 	c.look()
 	defer c.survey.Close()
-	if err := c.freeze(ctx); err != nil {
-		return err
-	}
-	if err := a.coordinator().Barrier(ctx, gen, "suspended"); err != nil {
-		return err
-	}
-	if err := faultpoint.At(faultpoint.Suspended); err != nil {
-		return err
-	}
-	if err := c.save(ctx); err != nil {
-		return err
-	}
-	if err := c.mark(ctx); err != nil {
-		return err
-	}
-	if err := c.collect(ctx); err != nil {
-		return err
-	}
-	if err := c.snapshot(ctx); err != nil {
+	if err := c.suspend(ctx); err != nil {
 		return err
 	}
 	if !c.memory.Snapped() {
@@ -129,6 +112,31 @@ func (c *checkpoint) run(ctx context.Context) error {
 		return err
 	}
 	return faultpoint.At(faultpoint.Resumed)
+}
+
+// suspend stops the program and takes its state. Go's collector, which would take the
+// processors from what the program waits for, waits meanwhile.
+func (c *checkpoint) suspend(ctx context.Context) error {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	if err := c.freeze(ctx); err != nil {
+		return err
+	}
+	if err := c.a.coordinator().Barrier(ctx, c.order.Generation, "suspended"); err != nil {
+		return err
+	}
+	if err := faultpoint.At(faultpoint.Suspended); err != nil {
+		return err
+	}
+	if err := c.save(ctx); err != nil {
+		return err
+	}
+	if err := c.mark(ctx); err != nil {
+		return err
+	}
+	if err := c.collect(ctx); err != nil {
+		return err
+	}
+	return c.snapshot(ctx)
 }
 
 func (c *checkpoint) request() plugin.Request {

@@ -116,6 +116,14 @@ func newCompressor(name string) (*compressor, error) {
 	return &compressor{codec: Zstd, zstd: e, samples: true}, err
 }
 
+// room is the size of a buffer that is enough for encode.
+func (c *compressor) room() int {
+	if c.codec == S2 {
+		return s2.MaxEncodedLen(maxExtent)
+	}
+	return maxExtent
+}
+
 // encode returns the compressed form of b, in dst or its successor, which
 // becomes the next dst. ok is false where it would not be a sixteenth smaller:
 // decoding it would cost more than it saves.
@@ -126,13 +134,13 @@ func (c *compressor) encode(dst, b []byte) (stored, next []byte, ok bool) {
 	limit := len(b) - len(b)/16
 	switch c.codec {
 	case S2:
-		if cap(dst) < s2.MaxEncodedLen(maxExtent) {
-			dst = make([]byte, s2.MaxEncodedLen(maxExtent))
+		if cap(dst) < c.room() {
+			dst = make([]byte, c.room())
 		}
 		dst = s2.Encode(dst[:cap(dst)], b)
 	case LZ4:
-		if cap(dst) < maxExtent {
-			dst = make([]byte, maxExtent)
+		if cap(dst) < c.room() {
+			dst = make([]byte, c.room())
 		}
 		// 0 bytes, or an error, where the result does not fit.
 		n, err := lz4.CompressBlock(b, dst[:limit], nil)

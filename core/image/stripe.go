@@ -70,6 +70,7 @@ type PageWriter struct {
 	packed []byte // the compressed form of an extent
 	out    []byte // small stored extents that wait for a write
 	placed int    // extents that have a place; Offset of the others is in out
+	room   room   // has run, packed and out
 
 	extents []Extent
 	raw     int64 // bytes of all extents in memory
@@ -146,7 +147,7 @@ func (s *PageWriter) add(space uint32, addr uint64, b []byte) error {
 
 func (s *PageWriter) extendRun(space uint32, addr uint64, b []byte) error {
 	if s.run == nil {
-		s.run = make([]byte, 0, maxExtent)
+		s.run = s.room.buffer(maxExtent)
 	}
 	if len(s.run) == 0 {
 		s.space, s.addr = space, addr
@@ -180,6 +181,9 @@ func (s *PageWriter) direct() int {
 func (s *PageWriter) store(space uint32, addr uint64, b []byte) error {
 	stored, codec := b, Raw
 	if c := s.codec.Load(); c != nil {
+		if s.packed == nil {
+			s.packed = s.room.buffer(c.room())
+		}
 		var packed []byte
 		var ok bool
 		if packed, s.packed, ok = c.encode(s.packed, b); ok {
@@ -215,7 +219,7 @@ func (s *PageWriter) append(b []byte) error {
 // put gathers small pieces and writes large ones from where they are.
 func (s *PageWriter) put(b []byte) error {
 	if s.out == nil {
-		s.out = make([]byte, 0, 2*minWrite)
+		s.out = s.room.buffer(2 * minWrite)
 	}
 	if len(b) < minWrite && len(s.out)+len(b) <= cap(s.out) {
 		s.out = append(s.out, b...)
@@ -280,8 +284,13 @@ func (s *PageWriter) finish() error {
 	if s.stripe.direct == nil {
 		err = s.write(s.out, nil)
 	}
-	s.run, s.packed, s.out = nil, nil, nil
+	s.free()
 	return err
+}
+
+func (s *PageWriter) free() {
+	s.run, s.packed, s.out = nil, nil, nil
+	s.room.free()
 }
 
 // zeroPrefix returns the bytes of the all-zero pages that b begins with.

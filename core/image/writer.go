@@ -41,6 +41,9 @@ type FileInfo struct {
 	XXH3 string `json:"xxh3,omitempty"`
 }
 
+// metadataBuffer is how much of a file without memory is written or read at a time.
+const metadataBuffer = 64 << 10
+
 // Summary tells what a Writer has made.
 type Summary struct {
 	Files    []FileInfo // image.hia, then the stripes in order
@@ -153,7 +156,7 @@ func (w *Writer) makeFiles(o Options) error {
 	if o.Direct {
 		w.goDirect()
 	}
-	w.out = bufio.NewWriterSize(w.file, minWrite)
+	w.out = bufio.NewWriterSize(w.file, metadataBuffer)
 	return w.emit(make([]byte, headerSize)) // known at the end only
 }
 
@@ -345,7 +348,7 @@ func (w *Writer) finishImage(ctx context.Context, extents []Extent) (sum uint64,
 }
 
 func (w *Writer) emitIndex(extents []Extent) error {
-	block := make([]byte, 0, indexBlock*extentRecordSize+sumSize)
+	block := make([]byte, 0, min(len(extents), indexBlock)*extentRecordSize+sumSize)
 	for chunk := range slices.Chunk(extents, indexBlock) {
 		block = block[:len(chunk)*extentRecordSize]
 		for i := range chunk {
@@ -395,6 +398,7 @@ func (w *Writer) closeFiles() error {
 	var errs []error
 	for _, p := range w.pages {
 		p.err = os.ErrClosed
+		p.free()
 	}
 	for _, s := range w.stripes {
 		errs = append(errs, s.file.Close())
@@ -413,7 +417,8 @@ func HashFile(f *os.File) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if _, err := io.CopyBuffer(&h, io.NewSectionReader(f, 0, info.Size()), make([]byte, minWrite)); err != nil {
+	buf := make([]byte, max(min(info.Size(), metadataBuffer), 1))
+	if _, err := io.CopyBuffer(&h, io.NewSectionReader(f, 0, info.Size()), buf); err != nil {
 		return 0, err
 	}
 	return h.Sum64(), nil

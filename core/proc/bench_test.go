@@ -104,7 +104,7 @@ func BenchmarkPages(b *testing.B) {
 			m := tree.NewMemory(x.inspect(tree), nil)
 			defer m.Close()
 			for b.Loop() {
-				runs, err := m.pageRuns(soon(b), func(*Process, *MapState) bool { return true }, func(p *Process) *Process { return p })
+				runs, err := m.pageRuns(soon(b), nil, func(*Process, *MapState) bool { return true }, func(p *Process) *Process { return p })
 				if err != nil || len(runs) == 0 {
 					b.Fatalf("%d runs, %v", len(runs), err)
 				}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"runtime"
 	"slices"
@@ -37,6 +38,7 @@ type watch struct {
 	generation uint64            // the last that it was armed at
 	space      uint32            // of the process in that generation's image
 	ranges     []linux.PageRange // that it was armed for
+	kept       []linux.PageRange // room for what has not changed
 }
 
 // NewDirty returns a Dirty that tracks nothing yet.
@@ -57,25 +59,27 @@ func (d *Dirty) drop(host int) {
 }
 
 // written estimates how much of a process has changed since its last
-// generation, while it runs.
-func (d *Dirty) written(host int) (sum uint64) {
+// generation, and in how many pieces, while it runs.
+func (d *Dirty) written(host int) (sum uint64, pieces int) {
 	w := d.procs[host]
 	if w == nil {
-		return 0
+		return 0, 0
 	}
 	pagemap, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", host))
 	if err != nil {
-		return 0
+		return 0, 0
 	}
 	defer pagemap.Close()
 	for _, r := range w.ranges {
 		// EPERM: it is not what it was, and counts when it is looked at.
 		_ = linux.ScanPages(pagemap, r.Start, r.End, linux.WrittenPages, func(r linux.PageRange) error {
 			sum += r.End - r.Start
+			pieces++
 			return nil
 		})
 	}
-	return sum
+	w.kept = ready[linux.PageRange](pieces + len(w.ranges))
+	return sum, pieces
 }
 
 // Track has Inspect and Mark know what of the tree's memory d watches.
@@ -181,7 +185,7 @@ func (t *Tree) mark(ctx context.Context, p *Process, ps *ProcessState, base, gen
 	defer pagemap.Close()
 	if w := t.dirty.procs[p.host]; w != nil && base != 0 && w.generation == base {
 		ps.keptSpace = w.space
-		if err := keep(ps, pagemap); err != nil {
+		if err := w.keep(ps, pagemap); err != nil {
 			return err
 		}
 	}
@@ -224,19 +228,23 @@ func (m *MapState) trackable() bool {
 }
 
 // keep notes what of the memory of a process has not changed.
-func keep(ps *ProcessState, pagemap *os.File) error {
+func (w *watch) keep(ps *ProcessState, pagemap *os.File) error {
+	all := w.kept
+	w.kept = nil
 	for i := range ps.Maps {
 		m := &ps.Maps[i]
 		if !m.watched || !m.trackable() {
 			continue
 		}
+		first := len(all)
 		err := linux.ScanPages(pagemap, m.Start, m.End, linux.UnwrittenPages, func(r linux.PageRange) error {
-			m.kept = append(m.kept, r)
+			all = append(all, r)
 			return nil
 		})
 		if err != nil {
 			return err
 		}
+		m.kept = all[first:len(all):len(all)]
 	}
 	return nil
 }
@@ -298,16 +306,17 @@ func (st *State) inherits() bool {
 }
 
 // without returns the parts of r that are in none of kept, which is ascending.
-func without(r linux.PageRange, kept []linux.PageRange) (rest []linux.PageRange) {
-	i := sort.Search(len(kept), func(i int) bool { return kept[i].End > r.Start })
-	for ; i < len(kept) && kept[i].Start < r.End; i++ {
-		if kept[i].Start > r.Start {
-			rest = append(rest, linux.PageRange{Start: r.Start, End: kept[i].Start})
+func without(r linux.PageRange, kept []linux.PageRange) iter.Seq[linux.PageRange] {
+	return func(yield func(linux.PageRange) bool) {
+		i := sort.Search(len(kept), func(i int) bool { return kept[i].End > r.Start })
+		for ; i < len(kept) && kept[i].Start < r.End; i++ {
+			if kept[i].Start > r.Start && !yield(linux.PageRange{Start: r.Start, End: kept[i].Start}) {
+				return
+			}
+			r.Start = kept[i].End
 		}
-		r.Start = kept[i].End
+		if r.Start < r.End {
+			yield(r)
+		}
 	}
-	if r.Start < r.End {
-		rest = append(rest, r)
-	}
-	return rest
 }

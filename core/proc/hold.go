@@ -10,6 +10,7 @@ import (
 
 	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
+	"github.com/hiatus-project/hiatus/internal/linux"
 )
 
 // reserve is memory of the agent for what is read in the pause. It should be there
@@ -18,7 +19,7 @@ type reserve struct{ parts [][]byte }
 
 // prepare makes room for about size bytes, where there is memory for that.
 func (r *reserve) prepare(size uint64) {
-	if b, err := mapReady(size); err == nil {
+	if b, err := linux.MapReady(size); err == nil {
 		r.parts = append(r.parts, b)
 	}
 }
@@ -31,7 +32,7 @@ func (r *reserve) assign(runs []pageRun) error {
 		run := &runs[i]
 		for uint64(len(rest)) < run.len {
 			if next == len(r.parts) {
-				b, err := mapReserve(uint64(total(runs[i:])))
+				b, err := linux.MapReserve(uint64(total(runs[i:])))
 				if err != nil {
 					return err
 				}
@@ -141,7 +142,7 @@ func (m *Memory) holdLittle(ctx context.Context) (done bool, err error) {
 	if m.t.copied() && !m.st.inherits() {
 		return false, nil
 	}
-	runs, err := m.pageRuns(ctx, everything, itself)
+	runs, err := m.pageRuns(ctx, m.runs[:0], everything, itself)
 	if err != nil {
 		return false, err
 	}

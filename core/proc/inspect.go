@@ -292,8 +292,10 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 	if ts.Comm, err = procfs.Comm(p.host, th.HostTID); err != nil {
 		return ts, err
 	}
+	room := scratch.Get().(*[scratchSize]byte)
+	defer scratch.Put(room)
 	for _, n := range extraNotes {
-		b := make([]byte, n.room)
+		b := room[:n.room]
 		k, err := getRegset(th.HostTID, n.note, b)
 		if err != nil {
 			return ts, fmt.Errorf("tid %d: read register set %#x: %w", th.TID, n.note, err)

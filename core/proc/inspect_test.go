@@ -348,7 +348,7 @@ func TestPageRunsAreBounded(t *testing.T) {
 	k := inspectKnown(t)
 	m := k.tree.NewMemory(k.state, nil)
 	defer m.Close()
-	runs, err := m.pageRuns(soon(t), func(*Process, *MapState) bool { return true }, func(p *Process) *Process { return p })
+	runs, err := m.pageRuns(soon(t), nil, func(*Process, *MapState) bool { return true }, func(p *Process) *Process { return p })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -71,10 +71,10 @@ func (r *pageRun) readPages(b []byte) error {
 	})
 }
 
-// pageRuns lists the pages of the mappings that pick takes, in runs of at most
-// chunkSize. source is the process to read them from; shared memory is read
+// pageRuns appends the pages of the mappings that pick takes to runs, in runs of at
+// most chunkSize. source is the process to read them from; shared memory is read
 // from the tree's own.
-func (m *Memory) pageRuns(ctx context.Context, pick func(*Process, *MapState) bool, source func(*Process) *Process) (runs []pageRun, err error) {
+func (m *Memory) pageRuns(ctx context.Context, runs []pageRun, pick func(*Process, *MapState) bool, source func(*Process) *Process) ([]pageRun, error) {
 	st := m.st
 	seen := make([]intervals, len(st.Objects))
 	for i := range st.Processes {
@@ -95,9 +95,7 @@ func (m *Memory) pageRuns(ctx context.Context, pick func(*Process, *MapState) bo
 		}
 		resident, err := p.resident(ctx, shared)
 		if err == nil && len(maps) > 0 {
-			var r []pageRun
-			r, err = m.runsOfProcess(source(p), ps, maps, resident, seen)
-			runs = append(runs, r...)
+			runs, err = m.runsOfProcess(runs, source(p), ps, maps, resident, seen)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("pid %d: %w", p.pid, err)
@@ -106,16 +104,16 @@ func (m *Memory) pageRuns(ctx context.Context, pick func(*Process, *MapState) bo
 	return runs, nil
 }
 
-func (m *Memory) runsOfProcess(p *Process, ps *ProcessState, maps []*MapState, resident map[*MapState][]linux.PageRange, seen []intervals) (runs []pageRun, err error) {
+func (m *Memory) runsOfProcess(runs []pageRun, p *Process, ps *ProcessState, maps []*MapState, resident map[*MapState][]linux.PageRange, seen []intervals) ([]pageRun, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", p.liveTID()))
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	var group []*MapState // private memory in a row
-	flush := func() error {
-		r, err := privateRuns(p, ps, group, f)
-		runs, group = append(runs, r...), group[:0]
+	flush := func() (err error) {
+		runs, err = privateRuns(runs, p, ps, group, f)
+		group = group[:0]
 		return err
 	}
 	for j := range ps.Maps {
@@ -134,17 +132,18 @@ func (m *Memory) runsOfProcess(p *Process, ps *ProcessState, maps []*MapState, r
 		case private:
 			group = append(group, s)
 		case picked:
-			runs = append(runs, wholeRuns(m.st, p, ps, s, resident[s], seen)...)
+			runs = wholeRuns(runs, m.st, p, ps, s, resident[s], seen)
 		}
 	}
-	return runs, flush()
+	err = flush()
+	return runs, err
 }
 
-// privateRuns lists the pages of mappings of private memory, all anonymous or
+// privateRuns appends the pages of mappings of private memory, all anonymous or
 // all of files.
-func privateRuns(p *Process, ps *ProcessState, maps []*MapState, pagemap *os.File) (runs []pageRun, err error) {
+func privateRuns(runs []pageRun, p *Process, ps *ProcessState, maps []*MapState, pagemap *os.File) ([]pageRun, error) {
 	if len(maps) == 0 {
-		return nil, nil
+		return runs, nil
 	}
 	filter, dense := linux.NonzeroPages, false
 	if maps[0].Kind != MapAnon {
@@ -154,8 +153,8 @@ func privateRuns(p *Process, ps *ProcessState, maps []*MapState, pagemap *os.Fil
 	for i, m := range maps {
 		ranges[i] = linux.PageRange{Start: m.Start, End: m.End}
 	}
-	err = linux.ScanRanges(pagemap, ranges, filter, func(i int, r linux.PageRange) error {
-		for _, r := range without(r, maps[i].kept) {
+	err := linux.ScanRanges(pagemap, ranges, filter, func(i int, r linux.PageRange) error {
+		for r := range without(r, maps[i].kept) {
 			runs = appendRuns(runs, pageRun{p: p, addr: r.Start, len: r.End - r.Start, space: ps.Space, key: r.Start, dense: dense})
 		}
 		return nil
@@ -163,14 +162,14 @@ func privateRuns(p *Process, ps *ProcessState, maps []*MapState, pagemap *os.Fil
 	return runs, err
 }
 
-// wholeRuns lists the pages of other mappings.
-func wholeRuns(st *State, p *Process, ps *ProcessState, m *MapState, resident []linux.PageRange, seen []intervals) (runs []pageRun) {
+// wholeRuns appends the pages of other mappings.
+func wholeRuns(runs []pageRun, st *State, p *Process, ps *ProcessState, m *MapState, resident []linux.PageRange, seen []intervals) []pageRun {
 	if m.content == contentRead {
-		return appendRuns(nil, pageRun{p: p, addr: m.Start, len: m.End - m.Start, space: ps.Space, key: m.Start, holes: true})
+		return appendRuns(runs, pageRun{p: p, addr: m.Start, len: m.End - m.Start, space: ps.Space, key: m.Start, holes: true})
 	}
 	o := &st.Objects[m.Ref]
 	if o.File != 0 {
-		return nil
+		return runs
 	}
 	for _, r := range resident {
 		for _, fresh := range seen[m.Ref].add(m.Offset+r.Start-m.Start, m.Offset+r.End-m.Start) {

@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"syscall"
@@ -136,19 +137,20 @@ func peekSignals(tid int, shared bool) ([][]byte, error) {
 		nr    int32
 	}
 	var out [][]byte
+	buf := scratch.Get().(*[scratchSize]byte)
+	defer scratch.Put(buf)
 	args := &peekArgs{nr: chunk}
 	if shared {
 		args.flags = ptracePeekSharedSignal
 	}
 	for {
-		buf := make([]byte, chunk*siginfoSize)
 		n, _, e := unix.RawSyscall6(unix.SYS_PTRACE, ptracePeekSiginfo, uintptr(tid),
 			uintptr(unsafe.Pointer(args)), uintptr(unsafe.Pointer(&buf[0])), 0, 0)
 		if e != 0 {
 			return nil, fmt.Errorf("tid %d: read pending signals: %w", tid, e)
 		}
 		for i := range int(n) {
-			out = append(out, buf[i*siginfoSize:(i+1)*siginfoSize])
+			out = append(out, bytes.Clone(buf[i*siginfoSize:][:siginfoSize]))
 		}
 		if n == 0 { // fewer than asked for may come where a signal waits for the tracer
 			return out, nil

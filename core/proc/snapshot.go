@@ -26,6 +26,7 @@ type Memory struct {
 	copies  map[*Process]*copying
 	held    []pageRun // read in the pause
 	reserve reserve   // has what is held
+	runs    []pageRun // has room for held
 	room    uint64    // for more; 0: not known
 }
 
@@ -36,6 +37,7 @@ func (t *Tree) NewMemory(st *State, contents []Content) *Memory {
 	t.exes = exeSaver{}
 	if t.survey != nil {
 		m.reserve, t.survey.reserve, m.room = t.survey.reserve, reserve{}, t.survey.room
+		m.runs = t.survey.runs
 	}
 	return m
 }
@@ -98,7 +100,7 @@ func (m *Memory) snapshot(ctx context.Context, adopter int) error {
 			m.copies[p] = nil
 		}
 	}
-	runs, err := m.pageRuns(ctx, func(p *Process, s *MapState) bool { return !m.isCopied(p, s) }, itself)
+	runs, err := m.pageRuns(ctx, m.runs[:0], func(p *Process, s *MapState) bool { return !m.isCopied(p, s) }, itself)
 	if err != nil {
 		return err
 	}
@@ -215,7 +217,7 @@ func (m *Memory) Write(ctx context.Context, w *image.Writer, progress func(done,
 	} else {
 		runs = append(runs, contentRuns(m.st, m.contents)...)
 	}
-	own, err := m.pageRuns(ctx, pick, source)
+	own, err := m.pageRuns(ctx, nil, pick, source)
 	if err == nil {
 		runs = append(runs, own...)
 		confirmed := make(chan error, 1)

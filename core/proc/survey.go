@@ -19,7 +19,8 @@ type Survey struct {
 	states   map[int][]MapState   // room for what Inspect says of them, likewise
 	mappings int                  // of all in smaps
 	reserve  reserve
-	room     uint64 // see memoryRoom; 0: not known
+	runs     []pageRun // room for what is read
+	room     uint64    // see memoryRoom; 0: not known
 }
 
 // surveyFrom is the memory from which reading smaps in the pause is longer than
@@ -35,6 +36,7 @@ func NewSurvey(pids []int, changes *Dirty) *Survey {
 	var small, all uint64 // private memory
 	changed := costs{}
 	var written uint64
+	var pieces int
 	for _, pid := range pids {
 		resident, private := residentBytes(pid)
 		all += private
@@ -52,7 +54,9 @@ func NewSurvey(pids []int, changes *Dirty) *Survey {
 		addShared(shared, vmas)
 		changed.add(private, vmas)
 		if changes != nil {
-			written += changes.written(pid)
+			size, n := changes.written(pid)
+			written += size
+			pieces += n
 		}
 	}
 	need := small
@@ -66,6 +70,7 @@ func NewSurvey(pids []int, changes *Dirty) *Survey {
 		need += all - small
 	case changes != nil && changed.readsFaster(need+written):
 		need += written
+		s.runs = ready[pageRun](pieces)
 	}
 	if len(pids) > 0 {
 		s.room, _ = memoryRoom(pids[0]) // the snapshot tells of an error
@@ -84,9 +89,15 @@ func hasMany(pid int) bool {
 func (s *Survey) add(pid int, vmas []procfs.VMA) {
 	s.smaps[pid] = vmas
 	s.mappings += len(vmas)
-	room := make([]MapState, len(vmas))
-	clear(room) // the memory is there from now on
-	s.states[pid] = room
+	s.states[pid] = ready[MapState](len(vmas))
+}
+
+// ready returns an empty slice with room for n elements, and some more, whose memory is
+// there: in the pause a fault for each of its pages would take longer than filling it.
+func ready[T any](n int) []T {
+	room := make([]T, n+n/8)
+	clear(room)
+	return room[:0]
 }
 
 // prepare reserves memory, where that leaves as much to others.

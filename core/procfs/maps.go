@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -144,6 +145,8 @@ func readMaps(path string) ([]VMA, error) {
 // is written in four.
 const maxLine = 64 << 10
 
+var lineReaders = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, maxLine) }}
+
 // parseMaps reads maps or smaps line by line: the smaps of 60 000 VMAs have
 // 40 MB, of which little is kept.
 func parseMaps(r io.Reader) ([]VMA, error) {
@@ -156,7 +159,12 @@ func parseMaps(r io.Reader) ([]VMA, error) {
 
 // eachLine calls do for the lines of r, without their ends, until there is an error.
 func eachLine(r io.Reader, do func(line []byte) error) error {
-	br := bufio.NewReaderSize(r, maxLine)
+	br := lineReaders.Get().(*bufio.Reader)
+	br.Reset(r)
+	defer func() {
+		br.Reset(nil)
+		lineReaders.Put(br)
+	}()
 	for {
 		line, err := br.ReadSlice('\n')
 		if len(line) > 0 && (err == nil || err == io.EOF) {
