@@ -326,6 +326,7 @@ func (c *copying) settle(ctx context.Context) error {
 	q, th := c.copy, c.copy.threads[0]
 	q.pid, th.TID = status.InnerTGID(), status.InnerPID()
 	q.inj = injection{base: c.p.inj.base, insn: c.p.inj.insn}
+	q.copied = q.openMem() == nil // EMFILE: the slower way
 	if th.Regs, err = getRegs(th.HostTID); err != nil {
 		return err
 	}

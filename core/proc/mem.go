@@ -21,7 +21,9 @@ func (p *Process) openMem() error {
 }
 
 // readMem fills buf from the address addr. process_vm_readv is the fast way;
-// /proc/PID/mem reads what the process itself may not (PROT_NONE).
+// /proc/PID/mem reads what the process itself may not (PROT_NONE). Of a copy it is the
+// faster one: process_vm_readv pins pages, before which each that is shared is copied
+// (mm/gup.c, gup_must_unshare), and huge ones are split.
 func (p *Process) readMem(addr uint64, buf []byte) error {
 	if len(buf) == 0 {
 		return nil
@@ -29,10 +31,7 @@ func (p *Process) readMem(addr uint64, buf []byte) error {
 	if err := p.bring(addr, len(buf)); err != nil {
 		return err
 	}
-	local := []unix.Iovec{{Base: &buf[0], Len: uint64(len(buf))}}
-	remote := []unix.RemoteIovec{{Base: uintptr(addr), Len: len(buf)}}
-	n, err := unix.ProcessVMReadv(p.liveTID(), local, remote, 0)
-	if err == nil && n == len(buf) {
+	if !p.copied && p.readPinned(addr, buf) {
 		return nil
 	}
 	if err := p.openMem(); err != nil {
@@ -42,6 +41,14 @@ func (p *Process) readMem(addr uint64, buf []byte) error {
 		return fmt.Errorf("pid %d: read memory at %#x: %w", p.pid, addr, unwrapPath(err))
 	}
 	return nil
+}
+
+// readPinned says whether process_vm_readv(2) could read all.
+func (p *Process) readPinned(addr uint64, buf []byte) bool {
+	local := []unix.Iovec{{Base: &buf[0], Len: uint64(len(buf))}}
+	remote := []unix.RemoteIovec{{Base: uintptr(addr), Len: len(buf)}}
+	n, err := unix.ProcessVMReadv(p.liveTID(), local, remote, 0)
+	return err == nil && n == len(buf)
 }
 
 func (p *Process) writeMem(addr uint64, buf []byte) error {

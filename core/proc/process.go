@@ -59,6 +59,7 @@ type Process struct {
 	late *lateMemory // what it still misses
 
 	suspended bool // seccomp(2) of its threads, as long as they are traced
+	copied    bool // it is a copy, which shares pages with the program
 }
 
 var _ plugin.Process = (*Process)(nil)
