@@ -393,3 +393,31 @@ func copyForEver() error {
 		m.Close()
 	}
 }
+
+// TestCopyStaysShared: reading a copy must not give it pages of its own, or the program's
+// memory would be there twice.
+func TestCopyStaysShared(t *testing.T) {
+	x := newSubject(t, newTracer(t))
+	x.start(command("/usr/bin/python3", "-c", "import time; b = b'x' * (64 << 20); print('ready', flush=True); time.sleep(60)"))
+	x.untilReady()
+	_, m := x.snap()
+	copies := copiesBelow(t, x.tr)
+	if len(copies) != 1 {
+		t.Fatalf("copies %v", copies)
+	}
+	w, err := image.Create(t.TempDir(), image.Options{Stripes: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort()
+	if err := m.Write(soon(t), w, func(_, _ int64) {}); err != nil {
+		t.Fatal(err)
+	}
+	all, err := readNumbers(fmt.Sprintf("/proc/%d/smaps_rollup", copies[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if own := all["Private_Clean:"] + all["Private_Dirty:"]; own > 4<<10 {
+		t.Errorf("%d KiB of its %d KiB are its own", own, all["Rss:"])
+	}
+}
