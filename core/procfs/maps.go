@@ -222,6 +222,11 @@ func (p *mapsParser) vmFlags(b []byte) []string {
 	flags, ok := p.flags[string(b)]
 	if !ok {
 		flags = slices.Clip(strings.Fields(string(b)))
+		// Kernels up to 6.1 at least have no name for VM_LOCKONFAULT, the only flag that
+		// they have none for (fs/proc/task_mmu.c, show_smap_vma_flags).
+		if i := slices.Index(flags, "??"); i >= 0 && slices.Contains(flags, "lo") {
+			flags[i] = "lf"
+		}
 		p.flags[string(b)] = flags
 	}
 	return flags

@@ -3,8 +3,10 @@ package socket
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -115,7 +117,7 @@ func (o *options) saveBuffers(fd, typ int) error {
 	}
 	lock, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
 	if unsupported(err) { // before Linux 5.14
-		lock, err = guessBufferLock(send, receive, typ)
+		lock, err = guessBufferLock(fd, send, receive, typ, mostBuffer("wmem_max"), mostBuffer("rmem_max"))
 	}
 	if err != nil {
 		return fmt.Errorf("getsockopt SO_BUF_LOCK: %w", err)
@@ -140,24 +142,66 @@ func bufferSizes(fd int) (send, receive int, err error) {
 }
 
 // guessBufferLock takes a size that a new socket does not have for one that
-// was set.
-func guessBufferLock(send, receive, typ int) (lock int, err error) {
-	fd, err := unix.Socket(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
+// was set, but for sizes to which only TCP itself comes: it chooses them anew all
+// the time, tcp(7), and beyond the most that setsockopt(2) sets.
+func guessBufferLock(fd, send, receive, typ, mostSend, mostReceive int) (lock int, err error) {
+	domain, protocol := unix.AF_INET, unix.IPPROTO_TCP
+	p, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
+	tcp := err == nil && p == protocol && typ == unix.SOCK_STREAM
+	if !tcp {
+		domain, protocol = unix.AF_UNIX, 0
+		mostSend, mostReceive = math.MaxInt, math.MaxInt
+	}
+	other, err := unix.Socket(domain, typ|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return 0, err
 	}
-	defer unix.Close(fd)
-	defaultSend, defaultReceive, err := bufferSizes(fd)
+	defer unix.Close(other)
+	defaultSend, defaultReceive, err := bufferSizes(other)
 	if err != nil {
 		return 0, err
 	}
-	if send != defaultSend {
+	if send != defaultSend && send <= mostSend {
 		lock |= sendBufferLock
 	}
-	if receive != defaultReceive {
+	if receive == defaultReceive || receive > mostReceive {
+		return lock, nil
+	}
+	grows := false
+	if tcp {
+		grows, err = receiveGrows(fd, receive)
+	}
+	if !grows {
 		lock |= receiveBufferLock
 	}
-	return lock, nil
+	return lock, err
+}
+
+// receiveGrows says whether a receive buffer of TCP is not of a set size: SO_RCVLOWAT
+// enlarges it then, here by two bytes, and is not cut to half of it
+// (net/ipv4/tcp.c, tcp_set_rcvlowat).
+func receiveGrows(fd, size int) (bool, error) {
+	low, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT)
+	if err != nil {
+		return false, os.NewSyscallError("getsockopt SO_RCVLOWAT", err)
+	}
+	err = setReceiveLow(fd, size/2+1)
+	got, err2 := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT)
+	return got > size/2, errors.Join(err, os.NewSyscallError("getsockopt SO_RCVLOWAT", err2), setReceiveLow(fd, low))
+}
+
+// mostBuffer is the size that a program can set, socket(7). A network namespace of
+// its own does not show it.
+func mostBuffer(limit string) int {
+	b, err := os.ReadFile("/proc/sys/net/core/" + limit)
+	if err != nil {
+		return math.MaxInt
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil {
+		return math.MaxInt
+	}
+	return 2 * n // the kernel doubles what is set
 }
 
 // makeRoom lets fd send as much as it could before. It comes before a refill,

@@ -380,18 +380,14 @@ func (e tcpEnd) sendAll(to tcpEnd, data []byte, flags int) error {
 	if err != nil || len(data) == 0 {
 		return err
 	}
-	send, _, err := bufferSizes(e.fd)
-	if err != nil {
-		return err
-	}
-	// The kernel takes no more than net.core.wmem_max.
-	if err := setBuffer(e.fd, unix.SO_SNDBUF, 2*(send+2*len(data))); err != nil {
-		return err
-	}
-	if err := unlockBuffer(e.fd, sendBufferLock); err != nil {
+	if err := e.makeSendRoom(len(data)); err != nil {
 		return err
 	}
 	if err := setReceiveLow(to.fd, 1<<30); err != nil {
+		return err
+	}
+	forceBuffer(to.fd, len(data))
+	if err := unlockBuffer(to.fd, receiveBufferLock); err != nil {
 		return err
 	}
 	err = await(to.fd, func() (done bool, err error) {
@@ -401,6 +397,24 @@ func (e tcpEnd) sendAll(to tcpEnd, data []byte, flags int) error {
 		return fmt.Errorf("%d bytes that had not arrived do not fit", len(data))
 	})
 	return errors.Join(err, setReceiveLow(to.fd, 1))
+}
+
+// makeSendRoom lets the buffer take n bytes more, or what net.core.wmem_max allows.
+// Before Linux 5.14 one whose size the kernel chooses is left to it: a size that was
+// set would stay.
+func (e tcpEnd) makeSendRoom(n int) error {
+	_, err := unix.GetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
+	if unsupported(err) && e.Options.Socket.SendBuffer == 0 {
+		return nil
+	}
+	send, _, err := bufferSizes(e.fd)
+	if err != nil {
+		return err
+	}
+	if err := setBuffer(e.fd, unix.SO_SNDBUF, 2*(send+2*n)); err != nil {
+		return err
+	}
+	return unlockBuffer(e.fd, sendBufferLock)
 }
 
 // sendSome sends what the kernel takes, and returns the rest.

@@ -232,3 +232,39 @@ func FuzzInetDiag(f *testing.F) {
 	f.Add(make([]byte, 88))
 	f.Fuzz(func(_ *testing.T, raw []byte) { _, _ = parseInetDiag(raw) })
 }
+
+// TestGuessBufferLock is what SO_BUF_LOCK tells, which kernels before 5.14 do not have.
+func TestGuessBufferLock(t *testing.T) {
+	const most = 2 * 212992 // the usual limit of those kernels
+	pair := newTCPPair(t, "127.0.0.1")
+	if n := fill(t, pair[0], 100_000); n < 2*most { // the sender's buffer has grown
+		t.Fatalf("%d bytes fill a connection", n)
+	}
+	grown := newSocket(t, unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err := errors.Join(setReceiveLow(grown, 200_000), setReceiveLow(grown, 1)); err != nil {
+		t.Fatal(err)
+	}
+	fixed := newSocket(t, unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err := unix.SetsockoptInt(fixed, unix.SOL_SOCKET, unix.SO_RCVBUF, 20_000); err != nil {
+		t.Fatal(err)
+	}
+	set := newSocket(t, unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err := unix.SetsockoptInt(set, unix.SOL_SOCKET, unix.SO_SNDBUF, 20_000); err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct{ fd, want int }{
+		{pair[0], 0}, {pair[1], 0}, {grown, 0}, {fixed, receiveBufferLock}, {set, sendBufferLock},
+		{newSocket(t, unix.AF_INET, unix.SOCK_STREAM, 0), 0}, {newSocket(t, unix.AF_UNIX, unix.SOCK_STREAM, 0), 0},
+	} {
+		sends, receives, err := bufferSizes(tc.fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := guessBufferLock(tc.fd, sends, receives, unix.SOCK_STREAM, most, most); err != nil || got != tc.want {
+			t.Errorf("buffers of %d and %d bytes: locked %d, %v; want %d", sends, receives, got, err, tc.want)
+		}
+		if low, err := unix.GetsockoptInt(tc.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT); err != nil || low != 1 {
+			t.Errorf("SO_RCVLOWAT is %d, %v", low, err)
+		}
+	}
+}

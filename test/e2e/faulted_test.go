@@ -45,10 +45,11 @@ func newFaultSuite(t *testing.T) *suite {
 
 // buildFaults builds a second hiatus, with fault points.
 func (s *suite) buildFaults(t *testing.T) {
-	if s.built {
+	binary := s.fixture("hiatus-faults")
+	if _, err := os.Stat(binary); err == nil && s.built {
 		return
 	}
-	if err := buildOne([]string{"go", "build", "-tags", "faults", "-o", s.fixture("hiatus-faults"), "../../cmd/hiatus"}); err != nil {
+	if err := buildOne([]string{"go", "build", "-tags", "faults", "-o", binary, "../../cmd/hiatus"}); err != nil {
 		t.Fatal(err)
 	}
 }
