@@ -51,6 +51,7 @@ func Launch(ctx context.Context, o LaunchOptions) (code int, err error) {
 	}
 	l := newLoop(a)
 	defer l.stop()
+	l.listenAll()
 	a.sequence.Lock()
 	err = a.start(path, o)
 	a.sequence.Unlock()

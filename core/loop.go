@@ -5,8 +5,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"iter"
+	"maps"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -29,17 +32,31 @@ type loop struct {
 var passedOn = map[os.Signal]bool{unix.SIGHUP: true, unix.SIGINT: true, unix.SIGQUIT: true, unix.SIGTSTP: true,
 	unix.SIGTERM: false, unix.SIGUSR1: false, unix.SIGUSR2: false, unix.SIGALRM: false, unix.SIGWINCH: false}
 
+// untold are those of passedOn of which Go tells nobody, where they are not asked for
+// (os/signal): they wait for the program. The others end an agent that has none yet.
+var untold = []os.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGWINCH}
+
+// newLoop listens to what must not be lost before there is a program.
 func newLoop(a *agent) *loop {
 	l := &loop{a: a, signals: make(chan os.Signal, 64), child: make(chan os.Signal, 1)}
-	for s := range passedOn {
+	l.listen(slices.Values(untold))
+	signal.Notify(l.child, unix.SIGCHLD)
+	return l
+}
+
+// listenAll is for when the program is about to run: signals are for it.
+func (l *loop) listenAll() {
+	l.listen(maps.Keys(passedOn))
+	signal.Notify(l.signals, unix.SIGCONT)
+}
+
+func (l *loop) listen(signals iter.Seq[os.Signal]) {
+	for s := range signals {
 		// One that is ignored, as by nohup(1), must stay so in the program.
 		if !signal.Ignored(s) {
 			signal.Notify(l.signals, s)
 		}
 	}
-	signal.Notify(l.signals, unix.SIGCONT)
-	signal.Notify(l.child, unix.SIGCHLD)
-	return l
 }
 
 // takeErrors has write(2) fail with EFBIG and EPIPE, where it would end the

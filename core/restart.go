@@ -29,7 +29,7 @@ func Restart(ctx context.Context, o RestartOptions) (code int, err error) {
 		return 0, err
 	}
 	defer a.close()
-	r := &restart{a: a, o: o}
+	r := &restart{a: a, o: o, loop: newLoop(a)}
 	defer r.close()
 	if err := r.read(ctx); err != nil { // nothing has happened yet
 		return 0, err
@@ -56,9 +56,7 @@ func Restart(ctx context.Context, o RestartOptions) (code int, err error) {
 	}
 	_ = faultpoint.At(faultpoint.RestartSupervised)
 	a.stay(ctx)
-	l := newLoop(a)
-	defer l.stop()
-	code, err = l.run(ctx)
+	code, err = r.loop.run(ctx)
 	return code, errors.Join(err, r.arrived())
 }
 
@@ -103,9 +101,11 @@ type restart struct {
 	state    *proc.State
 	core     agentState
 	tree     *proc.Restorer
+	loop     *loop
 }
 
 func (r *restart) close() {
+	r.loop.stop()
 	if r.image != nil {
 		r.image.Close()
 	}
@@ -362,6 +362,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 		return err
 	}
 	r.adopt(fresh, inherit)
+	r.loop.listenAll()
 	if err := t.Run(ctx); err != nil {
 		return err
 	}

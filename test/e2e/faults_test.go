@@ -32,6 +32,7 @@ func TestFaults(t *testing.T) {
 		{"command killed", commandKilled},
 		{"errors in a checkpoint", checkpointErrors},
 		{"errors in a restart", restartErrors},
+		{"signals in a restart", signalsInRestart},
 		{"process killed", func(f *faulted) { victims(f, syscall.SIGKILL) }},
 		{"process exits", func(f *faulted) { victims(f, syscall.SIGUSR1) }},
 		{"process executes", func(f *faulted) { victims(f, syscall.SIGUSR2) }},
@@ -358,6 +359,29 @@ func restartErrors(f *faulted) {
 	}
 	f.again()
 	f.endWell()
+}
+
+// signalsInRestart sends a signal before the program runs, and while the restart has not
+// yet said that it does.
+func signalsInRestart(f *faulted) {
+	const program = `trap 'echo 2 >progress' USR1; trap 'exit 5' TERM; echo 1 >progress; while :; do sleep 0.02; done`
+	f.front = f.run("launch", "--name", f.name, "--ckptdir", f.images(), "--", "sh", "-c", program)
+	f.reach(1)
+	for _, step := range []faultpoint.Step{faultpoint.RestartRead, faultpoint.RestartMemory, faultpoint.RestartReleased, faultpoint.RestartSupervised} {
+		f.suspend()
+		f.write("progress", "1\n")
+		fifo := f.fifo()
+		f.order(fmt.Sprintf("%s: wait %s", step, fifo))
+		f.restarting()
+		w := f.meet(fifo)
+		f.signal(syscall.SIGUSR1)
+		w.Close()
+		f.await("the signal's effect after "+string(step), func() bool { return f.progress() == 2 })
+		f.order()
+	}
+	f.signal(syscall.SIGTERM)
+	f.ends(f.front, 5)
+	f.gone()
 }
 
 // victims sends a signal to a process of the tree at each step: it dies, exits,
