@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"github.com/hiatus-project/hiatus/core/coord"
@@ -93,10 +92,13 @@ func (c *checkpoint) run(ctx context.Context) error {
 	}
 	c.look()
 	defer c.survey.Close()
+	collect := holdCollector()
+	defer collect()
 	if err := c.suspend(ctx); err != nil {
 		return err
 	}
 	if !c.memory.Snapped() {
+		collect()
 		if err := c.write(ctx); err != nil {
 			return err
 		}
@@ -114,10 +116,8 @@ func (c *checkpoint) run(ctx context.Context) error {
 	return faultpoint.At(faultpoint.Resumed)
 }
 
-// suspend stops the program and takes its state. Go's collector, which would take the
-// processors from what the program waits for, waits meanwhile.
+// suspend stops the program and takes its state.
 func (c *checkpoint) suspend(ctx context.Context) error {
-	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 	if err := c.freeze(ctx); err != nil {
 		return err
 	}

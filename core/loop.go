@@ -34,7 +34,7 @@ var passedOn = map[os.Signal]bool{unix.SIGHUP: true, unix.SIGINT: true, unix.SIG
 
 // untold are those of passedOn of which Go tells nobody, where they are not asked for
 // (os/signal): they wait for the program. The others end an agent that has none yet.
-var untold = []os.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGWINCH}
+var untold = []os.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM}
 
 // newLoop listens to what must not be lost before there is a program.
 func newLoop(a *agent) *loop {

@@ -51,13 +51,21 @@ func Restart(ctx context.Context, o RestartOptions) (code int, err error) {
 		a.coordinator().Fail(ctx, err)
 		return 0, err
 	}
-	if err := a.coordinator().Restored(ctx); err != nil {
+	if err := r.tellRestored(ctx); err != nil {
 		a.log.Warn().Err(err).Msg("the tree runs, and the coordinator does not know it")
 	}
 	_ = faultpoint.At(faultpoint.RestartSupervised)
 	a.stay(ctx)
 	code, err = r.loop.run(ctx)
 	return code, errors.Join(err, r.arrived())
+}
+
+// tellRestored tells the coordinator, but not for long: until then nobody answers signals,
+// nor the ends of processes.
+func (r *restart) tellRestored(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return r.a.coordinator().Restored(ctx)
 }
 
 // arrived waits for the end of a lazy restart, and says what it has met. The

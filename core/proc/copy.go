@@ -326,7 +326,10 @@ func (c *copying) settle(ctx context.Context) error {
 	q, th := c.copy, c.copy.threads[0]
 	q.pid, th.TID = status.InnerTGID(), status.InnerPID()
 	q.inj = injection{base: c.p.inj.base, insn: c.p.inj.insn}
-	q.copied = q.openMem() == nil // EMFILE: the slower way
+	if err := q.openMem(); err != nil {
+		return err
+	}
+	q.copied = true
 	if th.Regs, err = getRegs(th.HostTID); err != nil {
 		return err
 	}

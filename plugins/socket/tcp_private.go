@@ -383,7 +383,8 @@ func (e tcpEnd) sendAll(to tcpEnd, data []byte, flags int) error {
 	if err := e.makeSendRoom(len(data)); err != nil {
 		return err
 	}
-	if err := setReceiveLow(to.fd, 1<<30); err != nil {
+	// Of a set size it grows as little as one that was forced, which is set by that.
+	if err := errors.Join(unlockBuffer(to.fd, receiveBufferLock), setReceiveLow(to.fd, 1<<30)); err != nil {
 		return err
 	}
 	forceBuffer(to.fd, len(data))

@@ -3,6 +3,7 @@ package socket
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"strings"
 	"testing"
@@ -244,6 +245,10 @@ func TestGuessBufferLock(t *testing.T) {
 	if err := errors.Join(setReceiveLow(grown, 200_000), setReceiveLow(grown, 1)); err != nil {
 		t.Fatal(err)
 	}
+	full := newSocket(t, unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err := errors.Join(setReceiveLow(full, 1<<30), setReceiveLow(full, 1)); err != nil {
+		t.Fatal(err)
+	}
 	fixed := newSocket(t, unix.AF_INET, unix.SOCK_STREAM, 0)
 	if err := unix.SetsockoptInt(fixed, unix.SOL_SOCKET, unix.SO_RCVBUF, 20_000); err != nil {
 		t.Fatal(err)
@@ -253,14 +258,14 @@ func TestGuessBufferLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct{ fd, want int }{
-		{pair[0], 0}, {pair[1], 0}, {grown, 0}, {fixed, receiveBufferLock}, {set, sendBufferLock},
+		{pair[0], 0}, {pair[1], 0}, {grown, 0}, {full, 0}, {fixed, receiveBufferLock}, {set, sendBufferLock},
 		{newSocket(t, unix.AF_INET, unix.SOCK_STREAM, 0), 0}, {newSocket(t, unix.AF_UNIX, unix.SOCK_STREAM, 0), 0},
 	} {
 		sends, receives, err := bufferSizes(tc.fd)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := guessBufferLock(tc.fd, sends, receives, unix.SOCK_STREAM, most, most); err != nil || got != tc.want {
+		if got, err := guessBufferLock(tc.fd, sends, receives, unix.SOCK_STREAM, most, math.MaxInt); err != nil || got != tc.want {
 			t.Errorf("buffers of %d and %d bytes: locked %d, %v; want %d", sends, receives, got, err, tc.want)
 		}
 		if low, err := unix.GetsockoptInt(tc.fd, unix.SOL_SOCKET, unix.SO_RCVLOWAT); err != nil || low != 1 {
