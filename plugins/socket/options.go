@@ -3,7 +3,6 @@ package socket
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -117,7 +116,7 @@ func (o *options) saveBuffers(fd, typ int) error {
 	}
 	lock, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
 	if unsupported(err) { // before Linux 5.14
-		lock, err = guessBufferLock(fd, send, receive, typ, mostBuffer("wmem_max"), mostBuffer("rmem_max"))
+		lock, err = guessBufferLock(fd, send, receive, typ, mostBuffer)
 	}
 	if err != nil {
 		return fmt.Errorf("getsockopt SO_BUF_LOCK: %w", err)
@@ -144,13 +143,12 @@ func bufferSizes(fd int) (send, receive int, err error) {
 // guessBufferLock takes a size that a new socket does not have for one that
 // was set, but for sizes to which only TCP itself comes: it chooses them anew all
 // the time, tcp(7), and beyond the most that setsockopt(2) sets.
-func guessBufferLock(fd, send, receive, typ, mostSend, mostReceive int) (lock int, err error) {
+func guessBufferLock(fd, send, receive, typ int, most func(limit string) int) (lock int, err error) {
 	domain, protocol := unix.AF_INET, unix.IPPROTO_TCP
 	p, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL)
 	tcp := err == nil && p == protocol && typ == unix.SOCK_STREAM
 	if !tcp {
 		domain, protocol = unix.AF_UNIX, 0
-		mostSend, mostReceive = math.MaxInt, math.MaxInt
 	}
 	other, err := unix.Socket(domain, typ|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
@@ -161,10 +159,10 @@ func guessBufferLock(fd, send, receive, typ, mostSend, mostReceive int) (lock in
 	if err != nil {
 		return 0, err
 	}
-	if send != defaultSend && send <= mostSend {
+	if send != defaultSend && !(tcp && send > most("wmem_max")) {
 		lock |= sendBufferLock
 	}
-	if receive == defaultReceive || receive > mostReceive {
+	if receive == defaultReceive || tcp && receive > most("rmem_max") {
 		return lock, nil
 	}
 	grows := false
