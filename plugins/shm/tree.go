@@ -28,6 +28,7 @@ type tree struct {
 	// the time of day was set meanwhile, so that it proves nothing.
 	started func(pid int) (int64, bool)
 	found   map[string][]object // by the name of the kind; see list
+	learned bool                // uids is whole
 }
 
 func (p *Plugin) newTree(procs []plugin.Process) (*tree, error) {
@@ -68,9 +69,10 @@ func hostTID(proc plugin.Process) int {
 // learnUsers adds the users of all processes, which may be others than the
 // supervisor's where that is privileged.
 func (t *tree) learnUsers(ctx context.Context) error {
-	if os.Geteuid() != 0 {
+	if os.Geteuid() != 0 || t.learned {
 		return nil
 	}
+	t.learned = true
 	for _, proc := range t.procs {
 		uid, err := proc.Syscall(ctx, unix.SYS_GETEUID)
 		if err != nil {
