@@ -3,7 +3,10 @@ package core
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/proc"
 	"github.com/hiatus-project/hiatus/plugin"
@@ -14,6 +17,9 @@ import (
 func (c *checkpoint) claimFiles(ctx context.Context) ([]proc.FileState, error) {
 	files, err := c.tree.OpenFiles()
 	if err != nil {
+		return nil, err
+	}
+	if err := c.checkFileLimit(files); err != nil {
 		return nil, err
 	}
 	var out []proc.FileState
@@ -28,13 +34,43 @@ func (c *checkpoint) claimFiles(ctx context.Context) ([]proc.FileState, error) {
 			files = append(files, inner)
 			holders[inner.ID] = f
 		}
+		if _, refused := errors.AsType[*plugin.RefusalError](err); err != nil && !refused {
+			return nil, errors.Join(append(errs, err)...) // more would fail likewise
+		}
 		if err != nil {
 			errs = append(errs, refusedIn(err, holders, f))
 			continue
 		}
 		out = append(out, proc.NewFileState(owner, f))
 	}
+	errs = append(errs, c.checkFileLimit(files))
 	return out, errors.Join(errs...)
+}
+
+// ownFiles is what a restart needs beside the open files of a tree: for the image, the
+// first process, its coordinator, the Go runtime.
+const ownFiles = 20
+
+// checkFileLimit refuses a tree with more open files than the agent may have: a restart
+// makes all of them before it gives the processes theirs.
+func (c *checkpoint) checkFileLimit(files []plugin.OpenFile) error {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return fmt.Errorf("getrlimit: %w", err)
+	}
+	need := uint64(ownFiles + len(c.procs)) // and each one's memory
+	for _, f := range files {
+		need++
+		if kind := f.Stat.Mode & unix.S_IFMT; kind == unix.S_IFIFO || kind == unix.S_IFCHR || f.Stat.Nlink == 0 {
+			need++ // by what there is of it while it is made: the other end, the inode
+		}
+	}
+	if need <= l.Max {
+		return nil
+	}
+	return plugin.RefuseProcess(c.procs[0], fmt.Sprintf("%d open files in all processes", len(files)),
+		"too many open files: a restart has to open all of them at first, for which it needs %d descriptors, and may have %d (getrlimit(2), RLIMIT_NOFILE: `ulimit -Hn` before hiatus launch)",
+		need, l.Max)
 }
 
 // refusedIn names the descriptor through which the user can find f, where f

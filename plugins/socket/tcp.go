@@ -37,6 +37,7 @@ type tcpTable struct {
 	byInode map[uint32]*tcpEntry
 	byName  map[tcpName]*tcpEntry
 	own     uint64 // netCookie of the supervisor
+	failed  error  // why it is not complete
 }
 
 // tcpName is what makes a connection unique.
@@ -51,7 +52,7 @@ func (e *tcpEntry) name() tcpName { return tcpName{e.net, unmapped(e.local), unm
 // makes.
 func (p *Plugin) tcpSockets() (*tcpTable, error) {
 	if p.tcp != nil {
-		return p.tcp, nil
+		return p.tcp, p.tcp.failed
 	}
 	t := &tcpTable{byInode: make(map[uint32]*tcpEntry), byName: make(map[tcpName]*tcpEntry)}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -63,14 +64,13 @@ func (p *Plugin) tcpSockets() (*tcpTable, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.tcp = t
 	for _, host := range p.hosts {
-		if err := t.addProcess(host); err != nil {
-			t.close()
-			return nil, err
+		if t.failed = t.addProcess(host); t.failed != nil {
+			break
 		}
 	}
-	p.tcp = t
-	return t, nil
+	return t, t.failed
 }
 
 // addProcess adds the sockets of the process that no other had.

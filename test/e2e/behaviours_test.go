@@ -38,6 +38,7 @@ func behaviours() []behaviour {
 		{"refused: not dumpable", gcc, notDumpable},
 		{"refused: tcp to outside", gcc, tcpOutsideRefused},
 		{"refused: unix to outside", gcc, unixOutsideRefused},
+		{"refused: more open files than a restart may have", []string{"python3", "prlimit"}, tooManyFiles},
 		{"tcp to outside closed", gcc, func(tr *trial) { tcpOutsideClosed(tr, "tcp") }},
 		{"tcp6 to outside closed", gcc, func(tr *trial) { tcpOutsideClosed(tr, "tcp6") }},
 		{"snapshot: not possible", gcc, noSnapshot},
@@ -280,6 +281,57 @@ func refused(tr *trial, kind string) {
 	if g := tr.generations(); len(g) != 0 {
 		tr.Errorf("a generation was committed: %v", g)
 	}
+	tr.advance(2)
+	tr.finish()
+}
+
+// tooManyFiles is a tree each of whose processes has fewer files than it may, and all
+// together more: a restart makes them in one process. What just goes is restarted.
+func tooManyFiles(tr *trial) {
+	const limit = 200
+	tr.write("connections.py", `
+import os, socket, sys, time
+listener = socket.create_server(("127.0.0.1", 0))
+kept = []
+def connect():
+    for _ in range(int(sys.argv[1])):
+        kept.append((socket.create_connection(listener.getsockname()), listener.accept()[0]))
+parent = len(sys.argv) < 3 or os.fork()
+connect()
+if not parent:
+    open("forked", "w").close()
+n = 0
+while not os.path.exists("stop"):
+    for a, b in kept:
+        a.send(b"x")
+        assert b.recv(1) == b"x"
+    if parent:
+        n += 1
+        open("new", "w").write(str(n))
+        os.rename("new", "progress")
+    time.sleep(0.02)
+if parent:
+    print("ok", flush=True)
+`)
+	tr.under = []string{"prlimit", fmt.Sprint("--nofile=", limit)}
+	tr.launch("python3", "connections.py", fmt.Sprint(limit/2-30), "forked")
+	tr.await("the second process", func() bool { return tr.exists("forked") })
+	tr.advance(1)
+	o := tr.hiatus("checkpoint", tr.name)
+	if o.code != 1 || strings.Count(o.stderr, "too many open files") != 1 || !strings.Contains(o.stderr, "RLIMIT_NOFILE") {
+		tr.Errorf("checkpoint: %s: want one refusal that names the limit", o)
+	}
+	tr.advance(2)
+	tr.finish()
+	for _, name := range []string{"stop", "progress"} {
+		if err := os.Remove(tr.path(name)); err != nil {
+			tr.Fatal(err)
+		}
+	}
+	tr.launch("python3", "connections.py", fmt.Sprint(limit/2-14))
+	tr.advance(1)
+	tr.suspend()
+	tr.restart()
 	tr.advance(2)
 	tr.finish()
 }
