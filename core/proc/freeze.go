@@ -359,17 +359,15 @@ func (t *Tree) Release(ctx context.Context) error {
 	t.exes.close()
 	defer t.moves()
 	return t.tr.Do(func() error {
-		var errs []error
-		for _, p := range t.procs {
-			if p.zombie {
-				continue
-			}
-			if err := p.close(ctx); err != nil && !isKilled(err) {
-				errs = append(errs, err)
-			}
+		err := t.tr.each(t.Procs(), func(p *Process) error {
+			err := p.close(ctx)
 			_ = faultpoint.At(faultpoint.Closed)
-		}
-		return errors.Join(append(errs, t.release())...)
+			if isKilled(err) {
+				return nil
+			}
+			return err
+		})
+		return errors.Join(err, t.release())
 	})
 }
 

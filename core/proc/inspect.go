@@ -18,15 +18,7 @@ import (
 // Open makes every process ready for injection.
 func (t *Tree) Open(ctx context.Context) error {
 	return t.tr.Do(func() error {
-		for _, p := range t.procs {
-			if p.zombie {
-				continue
-			}
-			if err := p.open(ctx); err != nil {
-				return err
-			}
-		}
-		return nil
+		return t.tr.each(t.Procs(), func(p *Process) error { return p.open(ctx) })
 	})
 }
 
@@ -43,25 +35,26 @@ func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (sta
 		return nil, err
 	}
 	ms, uts := newMapSaver(t, st, claim, s.Reference), newUTSSaver(s.Reference)
+	states, err := t.inspectProcesses(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var errs []error
 	for i, p := range t.procs {
-		ps, err := t.inspectProcess(ctx, p)
-		if err != nil {
-			return nil, err
-		}
+		ps := states[p]
 		ps.Space = uint32(i)
 		if !p.zombie && p.stat.Session != 0 && ps.SID != s.Session {
 			ps.Autogroup = readAutogroup(p.liveTID())
 		}
 		if !p.zombie {
-			if err := errors.Join(uts.save(ctx, st, p, &ps), t.saveExe(st, p, &ps)); err != nil {
+			if err := errors.Join(uts.save(ctx, st, p, ps), t.saveExe(st, p, ps)); err != nil {
 				return nil, fmt.Errorf("pid %d: %w", p.pid, err)
 			}
-			if ps.Maps, err = ms.maps(ctx, p, &ps); err != nil {
+			if ps.Maps, err = ms.maps(ctx, p, ps); err != nil {
 				errs = append(errs, err)
 			}
 		}
-		st.Processes = append(st.Processes, ps)
+		st.Processes = append(st.Processes, *ps)
 		if s.Terminal != 0 && uint64(uint32(p.stat.TTYNr)) == s.Terminal {
 			st.Front = t.innerGroup(p.stat.TPGID)
 		}
@@ -118,8 +111,20 @@ func hostClocks() (mono, boot time.Duration, err error) {
 	return time.Duration(m.Nano() - om), time.Duration(b.Nano() - ob), nil
 }
 
-func (t *Tree) inspectProcess(ctx context.Context, p *Process) (ProcessState, error) {
-	ps := ProcessState{PID: p.pid, PGID: p.status.InnerPGID(), SID: p.status.InnerSID(), Zombie: p.zombie,
+// inspectProcesses reads what is of each process alone, but for its mappings.
+func (t *Tree) inspectProcesses(ctx context.Context) (map[*Process]*ProcessState, error) {
+	states := map[*Process]*ProcessState{}
+	for _, p := range t.procs {
+		states[p] = t.seen(p)
+	}
+	return states, t.tr.Do(func() error {
+		return t.tr.each(t.Procs(), func(p *Process) error { return t.inspectProcess(ctx, p, states[p]) })
+	})
+}
+
+// seen returns what the freeze knows of a process.
+func (t *Tree) seen(p *Process) *ProcessState {
+	ps := &ProcessState{PID: p.pid, PGID: p.status.InnerPGID(), SID: p.status.InnerSID(), Zombie: p.zombie,
 		LeaderGone: p.leaderGone(), Stopped: p.stopSignal() != 0, Comm: p.stat.Comm,
 		Umask: p.status.Umask, Cred: credentialsOf(&p.status)}
 	if ps.Zombie || ps.LeaderGone || ps.Stopped { // else it is a stop of ours that was not waited for yet
@@ -128,38 +133,35 @@ func (t *Tree) inspectProcess(ctx context.Context, p *Process) (ProcessState, er
 	if parent := t.byHost[p.parent]; parent != nil {
 		ps.PPID = parent.pid
 	}
-	if p.zombie {
-		return ps, nil
+	return ps
+}
+
+func (t *Tree) inspectProcess(ctx context.Context, p *Process, ps *ProcessState) (err error) {
+	if err := p.readProc(ps); err != nil {
+		return fmt.Errorf("pid %d: %w", p.pid, err)
 	}
-	if err := p.readProc(&ps); err != nil {
-		return ps, fmt.Errorf("pid %d: %w", p.pid, err)
+	if err := p.askProcess(ctx, ps); err != nil {
+		return err
 	}
-	err := t.tr.Do(func() error {
-		if err := p.askProcess(ctx, &ps); err != nil {
+	for i, th := range p.threads {
+		ts, err := p.inspectThread(ctx, th)
+		if err != nil {
 			return err
 		}
-		for i, th := range p.threads {
-			ts, err := p.inspectThread(ctx, th)
-			if err != nil {
-				return err
-			}
-			if i == 0 {
-				ps.Cred = *ts.Cred
-			}
-			if ts.Cred.equal(&ps.Cred) {
-				ts.Cred = nil
-			}
-			if ts.FS, err = p.ownFS(th); err != nil {
-				return err
-			}
-			ts.Files = t.ownFiles(th)
-			ps.Threads = append(ps.Threads, ts)
+		if i == 0 {
+			ps.Cred = *ts.Cred
 		}
-		var err error
-		ps.Pending, err = peekSignals(p.threads[0].HostTID, true)
-		return err
-	})
-	return ps, err
+		if ts.Cred.equal(&ps.Cred) {
+			ts.Cred = nil
+		}
+		if ts.FS, err = p.ownFS(th); err != nil {
+			return err
+		}
+		ts.Files = t.ownFiles(th)
+		ps.Threads = append(ps.Threads, ts)
+	}
+	ps.Pending, err = peekSignals(p.threads[0].HostTID, true)
+	return err
 }
 
 // readProc fills in what /proc tells.

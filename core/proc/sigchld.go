@@ -68,16 +68,3 @@ func rtSigaction(set, old *kernelAction) {
 	runtime.KeepAlive(set)
 	runtime.KeepAlive(old)
 }
-
-// yield lets another thread have the processor, if one wants it. runtime.Gosched
-// would hand the tracer's locked thread from one thread to the next and back; it is
-// needed where Go runs on one processor only, which others wait for.
-func yield() {
-	if alone {
-		runtime.Gosched()
-		return
-	}
-	_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-}
-
-var alone = runtime.GOMAXPROCS(0) == 1

@@ -38,6 +38,9 @@ type Tracer struct {
 
 	// group is the process whose thread is waited for.
 	group int
+	turn  *turn // what runs now of each; nil: something else does
+	// crowded is when others were seen to compute on all processors; see yield.
+	crowded time.Time
 
 	// late holds threads that were to be let go before they had stopped.
 	late map[int]bool
@@ -131,7 +134,7 @@ func (t *Tracer) reap() (more bool) {
 		case err != nil: // ECHILD
 			return false
 		case pid == 0 && t.gate != nil && time.Since(met) < gateSpin:
-			yield()
+			t.yield()
 			continue
 		case pid == 0:
 			return true
@@ -149,51 +152,47 @@ func (t *Tracer) reap() (more bool) {
 	}
 }
 
-// spin is how long a wait asks again at once before it sleeps for SIGCHLD: a
-// batch of injected calls takes some 20 µs, waking a goroutine longer. gateSpin is
-// how long the gate looks out for a next stop.
-const (
-	spin     = 500 * time.Microsecond
-	gateSpin = 50 * time.Microsecond
-)
+// gateSpin is how long the gate looks out for a next stop.
+const gateSpin = 50 * time.Microsecond
 
 // wait returns the next stop of tid, or errGone.
 func (t *Tracer) wait(ctx context.Context, tid int) (unix.WaitStatus, error) {
-	begin, heard := time.Now(), false
+	idle, own := t.newIdling(), t.turn
+	defer idle.end()
 	for {
-		var ws unix.WaitStatus
-		got, err := unix.Wait4(tid, &ws, unix.WALL|unix.WNOHANG, nil)
-		switch {
-		case err == unix.EINTR:
-			continue
-		case err == unix.ECHILD && !t.hasEnded(tid):
-			return 0, fmt.Errorf("tid %d: %w", tid, errRenamed)
-		case err == unix.ECHILD:
-			return 0, fmt.Errorf("tid %d: %w", tid, errGone)
-		case err != nil:
-			return 0, fmt.Errorf("tid %d: wait4: %w", tid, err)
-		case got == tid && (ws.Exited() || ws.Signaled()):
-			t.exits = append(t.exits, Exit{tid, ws})
-			return ws, fmt.Errorf("tid %d: %w", tid, errGone)
-		case got == tid:
-			return ws, nil
+		ws, found, err := t.lookFor(tid)
+		if found {
+			own.moves()
+			return ws, err
 		}
-		if time.Since(begin) < spin {
-			yield()
-			continue
-		}
-		if !heard {
-			heard = true
-			defer awaitSignals()()
-			continue
-		}
-		t.bury()
-		select {
-		case <-t.child:
-		case <-ctx.Done():
+		if idle.spun() && ctx.Err() != nil {
 			return 0, fmt.Errorf("tid %d does not stop: %w", tid, ctx.Err())
 		}
+		if own != nil {
+			own.wait(ctx)
+		} else {
+			idle.pass(ctx)
+		}
 	}
+}
+
+// lookFor returns the next stop of tid or errGone, if there is one yet.
+func (t *Tracer) lookFor(tid int) (ws unix.WaitStatus, found bool, err error) {
+	got, err := unix.Wait4(tid, &ws, unix.WALL|unix.WNOHANG, nil)
+	switch {
+	case err == unix.EINTR:
+		return 0, false, nil
+	case err == unix.ECHILD && !t.hasEnded(tid):
+		return 0, true, fmt.Errorf("tid %d: %w", tid, errRenamed)
+	case err == unix.ECHILD:
+		return 0, true, fmt.Errorf("tid %d: %w", tid, errGone)
+	case err != nil:
+		return 0, true, fmt.Errorf("tid %d: wait4: %w", tid, err)
+	case got == tid && (ws.Exited() || ws.Signaled()):
+		t.exits = append(t.exits, Exit{tid, ws})
+		return ws, true, fmt.Errorf("tid %d: %w", tid, errGone)
+	}
+	return ws, got == tid, nil
 }
 
 func (t *Tracer) hasEnded(tid int) bool {
