@@ -290,9 +290,25 @@ func as(ctx context.Context, proc plugin.Process, o perm, do func() error) error
 // writable is o's mode as it is made: its owner fills it.
 func (o perm) writable() uintptr { return uintptr(o.Mode&0o777 | 0o600) }
 
-// finish gives the object its owner and permissions. msg_qbytes of a queue is
-// in limit, which the other kinds ignore.
-func (k kind) finish(ctx context.Context, proc plugin.Process, o perm, limit uint64) error {
+// finishObject gives the object its owner and permissions. msg_qbytes of a queue is
+// in limit, which the other kinds ignore. What was given away to an owner that does not
+// exist here stays the process's own, where nothing shows that the computation uses it.
+func (p *Plugin) finishObject(ctx context.Context, k kind, proc plugin.Process, o perm, limit uint64) error {
+	err := k.set(ctx, proc, o, limit)
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.EPERM) || !o.Unproven && !o.Doubtful {
+		return err
+	}
+	p.host.Log().Warn().Err(err).Uint32("uid", o.UID).Uint32("gid", o.GID).Msg("it keeps the owner who restarts it: nothing shows that the program uses it")
+	ids := []plugin.Call{{Nr: unix.SYS_GETEUID}, {Nr: unix.SYS_GETEGID}}
+	if err := proc.Batch(ctx, ids); err != nil {
+		return err
+	}
+	o.UID, o.GID = uint32(ids[0].Ret), uint32(ids[1].Ret)
+	return k.set(ctx, proc, o, limit)
+}
+
+// set is IPC_SET.
+func (k kind) set(ctx context.Context, proc plugin.Process, o perm, limit uint64) error {
 	addr, _ := proc.Scratch()
 	ds := make([]byte, dsSize)
 	native.PutUint32(ds[4:], o.UID)

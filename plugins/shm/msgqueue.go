@@ -155,7 +155,7 @@ func (p *Plugin) makeQueues(ctx context.Context, t *tree) error {
 		}
 		open := q.perm
 		open.Mode |= 0o600
-		if err := msgKind.finish(ctx, m.proc, open, q.Limit); err != nil {
+		if err := p.finishObject(ctx, msgKind, m.proc, open, q.Limit); err != nil {
 			return err
 		}
 		if err := q.markReceiver(ctx, t); err != nil {
@@ -205,7 +205,7 @@ func (p *Plugin) finishQueues(ctx context.Context, t *tree) error {
 		if p.making.left(msgKind, q.ID) {
 			continue
 		}
-		if err := msgKind.finish(ctx, t.procs[0], q.perm, q.Limit); err != nil {
+		if err := p.finishObject(ctx, msgKind, t.procs[0], q.perm, q.Limit); err != nil {
 			return err
 		}
 	}

@@ -335,7 +335,7 @@ func (p *Plugin) finishSegments(ctx context.Context, t *tree) error {
 				p.host.Log().Warn().Err(err).Int("segment", s.ID).Msg("it stays unlocked (SHM_LOCK)")
 			}
 		}
-		if err := shmKind.finish(ctx, proc, s.perm, 0); err != nil {
+		if err := p.finishObject(ctx, shmKind, proc, s.perm, 0); err != nil {
 			return err
 		}
 		if s.Mode&shmDest != 0 {

@@ -226,7 +226,7 @@ func (p *Plugin) finishSemaphores(ctx context.Context, t *tree) error {
 				return fmt.Errorf("pid %d: semaphore %d of set %d: semop: %w", pid, num, s.ID, err)
 			}
 		}
-		if err := semKind.finish(ctx, t.procs[0], s.perm, 0); err != nil {
+		if err := p.finishObject(ctx, semKind, t.procs[0], s.perm, 0); err != nil {
 			return err
 		}
 	}

@@ -178,12 +178,20 @@ func (p *Plugin) judge(t *tree, k kind, o *object, u use) error {
 		return t.refuse(k, o, "processes outside of the computation use it too (--allow-outside-shm keeps a copy)")
 	case u.inside && !ours && os.Geteuid() != 0:
 		return t.refuse(k, o, "it belongs to user %d", o.UID)
+	case u.inside && !isOwn(o.perm):
+		return t.refuse(k, o, "it was given to user %d, group %d, whom only root can give it again (IPC_SET)", o.UID, o.GID)
 	}
 	if !t.own && !u.inside {
 		o.Unproven = !u.outside && o.ctime >= t.since
 		o.Doubtful = !o.Unproven
 	}
 	return nil
+}
+
+// isOwn says whether a restart can give an object its owner: in a user namespace there is
+// none but the user, with one group.
+func isOwn(o perm) bool {
+	return os.Geteuid() == 0 || int(o.UID) == os.Geteuid() && int(o.GID) == os.Getegid()
 }
 
 func (t *tree) refuse(k kind, o *object, format string, args ...any) error {
