@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"golang.org/x/sys/cpu"
+	"golang.org/x/sys/unix"
 )
 
 // cpuid is the instruction CPUID.
@@ -76,3 +77,6 @@ func fitRegset(x RegSet, from, here *CPUState, size int) (RegSet, error) {
 	le.PutUint64(out[xsaveHeader:], keep)
 	return RegSet{x.Note, out}, nil
 }
+
+// sysModifyLDT is modify_ldt(2); 0: there is none.
+const sysModifyLDT = unix.SYS_MODIFY_LDT

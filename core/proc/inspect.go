@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -53,6 +54,7 @@ func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (sta
 			if ps.Maps, err = ms.maps(ctx, p, ps); err != nil {
 				errs = append(errs, err)
 			}
+			errs = append(errs, p.refuseNames(ps))
 		}
 		st.Processes = append(st.Processes, *ps)
 		if s.Terminal != 0 && uint64(uint32(p.stat.TTYNr)) == s.Terminal {
@@ -67,6 +69,20 @@ func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (sta
 		}
 	}
 	return st, errors.Join(errs...)
+}
+
+// refuseNames refuses paths that the image cannot have: it is JSON, RFC 8259.
+func (p *Process) refuseNames(ps *ProcessState) error {
+	names := []string{ps.Exe, ps.Cwd, ps.Root}
+	for i := range ps.Maps {
+		names = append(names, ps.Maps[i].Path)
+	}
+	for _, name := range names {
+		if !utf8.ValidString(name) {
+			return refuse(p, fmt.Sprintf("path %q", name), "of its program, a mapped file, its working or its root directory: it is not UTF-8")
+		}
+	}
+	return nil
 }
 
 // innerGroup returns a process group as the program sees it.
@@ -132,6 +148,9 @@ func (t *Tree) seen(p *Process) *ProcessState {
 	}
 	if parent := t.byHost[p.parent]; parent != nil {
 		ps.PPID = parent.pid
+		if sig := p.stat.ExitSignal; sig != int(unix.SIGCHLD) {
+			ps.ExitSignal = &sig
+		}
 	}
 	return ps
 }
@@ -316,17 +335,24 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 	if ts.Pending, err = peekSignals(th.HostTID, false); err != nil {
 		return ts, err
 	}
+	status, err := procfs.ReadTaskStatus(p.host, th.HostTID)
+	if err != nil {
+		return ts, err
+	}
 	const altSize = 24 // sizeof(stack_t)
 	b := newArgs(p)
-	at, attributes := b.put(make([]byte, altSize+12)), askAttributes(b)
-	calls := append([]call{
+	at, attributes, hidden := b.put(make([]byte, altSize+12)), askAttributes(b), askHidden(b, p, th, &status)
+	calls := slices.Concat([]call{
 		sys(unix.SYS_SIGALTSTACK, 0, at).as("sigaltstack"),
 		sys(unix.SYS_PRCTL, prGetTidAddr, at+altSize).as("PR_GET_TID_ADDRESS"),
 		sys(unix.SYS_PRCTL, unix.PR_GET_PDEATHSIG, at+altSize+8).as("PR_GET_PDEATHSIG"),
 		sys(unix.SYS_PRCTL, unix.PR_GET_TIMERSLACK).as("PR_GET_TIMERSLACK"),
 		sys(unix.SYS_PRCTL, unix.PR_GET_SECUREBITS).as("PR_GET_SECUREBITS"),
-	}, attributes.calls...)
+	}, attributes.calls, hidden.calls)
 	if err := b.flush(ctx, th, calls); err != nil {
+		return ts, err
+	}
+	if err := hidden.refusal(calls[5+len(attributes.calls):]); err != nil {
 		return ts, err
 	}
 	buf := make([]byte, altSize+12)
@@ -338,10 +364,6 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 	ts.TIDAddr = le.Uint64(buf[altSize:])
 	ts.PDeathSig = int(le.Uint32(buf[altSize+8:]))
 	if err := p.readAttributes(th, attributes, calls[5:], &ts.Attr); err != nil {
-		return ts, err
-	}
-	status, err := procfs.ReadTaskStatus(p.host, th.HostTID)
-	if err != nil {
 		return ts, err
 	}
 	if ts.Seccomp, err = readSeccomp(th.HostTID, status.Seccomp); err != nil {

@@ -50,6 +50,8 @@ type ProcessState struct {
 	SID      int  `json:"sid"`
 	Zombie   bool `json:"zombie,omitempty"`
 	ExitCode int  `json:"exit_code,omitempty"` // a wait status, of a zombie or an exited leader
+	// ExitSignal is what its parent in the tree gets when it ends, clone(2); nil: SIGCHLD.
+	ExitSignal *int `json:"exit_signal,omitempty"`
 	// LeaderGone: the thread-group leader has exited; Threads has the others.
 	LeaderGone bool   `json:"leader_gone,omitempty"`
 	Stopped    bool   `json:"stopped,omitempty"` // by a stop signal
