@@ -181,7 +181,12 @@ func (r *Restorer) makeReaper(ctx context.Context) error {
 
 // fork makes a child of parent with the given pid, 0 for any.
 func (r *Restorer) fork(ctx context.Context, parent *Process, pid int) (*Process, error) {
-	host, got, err := r.clone(ctx, parent, parent.threads[0], 0, uint64(unix.SIGCHLD), pid)
+	return r.forkWith(ctx, parent, pid, int(unix.SIGCHLD))
+}
+
+// forkWith is fork of a child whose parent gets another signal when it ends.
+func (r *Restorer) forkWith(ctx context.Context, parent *Process, pid, exitSignal int) (*Process, error) {
+	host, got, err := r.clone(ctx, parent, parent.threads[0], 0, uint64(exitSignal), pid)
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +266,7 @@ func (r *Restorer) runStep(ctx context.Context, s step) error {
 			}
 			return err
 		}
-		_, err := r.fork(ctx, r.byPID[s.by], s.pid)
+		_, err := r.forkWith(ctx, r.byPID[s.by], s.pid, r.st.exitSignal(s.pid, s.by))
 		return err
 	case stepSetsid:
 		return one(p, sys(unix.SYS_SETSID).as("setsid"))
@@ -277,6 +282,17 @@ func (r *Restorer) runStep(ctx context.Context, s step) error {
 		return one(r.byPID[s.by], sys(unix.SYS_WAIT4, uint64(p.pid), 0, unix.WALL, 0).as("wait4(%d)", p.pid))
 	}
 	return fmt.Errorf("unknown step %d", s.kind)
+}
+
+// exitSignal returns what a process gets when its child pid ends. One that is to have
+// another parent gets SIGCHLD for it from the kernel.
+func (st *State) exitSignal(pid, parent int) int {
+	for i := range st.Processes {
+		if ps := &st.Processes[i]; ps.PID == pid && ps.PPID == parent && ps.ExitSignal != nil {
+			return *ps.ExitSignal
+		}
+	}
+	return int(unix.SIGCHLD)
 }
 
 // exit ends p with a wait status, and waits until it is a zombie of its parent.
