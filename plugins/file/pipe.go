@@ -253,7 +253,7 @@ func teeCopy(from, size, capacity int) (int, error) {
 	n, err := unix.Tee(from, w, size, unix.SPLICE_F_NONBLOCK)
 	if err != nil || int(n) != size {
 		unix.Close(r)
-		return -1, fmt.Errorf("tee: %d bytes of %d: %w", n, size, errOr(err))
+		return -1, fmt.Errorf("tee: %d bytes of %d: %w%s", n, size, errOr(err), manyPipes(w, capacity))
 	}
 	return r, nil
 }
@@ -267,12 +267,34 @@ func privatePipe(capacity int) (r, w int, err error) {
 	if capacity == 0 {
 		return ends[0], ends[1], nil
 	}
-	if err := setCapacity(ends[1], capacity); err != nil {
+	if err := setCapacity(ends[1], capacity); err != nil && !errors.Is(err, unix.EPERM) { // it may be enough as it is
 		unix.Close(ends[0])
 		unix.Close(ends[1])
 		return -1, -1, err
 	}
 	return ends[0], ends[1], nil
+}
+
+// manyPipes says why a pipe is smaller than it should be.
+func manyPipes(fd, capacity int) string {
+	if now, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); err != nil || now >= capacity {
+		return ""
+	}
+	return " (the user has more in pipes than /proc/sys/fs/pipe-user-pages-soft, pipe(7), and gets small ones only)"
+}
+
+// setOrKeepCapacity keeps what a user gets who has many pipes: the kernel gives smaller ones
+// then, which hold what was in there, or refill says that they do not.
+func (p *Plugin) setOrKeepCapacity(fd, capacity int) error {
+	err := setCapacity(fd, capacity)
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	if !p.making.smallPipes {
+		p.making.smallPipes = true
+		p.host.Log().Warn().Err(err).Msg("pipes are smaller than they were" + manyPipes(fd, capacity))
+	}
+	return nil
 }
 
 // setCapacity needs CAP_SYS_RESOURCE above /proc/sys/fs/pipe-max-size, and is
@@ -334,10 +356,13 @@ func (p *Plugin) makePipe(q *pipe) (pipeAnchors, error) {
 	if a.writer != a.reader {
 		p.making.anchors.add(a.writer)
 	}
-	if err := setCapacity(a.writer, q.Capacity); err != nil {
+	if err := p.setOrKeepCapacity(a.writer, q.Capacity); err != nil {
 		return a, err
 	}
-	return a, q.refill(a.writer)
+	if err := q.refill(a.writer); err != nil {
+		return a, fmt.Errorf("%w%s", err, manyPipes(a.writer, q.Capacity))
+	}
+	return a, nil
 }
 
 func (p *Plugin) openAnchors(q *pipe) (pipeAnchors, error) {
@@ -376,7 +401,7 @@ func (p *Plugin) openFresh(q *pipe, s *file) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("%s: open: %w", q.Path, err)
 	}
-	if err := setCapacity(fd, q.Capacity); err != nil {
+	if err := p.setOrKeepCapacity(fd, q.Capacity); err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("%s: %w", q.Path, err)
 	}

@@ -159,6 +159,8 @@ type making struct {
 	ptys     map[int]*ptyAnchors
 	async    map[int][]asyncFile // by pid
 	terminal bool                // its settings are in force
+	// smallPipes: there was a pipe that could not have its capacity.
+	smallPipes bool
 
 	// Of files with a name and saved content, by index.
 	asIs      map[int]bool   // the file that is there is used

@@ -21,7 +21,7 @@ type object struct {
 }
 
 // objectKeys may stand in the first comment of a fixture, each with words.
-var objectKeys = []string{"alone", "as", "launch", "restart", "checkpoint", "needs", "cc", "beside", "network"}
+var objectKeys = []string{"alone", "as", "launch", "restart", "checkpoint", "needs", "cc", "beside", "network", "serial"}
 
 // TestObjects shows each kernel object in place, with an agent that dies in the
 // pause, and through two generations of kill and restart.
@@ -35,7 +35,9 @@ func TestObjects(t *testing.T) {
 	t.Cleanup(func() { table.publish(t) })
 	for _, o := range findObjects(t) {
 		t.Run(o.name, func(t *testing.T) {
-			t.Parallel()
+			if o.words["serial"] == nil {
+				t.Parallel()
+			}
 			s.require(t, append([]string{"gcc"}, o.words["needs"]...)...)
 			binary := s.buildObject(t, o)
 			for _, id := range s.identities {
