@@ -194,3 +194,16 @@ func TestKillAndInterval(t *testing.T) {
 		t.Errorf("code %d, want 1", code)
 	}
 }
+
+func TestSuggestions(t *testing.T) {
+	for word, want := range map[string]string{
+		"bogus":  `unknown command "bogus" for "hiatus"; did you mean logs?`,
+		"ch":     `unknown command "ch" for "hiatus"; did you mean checkpoint or check?`,
+		"foobar": `unknown command "foobar" for "hiatus"`,
+	} {
+		code, _, errs := command(t, &fakeClient{}, word)
+		if first, _, _ := strings.Cut(errs, "\n"); code != exitUsage || first != "hiatus: "+want {
+			t.Errorf("code %d, stderr %q, want %q", code, errs, want)
+		}
+	}
+}

@@ -135,10 +135,10 @@ func (a *app) terminalOutput(ctx context.Context, opts core.Options) (*os.File, 
 // outputFile opens a file for output beside the generations.
 func outputFile(opts core.Options, name string, flags int) (*os.File, error) {
 	dir := filepath.Join(opts.Dir, opts.Name)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDirs(dir); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(filepath.Join(dir, name), os.O_WRONLY|os.O_APPEND|os.O_CREATE|flags, 0o600)
+	return appendTo(filepath.Join(dir, name), flags)
 }
 
 // freeName adds the suffix that the core would add.

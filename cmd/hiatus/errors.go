@@ -55,12 +55,22 @@ func isA[E error](err error) bool {
 // report writes err to stderr, on one line.
 func (a *app) report(err error) {
 	var parts []string
-	for line := range strings.Lines(err.Error()) {
+	for line := range strings.Lines(suggestionInline(err.Error())) {
 		if line = strings.TrimSpace(line); line != "" {
 			parts = append(parts, printable(line))
 		}
 	}
 	fmt.Fprintf(a.stderr, "hiatus: %s\n", strings.Join(parts, "; "))
+}
+
+// suggestionInline puts cobra's suggestions, which are lines of their own, behind
+// the error.
+func suggestionInline(text string) string {
+	what, names, found := strings.Cut(text, "\n\nDid you mean this?\n")
+	if !found {
+		return text
+	}
+	return what + "; did you mean " + strings.Join(strings.Fields(names), " or ") + "?"
 }
 
 func (a *app) hint(cmd *cobra.Command) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -84,6 +85,9 @@ by every checkpoint: --close-fds closes all above 2.
 }
 
 func (a *app) launch(ctx context.Context, f *runFlags, l launchFlags, args []string) (err error) {
+	if err := l.checkPaths(); err != nil {
+		return err
+	}
 	opts, done, err := f.options(ctx, a)
 	if err != nil {
 		return err
@@ -111,6 +115,19 @@ func (a *app) launch(ctx context.Context, f *runFlags, l launchFlags, args []str
 	keepSIGPIPE()
 	code, err := a.engine.Launch(ctx, core.LaunchOptions{Options: opts, Args: args, Env: os.Environ(), UserNamespace: l.userns})
 	return programEnd(code, err)
+}
+
+// checkPaths refuses what no image could hold, before anything is made.
+func (l launchFlags) checkPaths() error {
+	// CMD runs here, also where the images are elsewhere: restart would not find
+	// it. It is the kernel's path that counts, not $PWD.
+	if cwd, err := unix.Getwd(); err == nil && !utf8.ValidString(cwd) {
+		return notUTF8("working directory", cwd)
+	}
+	if l.join != "" {
+		return nil // the computation has its directory
+	}
+	return checkUTF8("ckptdir", l.ckptdir)
 }
 
 // joined takes what the running computation name has.

@@ -68,7 +68,7 @@ func (l logging) open(stderr io.Writer) (func(plugin string) zerolog.Logger, fun
 	queue := newLogQueue(stderr)
 	w, done := stderrLog(stderr, queue), queue.Close
 	if l.file != "" {
-		f, err := os.OpenFile(l.file, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o600)
+		f, err := appendTo(l.file, 0)
 		if err != nil {
 			return nil, nil, errors.Join(fmt.Errorf("log file: %w", err), queue.Close())
 		}

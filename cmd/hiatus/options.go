@@ -245,8 +245,10 @@ func findCommand(name string) error {
 	switch {
 	case err == nil || errors.Is(err, exec.ErrDot):
 		return nil
-	case errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, exec.ErrNotFound):
 		return fmt.Errorf("%s: command not found", name)
+	case errors.Is(err, os.ErrNotExist): // a path, which is not looked up in PATH
+		return fmt.Errorf("%s: %w", name, unix.ENOENT)
 	default:
 		if e, ok := errors.AsType[*exec.Error](err); ok {
 			err = e.Err
@@ -263,7 +265,7 @@ func imageDir(dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("ckptdir: %w", err)
 	}
-	if err := os.MkdirAll(abs, 0o700); err != nil {
+	if err := makeDirs(abs); err != nil {
 		return "", fmt.Errorf("ckptdir: %w", err)
 	}
 	return abs, nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -41,6 +42,23 @@ func TestValidName(t *testing.T) {
 	for _, name := range []string{"", ".", "..", "-x", "a/b", "a b", "a\n", "é", strings.Repeat("x", maxName+1)} {
 		if validName(name) == nil {
 			t.Errorf("%q is valid", name)
+		}
+	}
+}
+
+func TestFindCommand(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("plain", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		"no-such-command-here": "no-such-command-here: command not found",
+		"../nothere":           "../nothere: no such file or directory",
+		"./plain":              "./plain: cannot be executed: permission denied",
+		"./plain/x":            "./plain/x: cannot be executed: stat ./plain/x: not a directory",
+	} {
+		if err := findCommand(name); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", name, err, want)
 		}
 	}
 }

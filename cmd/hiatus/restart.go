@@ -97,6 +97,9 @@ and free process ids; "auto" does so where it can.
 
 // restart starts a generation again.
 func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path string, flags *pflag.FlagSet) (err error) {
+	if err := checkUTF8("image", path); err != nil {
+		return err
+	}
 	opts, done, err := f.options(ctx, a)
 	if err != nil {
 		return err

@@ -48,11 +48,15 @@ func usableBase(base string, uid int) bool {
 	return unix.Faccessat(unix.AT_FDCWD, base, unix.W_OK|unix.X_OK, unix.AT_EACCESS) == nil
 }
 
-// makePrivate makes dir with mode 0700, or accepts one that is there and
-// private. Nobody else can exchange it afterwards: its parent is the user's
+// makePrivate makes dir with mode 0700, whatever the umask, or accepts one that
+// is there and private. Nobody else can exchange it afterwards: its parent is the user's
 // own, or has the sticky bit (inode(7)), as /tmp.
 func makePrivate(dir string, uid int) error {
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	err := os.Mkdir(dir, 0o700)
+	if err == nil {
+		err = os.Chmod(dir, 0o700)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("runtime directory: %w", err)
 	}
 	info, err := os.Lstat(dir)

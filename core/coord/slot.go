@@ -87,6 +87,11 @@ func take(dir, name string) (*slot, error) {
 	}
 	err = flock(lock, unix.LOCK_EX|unix.LOCK_NB)
 	if err == nil {
+		// Whatever the umask: other commands of the user open it.
+		if err := lock.Chmod(0o600); err != nil {
+			lock.Close()
+			return nil, fmt.Errorf("lock of name %q: %w", name, err)
+		}
 		return &slot{dir: dir, name: name, lock: lock}, nil
 	}
 	lock.Close()
