@@ -124,6 +124,9 @@ func (st *State) validateProcess(p *ProcessState) error {
 	if len(p.Comm) > maxName {
 		return errors.New("name too long")
 	}
+	if s := p.ExitSignal; s != nil && (*s < 0 || *s > nsig) {
+		return fmt.Errorf("exit signal %d", *s)
+	}
 	if p.Zombie {
 		return validateZombie(p)
 	}
