@@ -44,6 +44,9 @@ func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (sta
 	for i, p := range t.procs {
 		ps := states[p]
 		ps.Space = uint32(i)
+		if len(ps.Threads) > 0 && ps.Threads[0].PDeathSig != 0 {
+			ps.MadeBy = t.madeBy(p)
+		}
 		if !p.zombie && p.stat.Session != 0 && ps.SID != s.Session {
 			ps.Autogroup = readAutogroup(p.liveTID())
 		}
@@ -69,6 +72,21 @@ func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (sta
 		}
 	}
 	return st, errors.Join(errs...)
+}
+
+// madeBy returns the thread of its parent that made p, 0 for the first.
+func (t *Tree) madeBy(p *Process) int {
+	parent := t.byHost[p.parent]
+	if parent == nil {
+		return 0
+	}
+	for _, th := range parent.threads[min(1, len(parent.threads)):] {
+		children, err := procfs.ChildrenOf(parent.host, []int{th.HostTID})
+		if err == nil && slices.Contains(children, p.host) {
+			return th.TID
+		}
+	}
+	return 0
 }
 
 // refuseNames refuses paths that the image cannot have: it is JSON, RFC 8259.

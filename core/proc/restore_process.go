@@ -194,6 +194,9 @@ func (r *Restorer) finishProcess(ctx context.Context, p *Process, ps *ProcessSta
 		return err
 	}
 	r.warnCredentials(ps)
+	if ps.MadeBy != 0 {
+		r.warn("pid %d: its signal for the end of its parent (PR_SET_PDEATHSIG) comes when process %d ends, not thread %d, which made it", ps.PID, ps.PPID, ps.MadeBy)
+	}
 	if err := writeCoreFilter(p.host, ps.CoreFilter); err != nil {
 		r.warn("pid %d: %v", p.pid, err)
 	}

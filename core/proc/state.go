@@ -52,6 +52,9 @@ type ProcessState struct {
 	ExitCode int  `json:"exit_code,omitempty"` // a wait status, of a zombie or an exited leader
 	// ExitSignal is what its parent in the tree gets when it ends, clone(2); nil: SIGCHLD.
 	ExitSignal *int `json:"exit_signal,omitempty"`
+	// MadeBy is the thread of its parent that made it and whose end it is told of
+	// (PR_SET_PDEATHSIG), where that is not the first, which makes all in a restart.
+	MadeBy int `json:"made_by,omitempty"`
 	// LeaderGone: the thread-group leader has exited; Threads has the others.
 	LeaderGone bool   `json:"leader_gone,omitempty"`
 	Stopped    bool   `json:"stopped,omitempty"` // by a stop signal

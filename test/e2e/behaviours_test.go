@@ -39,6 +39,7 @@ func behaviours() []behaviour {
 		{"refused: tcp to outside", gcc, tcpOutsideRefused},
 		{"refused: unix to outside", gcc, unixOutsideRefused},
 		{"refused: more open files than a restart may have", []string{"python3", "prlimit"}, tooManyFiles},
+		{"warned: parent-death signal of a thread", []string{"python3"}, childOfThread},
 		{"tcp to outside closed", gcc, func(tr *trial) { tcpOutsideClosed(tr, "tcp") }},
 		{"tcp6 to outside closed", gcc, func(tr *trial) { tcpOutsideClosed(tr, "tcp6") }},
 		{"snapshot: not possible", gcc, noSnapshot},
@@ -333,6 +334,45 @@ if parent:
 	tr.suspend()
 	tr.restart()
 	tr.advance(2)
+	tr.finish()
+}
+
+// childOfThread has a child whose PR_SET_PDEATHSIG is for the end of a thread: a restart,
+// which cannot make it again by that thread, says so.
+func childOfThread(tr *trial) {
+	tr.write("thread.py", `
+import ctypes, os, signal, threading, time
+children = []
+def make():
+    pid = os.fork()
+    if pid == 0:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        while True:
+            time.sleep(1)
+    children.append(pid)
+    threading.Event().wait()
+threading.Thread(target=make, daemon=True).start()
+n = 0
+while not os.path.exists("stop"):
+    if children:
+        assert os.waitpid(children[0], os.WNOHANG) == (0, 0)
+        n += 1
+        open("new", "w").write(str(n))
+        os.rename("new", "progress")
+    time.sleep(0.02)
+os.kill(children[0], signal.SIGKILL)
+os.waitpid(children[0], 0)
+print("ok", flush=True)
+os._exit(0)
+`)
+	tr.launch("python3", "thread.py")
+	tr.advance(2)
+	tr.suspend()
+	tr.restart()
+	tr.advance(2)
+	if said := tr.read("stderr"); strings.Count(said, "PR_SET_PDEATHSIG") != 1 {
+		tr.Errorf("want one warning of PR_SET_PDEATHSIG, got %q", said)
+	}
 	tr.finish()
 }
 
