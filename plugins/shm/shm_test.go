@@ -226,13 +226,18 @@ func TestRemovedSegment(t *testing.T) {
 
 // TestJudge tells what is saved, left, and refused.
 func TestJudge(t *testing.T) {
-	const us, other = 1000, 1001
+	us := uint32(os.Geteuid())
+	other, given := us+1, "refused"
+	if us == 0 {
+		given = "saved"
+	}
 	for name, tt := range map[string]struct {
 		own   bool
 		allow bool
 		uid   uint32
 		use   use
 		young bool
+		given bool   // to the other user
 		want  string // saved, doubtful, unproven, other, refused
 	}{
 		"a namespace of its own":   {own: true, uid: us, want: "saved"},
@@ -244,9 +249,14 @@ func TestJudge(t *testing.T) {
 		"young, used by nobody":    {uid: us, young: true, want: "unproven"},
 		"another user's":           {uid: other, young: true, want: "other"},
 		"another user's, by group": {uid: other, use: use{outside: true}, want: "other"},
+		"given away, in use":       {uid: us, given: true, use: use{inside: true}, want: given},
+		"given away, used by none": {uid: us, given: true, young: true, want: "unproven"},
 	} {
 		tree := &tree{own: tt.own, uids: map[uint32]bool{us: true}, since: 100, procs: []plugin.Process{plugintest.Self(t)}}
-		o := &object{perm: perm{UID: tt.uid, CUID: tt.uid}, ctime: 99}
+		o := &object{perm: perm{UID: tt.uid, CUID: tt.uid, GID: uint32(os.Getegid())}, ctime: 99}
+		if tt.given {
+			o.UID = other
+		}
 		if tt.young {
 			o.ctime = 100
 		}
