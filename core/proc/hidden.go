@@ -97,7 +97,7 @@ func (h *hidden) refusal(calls []call) error {
 	if h.landlock {
 		last := &rest[len(rest)-1]
 		if last.ret == -int64(syscall.EPERM) {
-			return refuse(h.p, name, "it has restricted itself by Landlock (landlock(7)), and no restart could do so again")
+			return refuse(h.p, name, "it has restricted itself by Landlock (landlock(7)), or is confined by another security module, which no restart could do again")
 		}
 		rest = rest[:len(rest)-1]
 	}
