@@ -45,19 +45,16 @@ func askHidden(b *args, p *Process, th *Thread, s *procfs.Status) *hidden {
 		sys(unix.SYS_KEYCTL, unix.KEYCTL_GET_KEYRING_ID, specSession, 0).may(),
 		sys(unix.SYS_KEYCTL, keyctlDescribe, specSession, h.at, hiddenRoom).may(),
 	}
-	if th == p.threads[0] {
-		p.nearby = isNearby(p.liveTID(), s)
-		if sysModifyLDT != 0 {
-			h.calls = append(h.calls, sys(sysModifyLDT, 0, h.at+hiddenRoom, 8).may())
-		}
+	if th == p.threads[0] && sysModifyLDT != 0 {
+		h.calls = append(h.calls, sys(sysModifyLDT, 0, h.at+hiddenRoom, 8).may())
 	}
-	if h.landlock = p.nearby && canShowLandlock(s); h.landlock {
+	if h.landlock = canShowLandlock(s) && isNearby(th.HostTID, s); h.landlock {
 		h.calls = append(h.calls, sys(unix.SYS_KCMP, uint64(p.pid), uint64(os.Getpid()), linux.KCMP_VM, 0, 0).may())
 	}
 	return h
 }
 
-// isNearby says whether a process is in the pid and user namespaces of the agent.
+// isNearby says whether a thread is in the pid and user namespaces of the agent.
 func isNearby(tid int, s *procfs.Status) bool {
 	theirs, err1 := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", tid))
 	ours, err2 := os.Readlink("/proc/self/ns/user")

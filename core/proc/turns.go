@@ -58,6 +58,7 @@ func newTurn(work func()) *turn {
 func (t *Tracer) round(open []*turn) []*turn {
 	idle := t.newIdling()
 	defer idle.end()
+	var waits []context.Context
 	for {
 		n, moved := len(open), false
 		open = slices.DeleteFunc(open, func(o *turn) bool {
@@ -68,9 +69,9 @@ func (t *Tracer) round(open []*turn) []*turn {
 		if moved || len(open) < n {
 			return open
 		}
-		waits := make([]context.Context, n)
-		for i, o := range open {
-			waits[i] = o.ctx
+		waits = waits[:0]
+		for _, o := range open {
+			waits = append(waits, o.ctx)
 		}
 		idle.pass(waits...)
 	}
