@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core"
+	"github.com/hiatus-project/hiatus/internal/private"
 )
 
 // readyVar names, between a command with --detach and the one that it starts
@@ -135,7 +136,7 @@ func (a *app) terminalOutput(ctx context.Context, opts core.Options) (*os.File, 
 // outputFile opens a file for output beside the generations.
 func outputFile(opts core.Options, name string, flags int) (*os.File, error) {
 	dir := filepath.Join(opts.Dir, opts.Name)
-	if err := makeDirs(dir); err != nil {
+	if err := private.MakeDirs(dir); err != nil {
 		return nil, err
 	}
 	return appendTo(filepath.Join(dir, name), flags)

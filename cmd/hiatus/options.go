@@ -17,6 +17,7 @@ import (
 
 	"github.com/hiatus-project/hiatus/core"
 	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/internal/private"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -265,7 +266,7 @@ func imageDir(dir string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("ckptdir: %w", err)
 	}
-	if err := makeDirs(abs); err != nil {
+	if err := private.MakeDirs(abs); err != nil {
 		return "", fmt.Errorf("ckptdir: %w", err)
 	}
 	return abs, nil

@@ -6,33 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"unicode/utf8"
 )
-
-// makeDirs is os.MkdirAll, but each folder that it makes has mode 0700 whatever
-// the umask: under a hard one nothing could be made in it.
-func makeDirs(path string) error {
-	if info, err := os.Stat(path); err == nil {
-		if !info.IsDir() {
-			return &fs.PathError{Op: "mkdir", Path: path, Err: syscall.ENOTDIR}
-		}
-		return nil
-	}
-	if parent := filepath.Dir(path); parent != path {
-		if err := makeDirs(parent); err != nil {
-			return err
-		}
-	}
-	if err := os.Mkdir(path, 0o700); err != nil {
-		// Another process may have been quicker.
-		if info, statErr := os.Lstat(path); statErr == nil && info.IsDir() {
-			return nil
-		}
-		return err
-	}
-	return os.Chmod(path, 0o700)
-}
 
 // appendTo opens a file for writing at its end. One that it makes has mode 0600
 // whatever the umask; one that is there keeps its own.

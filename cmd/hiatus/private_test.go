@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/internal/private"
 )
 
 func wantMode(t *testing.T, path string, want os.FileMode) {
@@ -29,7 +31,7 @@ func TestHardUmask(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Umask(unix.Umask(0o777))
-	if err := errors.Join(makeDirs(filepath.Join(there, "a/b")), makeDirs(there)); err != nil {
+	if err := errors.Join(private.MakeDirs(filepath.Join(there, "a/b")), private.MakeDirs(there)); err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{log, filepath.Join(there, "a/new")} {
@@ -47,7 +49,7 @@ func TestHardUmask(t *testing.T) {
 	if _, err := appendTo(log, os.O_EXCL); !errors.Is(err, os.ErrExist) {
 		t.Errorf("O_EXCL: %v", err)
 	}
-	if err := makeDirs(filepath.Join(log, "x")); !errors.Is(err, unix.ENOTDIR) {
+	if err := private.MakeDirs(filepath.Join(log, "x")); !errors.Is(err, unix.ENOTDIR) {
 		t.Errorf("below a file: %v", err)
 	}
 }

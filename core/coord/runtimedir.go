@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/internal/private"
 )
 
 // RuntimeDir returns the directory of the caller's sockets and makes it where
@@ -52,11 +54,7 @@ func usableBase(base string, uid int) bool {
 // is there and private. Nobody else can exchange it afterwards: its parent is the user's
 // own, or has the sticky bit (inode(7)), as /tmp.
 func makePrivate(dir string, uid int) error {
-	err := os.Mkdir(dir, 0o700)
-	if err == nil {
-		err = os.Chmod(dir, 0o700)
-	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := private.MakeDir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("runtime directory: %w", err)
 	}
 	info, err := os.Lstat(dir)

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/internal/private"
 )
 
 // Tests that need a process of their own run the test binary again with this
@@ -83,7 +85,7 @@ func crashAt(t *testing.T, step string) {
 	}
 	s := must[*Store](t)(OpenStore(".", "job"))
 	if step == "made" {
-		check(t, makeDir(filepath.Join(s.Path(), tmpName(2))))
+		check(t, private.MakeDir(filepath.Join(s.Path(), tmpName(2))))
 	}
 	reached("made")
 	p := must[*Pending](t)(s.Begin(2))

@@ -16,6 +16,8 @@ import (
 
 	"github.com/zeebo/xxh3"
 	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/internal/private"
 )
 
 // openAll opens an image and reads everything in it.
@@ -285,7 +287,7 @@ func TestFileKinds(t *testing.T) {
 	kinds := map[string]func(path string) error{
 		"link":   func(path string) error { return os.Symlink("/dev/zero", path) },
 		"fifo":   func(path string) error { return unix.Mkfifo(path, fileMode) },
-		"folder": func(path string) error { return os.Mkdir(path, dirMode) },
+		"folder": func(path string) error { return os.Mkdir(path, private.DirMode) },
 	}
 	for kind, make := range kinds {
 		for _, name := range []string{imageFile, "pages.1"} {
@@ -357,13 +359,13 @@ func TestOpenPlace(t *testing.T) {
 		t.Error(fe)
 	}
 	own := filepath.Join("/root", filepath.Base(t.TempDir())+"-hiatus-test")
-	if err := os.Mkdir(own, dirMode); err != nil {
+	if err := os.Mkdir(own, private.DirMode); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { check(t, os.RemoveAll(own)) })
 	moved := filepath.Join(own, "00001")
 	check(t, os.CopyFS(moved, os.DirFS(genDir)))
-	check(t, errors.Join(os.Chmod(moved, dirMode), os.Chown(moved, other, other)))
+	check(t, errors.Join(os.Chmod(moved, private.DirMode), os.Chown(moved, other, other)))
 	_, err = ReadManifest(moved)
 	check(t, err)
 }

@@ -10,7 +10,6 @@ import (
 )
 
 const (
-	dirMode  = 0o700
 	fileMode = 0o600
 )
 
@@ -122,14 +121,6 @@ func unlinkFile(dir *os.File, name string) error {
 		return &os.PathError{Op: "unlink", Path: filepath.Join(dir.Name(), name), Err: err}
 	}
 	return nil
-}
-
-// makeDir makes a folder with mode 0700, whatever the umask.
-func makeDir(path string) error {
-	if err := os.Mkdir(path, dirMode); err != nil {
-		return err
-	}
-	return os.Chmod(path, dirMode)
 }
 
 // syncDir makes the names in a folder durable. fsync(2): EINVAL says that the

@@ -14,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/internal/private"
 )
 
 // TestRoundTrip writes memory in several shapes and compares what comes back,
@@ -396,18 +398,18 @@ func TestVerifyPagesCancelled(t *testing.T) {
 
 // TestModes looks at the modes of all that is made under hard umasks.
 func TestModes(t *testing.T) {
-	for _, umask := range []int{0, 0o077, 0o277} {
+	for _, umask := range []int{0, 0o077, 0o277, 0o777} {
 		t.Run(fmt.Sprintf("%04o", umask), func(t *testing.T) {
-			dir := t.TempDir()
+			dir := filepath.Join(t.TempDir(), "made")
 			s := must[*Store](t)(OpenStore(dir, "job"))
 			old := unix.Umask(umask)
 			defer unix.Umask(old)
 			commit(t, s, 1, testComputation)
-			check(t, filepath.WalkDir(s.Path(), func(path string, d os.DirEntry, err error) error {
+			check(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 				check(t, err)
 				want := os.FileMode(fileMode)
 				if d.IsDir() {
-					want = dirMode
+					want = private.DirMode
 				}
 				if info := must[os.FileInfo](t)(d.Info()); info.Mode().Perm() != want {
 					t.Errorf("%s has mode %04o, want %04o", path, info.Mode().Perm(), want)

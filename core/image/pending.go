@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
+	"github.com/hiatus-project/hiatus/internal/private"
 )
 
 const (
@@ -67,7 +68,7 @@ func tmpName(generation uint64) string {
 }
 
 func (p *Pending) make() error {
-	if err := makeDir(p.path); err != nil {
+	if err := private.MakeDir(p.path); err != nil {
 		return err
 	}
 	dir, err := openDir(p.path, false)
@@ -97,7 +98,7 @@ func (p *Pending) AgentDir(id string) (string, error) {
 		return "", fmt.Errorf("agent: %s", what)
 	}
 	path := filepath.Join(p.path, agentPrefix+id)
-	if err := makeDir(path); err != nil {
+	if err := private.MakeDir(path); err != nil {
 		return "", err
 	}
 	return path, nil

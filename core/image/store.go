@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
+	"github.com/hiatus-project/hiatus/internal/private"
 )
 
 const (
@@ -91,10 +92,10 @@ func parseGeneration(name string) (uint64, bool) {
 // of the caller's.
 func (s *Store) make() error {
 	parent := filepath.Dir(s.path)
-	if err := os.MkdirAll(parent, dirMode); err != nil {
+	if err := private.MakeDirs(parent); err != nil {
 		return err
 	}
-	err := makeDir(s.path)
+	err := private.MakeDir(s.path)
 	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}

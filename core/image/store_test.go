@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/hiatus-project/hiatus/internal/private"
 )
 
 const otherComputation = "ffffffffffffffffffffffffffffffff"
@@ -81,10 +83,10 @@ func TestGenerationNames(t *testing.T) {
 	}
 	for _, name := range []string{"4", "000004", "00000", "x0001"} {
 		dir := filepath.Join(s.Path(), name)
-		check(t, os.Mkdir(dir, dirMode))
+		check(t, os.Mkdir(dir, private.DirMode))
 		check(t, os.WriteFile(filepath.Join(dir, manifestFile), nil, fileMode))
 	}
-	check(t, os.Mkdir(filepath.Join(s.Path(), "00005"), dirMode)) // no manifest
+	check(t, os.Mkdir(filepath.Join(s.Path(), "00005"), private.DirMode)) // no manifest
 	wantGenerations(t, s, 9, 99_999, 100_000)
 }
 
@@ -143,7 +145,7 @@ func TestCommitRefuses(t *testing.T) {
 		}},
 		{"generation appeared", func(t *testing.T, p *Pending, m *Manifest) {
 			dir := filepath.Join(p.store.Path(), "00001")
-			check(t, os.Mkdir(dir, dirMode))
+			check(t, os.Mkdir(dir, private.DirMode))
 			check(t, os.WriteFile(filepath.Join(dir, "x"), nil, fileMode))
 		}},
 	}
@@ -237,7 +239,7 @@ func TestResolve(t *testing.T) {
 	for _, name := range []string{"a", "b"} {
 		commit(t, must[*Store](t)(OpenStore(many, name)), 1, testComputation)
 	}
-	check(t, os.Mkdir(filepath.Join(many, "unrelated"), dirMode))
+	check(t, os.Mkdir(filepath.Join(many, "unrelated"), private.DirMode))
 	file := filepath.Join(t.TempDir(), "x")
 	check(t, os.WriteFile(file, nil, fileMode))
 
@@ -341,7 +343,7 @@ func TestManifestDamaged(t *testing.T) {
 	}
 	for name, change := range map[string]func() error{
 		"link":   func() error { return os.Symlink("/etc/passwd", path) },
-		"folder": func() error { return os.Mkdir(path, dirMode) },
+		"folder": func() error { return os.Mkdir(path, private.DirMode) },
 		"huge": func() error {
 			return errors.Join(os.WriteFile(path, nil, fileMode), os.Truncate(path, maxManifest+1))
 		},
