@@ -110,6 +110,7 @@ type restart struct {
 	core     agentState
 	tree     *proc.Restorer
 	loop     *loop
+	met      []string // barriers
 }
 
 func (r *restart) close() {
@@ -241,7 +242,7 @@ func (r *restart) rebuild(ctx context.Context) error {
 		return err
 	}
 	err = r.attempt(ctx, fresh)
-	if (errors.Is(err, proc.ErrPidTaken) || errors.Is(err, proc.ErrPidForbidden)) && !fresh && r.o.Namespaces == "auto" {
+	if elsewhere(err) && !fresh && r.o.Namespaces == "auto" {
 		r.a.log.Debug().Err(err).Msg("restart in new namespaces instead")
 		if err := r.loadPlugins(ctx); err != nil {
 			return err
@@ -251,9 +252,22 @@ func (r *restart) rebuild(ctx context.Context) error {
 	return err
 }
 
-// meet waits for the other agents.
+// elsewhere says whether new namespaces have room for what could not be made here.
+func elsewhere(err error) bool {
+	return errors.Is(err, proc.ErrPidTaken) || errors.Is(err, proc.ErrPidForbidden) || errors.Is(err, plugin.ErrTaken)
+}
+
+// meet waits for the other agents, once at each barrier: those who have met there
+// wait for nobody who makes a second attempt.
 func (r *restart) meet(ctx context.Context, barrier string) error {
-	return r.a.coordinator().Barrier(ctx, r.manifest.Generation, barrier)
+	if slices.Contains(r.met, barrier) {
+		return nil
+	}
+	if err := r.a.coordinator().Barrier(ctx, r.manifest.Generation, barrier); err != nil {
+		return err
+	}
+	r.met = append(r.met, barrier)
+	return nil
 }
 
 // newNamespaces decides where to restart.
@@ -286,7 +300,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	r.tree = t
 	defer func() {
 		if err != nil {
-			_ = a.plugins.Dispatch(context.WithoutCancel(ctx), plugin.Event{Kind: plugin.Exit})
+			_ = a.plugins.Dispatch(context.WithoutCancel(ctx), plugin.Event{Kind: plugin.Exit, Failed: true})
 			t.Abort()
 		}
 	}()

@@ -16,7 +16,7 @@ const (
 	Restart                       // processes exist, kernel objects do not: make them
 	Running                       // after a restart: threads are about to run
 	Launch                        // a tree begins
-	Exit                          // a tree has ended
+	Exit                          // a tree has ended, or a restart has failed
 	Outcome                       // the checkpoint is committed, or given up for good; threads run
 )
 
@@ -42,6 +42,7 @@ type Event struct {
 	Procs      []Process // all processes of this agent, parents first; empty at PreSuspend, Launch, Exit and Outcome
 	Request    Request   // at PreSuspend and PreCheckpoint
 	Outcome    *Figures  // at Outcome only
+	Failed     bool      // at Exit: a restart was given up, the tree has never run
 }
 
 // Request is what the user asked of a checkpoint.

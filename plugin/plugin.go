@@ -14,6 +14,9 @@ var (
 	// ErrSkip is New's answer where the plugin has nothing to do on this
 	// host: no such hardware, no such kernel feature. It is not a failure.
 	ErrSkip = errors.New("plugin not needed here")
+	// ErrTaken is what a Placer's error wraps at Restart where an id or name
+	// that FreeHere found free is another's by now.
+	ErrTaken = errors.New("taken meanwhile")
 )
 
 // Definition describes a plugin. It is inert data: making one has no effect.
@@ -118,7 +121,8 @@ type MapAttacher interface {
 type Placer interface {
 	// FreeHere is called after Load. It returns nil where everything that
 	// was saved can be made in the namespaces of the supervisor, else an
-	// error that tells what stands in the way; new namespaces are made then.
+	// error that tells what stands in the way; new namespaces are made then,
+	// as they are where Restart fails with ErrTaken: Exit, Load and Restart follow.
 	FreeHere(ctx context.Context) error
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -263,13 +264,16 @@ func (p *Plugin) makePOSIX(ctx context.Context, t *tree) error {
 func (p *Plugin) makePOSIXQueue(ctx context.Context, proc plugin.Process, i int) error {
 	q := &p.state.POSIX[i]
 	fd, err := q.open(ctx, proc, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR)
-	if errors.Is(err, unix.EMFILE) {
-		err = errNoRoom
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, unix.EEXIST):
+		return fmt.Errorf("its name: %w", plugin.ErrTaken)
+	case errors.Is(err, unix.EMFILE):
+		return errNoRoom
+	case err != nil:
 		return err
 	}
 	defer unix.Close(fd)
+	p.made.queues = append(p.made.queues, q.Name)
 	for j, m := range q.Messages {
 		if err := mqSend(fd, m); err != nil {
 			return fmt.Errorf("message %d: mq_timedsend: %w", j, err)
@@ -302,6 +306,7 @@ func (p *Plugin) makePOSIXQueue(ctx context.Context, proc plugin.Process, i int)
 	if _, err := proc.Syscall(ctx, unix.SYS_MQ_UNLINK, uintptr(addr)); err != nil {
 		return fmt.Errorf("mq_unlink: %w", err)
 	}
+	p.made.queues = slices.DeleteFunc(p.made.queues, func(name string) bool { return name == q.Name })
 	return nil
 }
 

@@ -183,13 +183,14 @@ func (k kind) parse(id int, ds []byte) object {
 // maker makes objects with given ids in a process of a restart.
 type maker struct {
 	kind
+	log  *made
 	proc plugin.Process
 	next int // descriptor of /proc/sys/kernel/NAME_next_id; -1: it cannot be written to, see reach
 	turn int // of the last id that was given, where next is -1
 	made int // and how many objects there are
 }
 
-func (k kind) maker(ctx context.Context, proc plugin.Process) (*maker, error) {
+func (k kind) maker(ctx context.Context, proc plugin.Process, log *made) (*maker, error) {
 	path := "/proc/sys/kernel/" + k.name + "_next_id"
 	addr, _ := proc.Scratch()
 	if err := write(proc, append([]byte(path), 0), addr); err != nil {
@@ -198,12 +199,12 @@ func (k kind) maker(ctx context.Context, proc plugin.Process) (*maker, error) {
 	const cwd = ^uintptr(99) // AT_FDCWD
 	fd, err := proc.Syscall(ctx, unix.SYS_OPENAT, cwd, uintptr(addr), unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.EACCES) { // not root, who alone restarts in a namespace with other objects
-		return &maker{kind: k, proc: proc, next: -1, turn: -1}, nil
+		return &maker{kind: k, log: log, proc: proc, next: -1, turn: -1}, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
-	return &maker{kind: k, proc: proc, next: int(fd)}, nil
+	return &maker{kind: k, log: log, proc: proc, next: int(fd)}, nil
 }
 
 func (m *maker) close(ctx context.Context) error {
@@ -238,10 +239,14 @@ func (m *maker) make(ctx context.Context, creator plugin.Process, o perm, get pl
 		got, err = m.makeInTurn(ctx, o, one)
 	}
 	switch {
+	case errors.Is(err, unix.EEXIST):
+		return fmt.Errorf("%s %d: its key %#x: %w", m.what, o.ID, uint32(o.Key), plugin.ErrTaken)
 	case err != nil:
 		return fmt.Errorf("%s %d: make it: %w", m.what, o.ID, err)
-	case got != o.ID:
-		return fmt.Errorf("%s %d: it got the id %d: another has its place", m.what, o.ID, got)
+	}
+	m.log.add(m.kind, got)
+	if got != o.ID {
+		return fmt.Errorf("%s %d: it got the id %d, its own is %w", m.what, o.ID, got, plugin.ErrTaken)
 	}
 	return nil
 }

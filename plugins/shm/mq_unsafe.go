@@ -45,3 +45,14 @@ func mqExists(name string) error {
 	}
 	return unix.Close(int(fd))
 }
+
+func mqUnlink(name string) error {
+	b, err := unix.BytePtrFromString(name)
+	if err != nil {
+		return err
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_MQ_UNLINK, uintptr(unsafe.Pointer(b)), 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}

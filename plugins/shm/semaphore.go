@@ -182,7 +182,7 @@ func (p *Plugin) makeEach(ctx context.Context, t *tree, k kind, n int, one func(
 	if n == 0 {
 		return nil
 	}
-	m, err := k.maker(ctx, t.procs[0])
+	m, err := k.maker(ctx, t.procs[0], &p.made)
 	if err != nil {
 		return err
 	}

@@ -41,6 +41,7 @@ type Plugin struct {
 
 	saving saving
 	making making
+	made   made
 }
 
 func newPlugin(h plugin.Host) (plugin.Plugin, error) {
@@ -95,7 +96,12 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 		return errors.Join(p.finish(ctx, ev.Procs), p.closeMade())
 	case plugin.Exit:
 		p.closeQueues()
-		return p.closeMade()
+		err := p.closeMade()
+		if ev.Failed {
+			err = errors.Join(err, p.made.remove())
+		}
+		p.made = made{}
+		return err
 	}
 	return nil
 }
@@ -119,6 +125,7 @@ func (p *Plugin) save(ctx context.Context, procs []plugin.Process) error {
 // make makes all objects, in processes that have no memory yet.
 func (p *Plugin) make(ctx context.Context, procs []plugin.Process) error {
 	p.making = making{segments: map[int]*segment{}, files: map[int]int{}}
+	p.made = made{}
 	if len(procs) == 0 {
 		return nil
 	}
@@ -126,6 +133,7 @@ func (p *Plugin) make(ctx context.Context, procs []plugin.Process) error {
 	if err != nil {
 		return err
 	}
+	p.made.own = t.own
 	for _, do := range []func(context.Context, *tree) error{p.makeSegments, p.makeSemaphores, p.makeQueues, p.makePOSIX} {
 		if err := do(ctx, t); err != nil {
 			return err

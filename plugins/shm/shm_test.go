@@ -388,7 +388,7 @@ func TestReach(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, k := range []kind{shmKind, semKind, msgKind} {
-		m := &maker{kind: k, proc: self, next: -1, turn: -1}
+		m := &maker{kind: k, log: &made{}, proc: self, next: -1, turn: -1}
 		for _, id := range []int{0, 5, 1<<15 | 3, 1<<15 | 4, 40<<15 | 63, 41<<15 | 1, 60<<15 | 17} {
 			if err := m.make(t.Context(), self, permOf(id), k.vain()); err != nil {
 				t.Error(err)

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"hash/fnv"
 	"os"
 	"strings"
 	"syscall"
@@ -14,9 +13,7 @@ import (
 // their program: those of test/objects/shm/ipc.h, whose keys and names come
 // from HT_DIR.
 func removeIPC(t *testing.T, dir string) {
-	h := fnv.New32a()
-	h.Write([]byte(dir))
-	hash, names := h.Sum32(), 8
+	const names = 8
 	for kind, remove := range map[string]func(id int) syscall.Errno{
 		"shm": func(id int) syscall.Errno { return control(syscall.SYS_SHMCTL, id, 0) },
 		"sem": func(id int) syscall.Errno { return control(syscall.SYS_SEMCTL, id, 0) },
@@ -28,7 +25,7 @@ func removeIPC(t *testing.T, dir string) {
 		}
 		for line := range strings.Lines(string(table)) {
 			var key, id int
-			if _, err := fmt.Sscan(line, &key, &id); err != nil || key>>4 != int(0x4800000|hash&0xfffff) {
+			if _, err := fmt.Sscan(line, &key, &id); err != nil || key>>4 != ipcKey(dir)>>4 {
 				continue
 			}
 			if errno := remove(id); errno != 0 {
@@ -37,7 +34,7 @@ func removeIPC(t *testing.T, dir string) {
 		}
 	}
 	for n := range names {
-		name := fmt.Sprintf("ht.%08x.%d", hash, n)
+		name := ipcName(dir, n)
 		_ = os.Remove("/dev/shm/" + name)
 		b, err := syscall.BytePtrFromString(name)
 		if err != nil {
