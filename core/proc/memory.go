@@ -26,6 +26,7 @@ type mapSaver struct {
 	refs    map[string]int // by path and whether it is written to
 	objects map[objectKey]int
 	flags   map[*string]flagFacts // of VmFlags that mappings share
+	mounted map[uint64]string     // types of file systems by device; nil until one is asked for
 }
 
 // flagFacts is what VmFlags tell.
@@ -228,7 +229,7 @@ func (s *mapSaver) object(m *MapState, v *procfs.VMA, attached bool) {
 	}
 	o := &s.st.Objects[i]
 	o.Size = max(o.Size, v.Offset+v.Len())
-	m.Kind, m.Ref, m.content = MapObject, i, contentAll
+	m.Kind, m.Ref, m.content, m.onDisk = MapObject, i, contentAll, s.onDisk(v)
 	if attached {
 		m.Kind = MapAttach
 	}

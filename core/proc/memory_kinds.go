@@ -24,6 +24,23 @@ func anonName(path string) string {
 	return ""
 }
 
+// memoryFS are file systems whose files are in memory, or swapped out.
+var memoryFS = []string{"tmpfs", "ramfs", "devtmpfs", "hugetlbfs"}
+
+// onDisk says whether what v maps may be on a disk and not in memory: all but what is
+// known to be memory, be it by the names that mm/shmem.c gives.
+func (s *mapSaver) onDisk(v *procfs.VMA) bool {
+	for _, prefix := range []string{"/dev/zero", "/memfd:", "/SYSV", "/anon_hugepage", "[anon_shmem:"} {
+		if strings.HasPrefix(v.Path, prefix) {
+			return false
+		}
+	}
+	if s.mounted == nil {
+		s.mounted, _ = procfs.ReadFilesystems(s.root) // those that are not found count as disks
+	}
+	return !slices.Contains(memoryFS, s.mounted[v.Dev()])
+}
+
 // Flags of mlockall(2).
 const (
 	mclFuture  = 2

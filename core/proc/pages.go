@@ -193,14 +193,14 @@ func appendRuns(runs []pageRun, r pageRun) []pageRun {
 // tables do not tell: another process may have made them, so that mincore(2) is
 // asked, of many mappings at once. What is swapped out it does not show either:
 // with swap in use all is read. Of hugetlbfs it shows page tables only
-// (mm/mincore.c, mincore_hugetlb): all is read.
+// (mm/mincore.c, mincore_hugetlb), and of a file on a disk its page cache: all is read.
 func (p *Process) resident(ctx context.Context, maps []*MapState) (map[*MapState][]linux.PageRange, error) {
 	out := map[*MapState][]linux.PageRange{}
 	swapped := swapInUse()
 	page := uint64(os.Getpagesize())
 	var batch mincoreBatch
 	for _, m := range maps {
-		if swapped || m.Huge != 0 {
+		if swapped || m.Huge != 0 || m.onDisk {
 			out[m] = []linux.PageRange{{Start: m.Start, End: m.End}}
 			continue
 		}

@@ -229,6 +229,7 @@ type MapState struct {
 	Ino    uint64       `json:"ino,omitempty"`
 
 	content contentKind
+	onDisk  bool              // pages that are not in memory may be on a disk: a file's, whose last name is gone
 	watched bool              // by our own userfaultfd
 	kept    []linux.PageRange // of content, that the parent of the image has
 }
