@@ -30,7 +30,7 @@ func (p *Plugin) saveQueues(ctx context.Context, t *tree) error {
 		u.inside = u.inside || waiting[o.ID]
 		err := p.judge(t, msgKind, &o, u)
 		if err == nil {
-			err = p.saveQueue(ctx, t, o, u.inside)
+			err = p.saveQueue(ctx, t, o, u.inside || t.own)
 		}
 		if !errors.Is(err, errOther) {
 			errs = append(errs, err)
@@ -58,17 +58,43 @@ func (p *Plugin) saveQueue(ctx context.Context, t *tree, o object, certain bool)
 	if err != nil {
 		return fmt.Errorf("pid %d: message queue %d: %w", proc.PID(), o.ID, err)
 	}
-	for _, m := range q.Messages {
-		if len(m.Data) > defaultMsgmax && os.Geteuid() != 0 {
-			return t.refuse(msgKind, &o, "it holds a message of %d bytes: in a new IPC namespace, an ordinary user may send %d at most", len(m.Data), defaultMsgmax)
+	if os.Geteuid() != 0 {
+		switch why := q.fit(certain); {
+		case why == "":
+		case certain:
+			return t.refuse(msgKind, &o, "in a new IPC namespace an ordinary user may not have it: %s", why)
+		default:
+			p.host.Log().Warn().Int("queue", o.ID).Str("why", why).Msg("not saved: nothing shows that the program uses it")
+			return errOther
 		}
 	}
 	p.state.Queues = append(p.state.Queues, q)
 	return nil
 }
 
-// defaultMsgmax is the value of /proc/sys/kernel/msgmax of a new IPC namespace.
-const defaultMsgmax = 8192
+// Values in /proc/sys/kernel of a new IPC namespace: the longest message, and the most
+// bytes of a queue.
+const (
+	defaultMsgmax = 8192
+	defaultMsgmnb = 16384
+)
+
+// fit returns why a new IPC namespace has no room for the queue, if its user has no
+// privileges on the machine (ipc/msg.c, msgctl_down). Where it may be another
+// program's, it may hold less than it did: kernel.msgmnb is the limit of all.
+func (q *msgQueue) fit(certain bool) string {
+	held := 0
+	for _, m := range q.Messages {
+		if held += len(m.Data); len(m.Data) > defaultMsgmax {
+			return fmt.Sprintf("it holds a message of %d bytes, the most are %d", len(m.Data), defaultMsgmax)
+		}
+	}
+	if held > defaultMsgmnb || certain && q.Limit > defaultMsgmnb {
+		return fmt.Sprintf("it is for %d bytes, and has %d: the most are %d (msg_qbytes of msgctl(2), kernel.msgmnb)", q.Limit, held, defaultMsgmnb)
+	}
+	q.Limit = min(q.Limit, defaultMsgmnb)
+	return ""
+}
 
 // peek reads all messages, which stay where they are: msgrcv(2), MSG_COPY.
 func peek(ctx context.Context, proc plugin.Process, id, count, bytes int) ([]message, error) {

@@ -409,3 +409,28 @@ func TestInTurn(t *testing.T) {
 		t.Errorf("the order is %v", got)
 	}
 }
+
+func TestQueueFits(t *testing.T) {
+	long, short := message{1, make([]byte, 9000)}, message{1, make([]byte, 6000)}
+	for _, tt := range []struct {
+		name    string
+		queue   msgQueue
+		certain bool
+		want    string
+		limit   uint64
+	}{
+		{"as new", msgQueue{Limit: 16384, Messages: []message{short}}, true, "", 16384},
+		{"of less", msgQueue{Limit: 100}, false, "", 100},
+		{"raised", msgQueue{Limit: 65536}, true, "kernel.msgmnb", 65536},
+		{"raised, of anybody", msgQueue{Limit: 65536, Messages: []message{short, short}}, false, "", 16384},
+		{"full, of anybody", msgQueue{Limit: 65536, Messages: []message{short, short, short}}, false, "kernel.msgmnb", 65536},
+		{"a long message", msgQueue{Limit: 16384, Messages: []message{long}}, false, "message of 9000 bytes", 16384},
+	} {
+		if got := tt.queue.fit(tt.certain); !strings.Contains(got, tt.want) || (got == "") != (tt.want == "") {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+		if tt.queue.Limit != tt.limit {
+			t.Errorf("%s: limit %d, want %d", tt.name, tt.queue.Limit, tt.limit)
+		}
+	}
+}
