@@ -59,8 +59,10 @@ type agent struct {
 	result     coord.AgentResult // of the checkpoint whose Finish is to come
 	released   chan struct{}     // holds a value after a tree was let go
 
-	mu   sync.Mutex // of tree.ended and arrival
-	tree treeRoots
+	mu   sync.Mutex // of what follows
+	tree treeRoots  // its fields but ended change once: when the tree is there
+	// interruption gives a restart up whose program does not run; nil: there is none.
+	interruption *interruption
 	// arrival is memory that comes while the tree runs; nil: it has all.
 	arrival *proc.Arrival
 }
@@ -138,14 +140,32 @@ func (a *agent) ended() *int {
 	return a.tree.ended
 }
 
+// adopt enters the tree.
+func (a *agent) adopt(t treeRoots) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tree = t
+}
+
+// whereTree returns where the tree is; its parent is 0 as long as there is none.
+func (a *agent) whereTree() treeRoots {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.tree
+}
+
 // roots lists the processes that have no parent in the tree.
 func (a *agent) roots() ([]int, error) {
-	pids, err := procfs.Children(a.tree.parent)
+	parent := a.whereTree().parent
+	if parent == 0 {
+		return nil, nil
+	}
+	pids, err := procfs.Children(parent)
 	if procfs.IsGone(err) { // the reaper ends with its last child
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("children of %d: %w", a.tree.parent, err)
+		return nil, fmt.Errorf("children of %d: %w", parent, err)
 	}
 	return slices.DeleteFunc(pids, a.tr.IsCopy), nil
 }
@@ -184,14 +204,14 @@ func (a *agent) Status(context.Context) (coord.AgentStatus, error) {
 	if err != nil {
 		return st, err
 	}
-	inner := map[int]int{}
+	inner, reaper := map[int]int{}, a.whereTree().reaper
 	for _, pid := range pids {
 		s, err := procfs.ReadStatus(pid)
 		if err != nil {
 			continue // it has ended
 		}
 		inner[pid] = s.InnerPID()
-		ps := coord.ProcessStatus{PID: s.InnerPID(), HostPID: pid, PPID: a.tree.reaper, Threads: s.Threads,
+		ps := coord.ProcessStatus{PID: s.InnerPID(), HostPID: pid, PPID: reaper, Threads: s.Threads,
 			State: string(s.State), Command: s.Name}
 		if p, ok := inner[s.PPid]; ok {
 			ps.PPID = p
@@ -237,8 +257,12 @@ func (a *agent) awaitMemory(ctx context.Context) error {
 	}
 }
 
-// Kill implements coord.Handler. SIGKILL is sent until nothing is left.
+// Kill implements coord.Handler. SIGKILL is sent until nothing is left. What would end
+// a program gives up a restart whose program does not run yet.
 func (a *agent) Kill(ctx context.Context, sig syscall.Signal) error {
+	if a.whereTree().parent == 0 {
+		return a.killEarly(sig)
+	}
 	for {
 		pids, err := a.all()
 		if err != nil {

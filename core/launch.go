@@ -100,7 +100,7 @@ func (a *agent) start(path string, o LaunchOptions) error {
 				return err
 			}
 		}
-		a.tree = treeRoots{parent: os.Getpid(), reaper: os.Getpid(), session: session, main: pid, mainPID: pid}
+		a.adopt(treeRoots{parent: os.Getpid(), reaper: os.Getpid(), session: session, main: pid, mainPID: pid})
 		return nil
 	})
 }

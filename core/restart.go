@@ -42,10 +42,13 @@ func Restart(ctx context.Context, o RestartOptions) (code int, err error) {
 		return 0, err
 	}
 	a.meeting.begin(r.manifest.Generation)
+	r.interruption = a.interruptible(ctx)
+	defer r.interruption.close()
 	if err := faultpoint.At(faultpoint.RestartJoined); err != nil {
 		return 0, err
 	}
-	err = r.rebuild(ctx)
+	err = r.interruption.why(r.rebuild(r.interruption.ctx))
+	r.interruption.disarm()
 	a.sequence.Unlock()
 	if err != nil {
 		a.coordinator().Fail(ctx, err)
@@ -111,6 +114,9 @@ type restart struct {
 	tree     *proc.Restorer
 	loop     *loop
 	met      []string // barriers
+	mapped   bool     // paths in state are as they are now
+
+	interruption *interruption
 }
 
 func (r *restart) close() {
@@ -224,7 +230,7 @@ func (r *restart) checkOwners() error {
 	var errs []error
 	for _, f := range r.state.Files {
 		if slices.Contains(r.o.Ignore, f.Owner) {
-			errs = append(errs, fmt.Errorf("plugin %s cannot be ignored: it keeps pid %d fd %d (%s)", f.Owner, f.Refs[0].PID, f.Refs[0].FD, f.Link))
+			errs = append(errs, fmt.Errorf("plugin %s cannot be ignored: it keeps %s", f.Owner, f.Name()))
 		}
 	}
 	return errors.Join(errs...)
@@ -385,6 +391,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	}
 	r.adopt(fresh, inherit)
 	r.loop.listenAll()
+	r.interruption.disarm()
 	if err := t.Run(ctx); err != nil {
 		return err
 	}
@@ -402,7 +409,10 @@ func (r *restart) mapPaths() error {
 	if !r.a.plugins.MapsPaths() {
 		return nil // read has looked for them
 	}
-	r.state.MapPaths(r.a.plugins.MapPath)
+	if !r.mapped { // by a first attempt
+		r.state.MapPaths(r.a.plugins.MapPath)
+		r.mapped = true
+	}
 	return r.state.CheckPaths()
 }
 
@@ -452,8 +462,8 @@ func (r *restart) adopt(fresh, inherit bool) {
 	case inherit:
 		session, _ = unix.Getsid(0) // never fails
 	}
-	a.tree = treeRoots{parent: reaper, reaper: r.state.Reaper, session: session, main: t.HostPID(r.core.Main), mainPID: r.core.Main,
-		ended: r.core.Ended, reports: reports}
+	a.adopt(treeRoots{parent: reaper, reaper: r.state.Reaper, session: session, main: t.HostPID(r.core.Main), mainPID: r.core.Main,
+		ended: r.core.Ended, reports: reports})
 	if a.term == nil || !a.term.inFront() {
 		return
 	}

@@ -140,6 +140,9 @@ func (a *app) finish(cmd *cobra.Command, err error) int {
 			a.hint(cmd)
 		}
 	}
+	if e, ok := errors.AsType[*core.Interrupted](err); ok {
+		return 128 + int(e.Signal)
+	}
 	switch {
 	case cmd.Name() == "launch" || cmd.Name() == "restart":
 		return exitOwn

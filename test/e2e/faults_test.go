@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
@@ -33,6 +35,7 @@ func TestFaults(t *testing.T) {
 		{"errors in a checkpoint", checkpointErrors},
 		{"errors in a restart", restartErrors},
 		{"signals in a restart", signalsInRestart},
+		{"restart interrupted", restartInterrupted},
 		{"process killed", func(f *faulted) { victims(f, syscall.SIGKILL) }},
 		{"process exits", func(f *faulted) { victims(f, syscall.SIGUSR1) }},
 		{"process executes", func(f *faulted) { victims(f, syscall.SIGUSR2) }},
@@ -382,6 +385,40 @@ func signalsInRestart(f *faulted) {
 	f.signal(syscall.SIGTERM)
 	f.ends(f.front, 5)
 	f.gone()
+}
+
+// restartInterrupted gives a restart up, by a signal or hiatus kill, at each step before the
+// program runs: nothing is left of it.
+func restartInterrupted(f *faulted) {
+	f.suspendFaulty()
+	whole, steps := f.hashImages(), faultpoint.OfRestart()
+	for i, step := range steps[slices.Index(steps, faultpoint.RestartJoined):slices.Index(steps, faultpoint.RestartReleasing)] {
+		fifo := f.fifo()
+		f.order(fmt.Sprintf("%s: wait %s", step, fifo))
+		f.restarting("--namespaces", "always")
+		w := f.meet(fifo)
+		sig := []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGKILL}[i%4]
+		if sig == syscall.SIGKILL {
+			f.must("kill", f.name)
+		} else {
+			f.signal(sig)
+		}
+		if o := f.hiatus("kill", f.name, "--signal", "USR1"); o.code != 1 || !strings.Contains(o.stderr, "does not run yet") {
+			f.Errorf("%s: a signal that ends no restart: %s", step, o)
+		}
+		w.Close()
+		f.ends(f.front, 128+int(sig))
+		f.front = nil
+		if text := f.read("stderr"); !strings.HasSuffix(text, "the restart was given up: "+unix.SignalName(sig)+"\n") {
+			f.Errorf("%s: the restart says %q", step, text)
+		}
+		f.nothingLeft()
+		if f.hashImages() != whole {
+			f.Errorf("%s: the image has changed", step)
+		}
+	}
+	f.again()
+	f.endWell()
 }
 
 // victims sends a signal to a process of the tree at each step: it dies, exits,
