@@ -184,10 +184,13 @@ func (m *lateMemory) pinRobust(head uint64) error {
 	return m.a.Err()
 }
 
-// close gives up: the processes have been killed.
+// close gives up: the processes have been killed. What holdLate has not come to is the
+// fillers' still.
 func (a *Arrival) close() {
 	for _, m := range a.memory {
-		unix.Close(m.uffd)
+		if m.p.late == m {
+			unix.Close(m.uffd)
+		}
 	}
 }
 
@@ -251,8 +254,8 @@ func (r *Restorer) arrive(ctx context.Context, g *gate) {
 		short, cancel := context.WithTimeout(ctx, breakOffTimeout)
 		defer cancel()
 		if a.failed.Load() {
-			for _, p := range r.Procs() {
-				_ = unix.Kill(p.host, unix.SIGKILL) // ESRCH: it has ended
+			for _, x := range g.threads { // whose ids are theirs as long as they are traced
+				_ = unix.Kill(x.p.host, unix.SIGKILL) // ESRCH: it has ended
 			}
 		}
 		for _, m := range a.memory {

@@ -52,7 +52,8 @@ type Restorer struct {
 	sockFD int         // its number in the processes
 	later  map[int]int // descriptors for tables of threads, by FileState.ID
 	report *os.File
-	hushed bool // see hush
+	hushed bool     // see hush
+	remade []string // see remakeFiles
 }
 
 // RestoreOptions are the circumstances of a restart.
@@ -388,6 +389,9 @@ func (r *Restorer) Root() string {
 
 // Abort ends all that was made.
 func (r *Restorer) Abort() {
+	for _, name := range r.remade { // found by way of a process that still lives
+		_ = os.Remove(name)
+	}
 	_ = r.tr.Do(func() error {
 		r.speak()
 		for _, p := range r.byPID {

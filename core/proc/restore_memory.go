@@ -98,7 +98,8 @@ func (m *memoryRestorer) close() {
 	}
 }
 
-// remakeFiles makes small shared files again that others have removed.
+// remakeFiles makes small shared files again that others have removed. A restart that
+// fails takes them back: half a file would be in the way of the next.
 func (r *Restorer) remakeFiles() error {
 	for _, f := range r.st.Refs {
 		if f.Content == nil {
@@ -112,6 +113,7 @@ func (r *Restorer) remakeFiles() error {
 		if err != nil {
 			return fmt.Errorf("make %s again: %w", f.Path, err)
 		}
+		r.remade = append(r.remade, name)
 		_, err = out.Write(f.Content)
 		if err = errors.Join(err, out.Close()); err != nil {
 			return fmt.Errorf("make %s again: %w", f.Path, err)
