@@ -18,10 +18,11 @@ import (
 	"time"
 )
 
+// patience bounds every wait for an event. It is no measure of speed: a host under load
+// may take long, and an emulated one (HT_SLACK) several times that.
+var patience = map[bool]time.Duration{false: 90 * time.Second, true: 5 * time.Minute}[os.Getenv("HT_SLACK") != ""]
+
 const (
-	// patience bounds every wait for an event. It is no measure of speed: a
-	// host under load may take long.
-	patience = 90 * time.Second
 	// pollEvery is how often a file that a program writes is looked at.
 	pollEvery = 3 * time.Millisecond
 	// searchPath has the system's commands only: what stands elsewhere may be
