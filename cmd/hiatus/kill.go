@@ -27,7 +27,8 @@ func (a *app) killCommand() *cobra.Command {
 		Use:   "kill [NAME]",
 		Short: "Send a signal to all processes of a computation",
 		Long: `Send a signal, by default SIGKILL, to all processes of a computation. Its images
-stay. NAME may be left out where one computation runs.
+stay. NAME may be left out where one computation runs. A restart whose program does
+not run yet is given up by KILL, TERM, INT, QUIT and HUP; others fail then.
 
 ` + helpExit,
 		Example:           "  hiatus kill sim\n  hiatus kill sim --signal TERM",

@@ -66,6 +66,9 @@ Programs find their old process ids, paths and clocks in new namespaces, which
 an ordinary user may make. "never" takes the current ones, which wants privileges
 and free process ids; "auto" does so where it can.
 
+^C, SIGTERM, SIGQUIT, SIGHUP and "hiatus kill" give a restart up as long as the
+program does not run: nothing is left of it. A second signal ends it at once.
+
 ` + helpRun,
 		Example: `  hiatus restart /scratch/ckpt
   hiatus restart /scratch/ckpt --generation 3 --name sim-again
