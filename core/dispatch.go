@@ -199,9 +199,13 @@ func (s *pluginSet) handle(ctx context.Context, m *member, ev plugin.Event) erro
 }
 
 // Hold has the plugins, in reverse, keep the program stopped for as long as
-// they want, behind ev. It returns when all have let go.
+// they want, behind ev. It returns when all have let go. A checkpoint that was
+// given up is not held; a restart cannot go without what they complete here.
 func (s *pluginSet) Hold(ctx context.Context, ev plugin.Event) error {
-	if ctx.Err() != nil {
+	if err := ctx.Err(); err != nil {
+		if ev.Kind == plugin.Running {
+			return err
+		}
 		return nil
 	}
 	var errs []error

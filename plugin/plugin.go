@@ -78,11 +78,13 @@ type FileTaker interface {
 	TakeFile(ctx context.Context, f OpenFile) error
 }
 
-// Holder is a plugin that may keep the program stopped.
+// Holder is a plugin that may keep the program stopped, or has to do what comes
+// behind the Running of all others.
 type Holder interface {
 	// Hold is called when all plugins have handled Resume or Running, with
 	// that event, and returns when the program may run. It has no deadline;
-	// ctx ends when the checkpoint is given up.
+	// ctx ends when the checkpoint is given up. Behind Running an error ends the
+	// restart.
 	Hold(ctx context.Context, ev Event) error
 }
 

@@ -282,7 +282,9 @@ func (a adder) add(ctx context.Context, targets []target) error {
 }
 
 // addClosed adds a file under a number that it has no more: it is put there
-// for the moment.
+// for the moment. To close that again drops the process's POSIX locks of the
+// file, and of what else has the number, fcntl_locking(2), and its notification
+// by a message queue, mq_notify(3): others take these when this is done.
 func (a adder) addClosed(ctx context.Context, t target) (err error) {
 	file, err := fetch(ctx, a, *t.From, t.FD+1)
 	if err != nil {

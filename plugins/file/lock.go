@@ -189,9 +189,10 @@ func (p *Plugin) saveLocks(proc plugin.Process) error {
 	return nil
 }
 
-// restoreLocks takes the POSIX locks of a process again, from within it. From
-// then on no descriptor of such a file may be closed in the process, which
-// would drop them, fcntl_locking(2).
+// restoreLocks takes the POSIX locks of a process again, from within it. To
+// close any descriptor of such a file in the process drops them,
+// fcntl_locking(2): they are taken twice, at first to find early that another
+// has one, and at last when all plugins have closed what they close.
 func (p *Plugin) restoreLocks(ctx context.Context, proc plugin.Process) error {
 	var mine []processLock
 	for _, l := range p.state.Locks {

@@ -151,12 +151,24 @@ func (p *Plugin) SaveProcess(ctx context.Context, proc plugin.Process) error {
 	return errors.Join(p.saveUndo(ctx, proc), p.savePOSIX(ctx, proc))
 }
 
-// RestoreProcess gives proc its undo counts and notifications.
+// RestoreProcess gives proc its undo counts.
 func (p *Plugin) RestoreProcess(ctx context.Context, proc plugin.Process) error {
-	if err := p.restoreUndo(ctx, proc); err != nil {
-		return err
+	return p.restoreUndo(ctx, proc)
+}
+
+// Hold gives processes their notifications, and holds nobody up: a process that
+// closes any descriptor of a queue loses that which it has there, mq_notify(3).
+// When all plugins have handled Running, none does so for it any more.
+func (p *Plugin) Hold(ctx context.Context, ev plugin.Event) error {
+	if ev.Kind != plugin.Running {
+		return nil
 	}
-	return p.restoreNotifications(ctx, proc)
+	for _, proc := range ev.Procs {
+		if err := p.restoreNotifications(ctx, proc); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // finish gives every object what the making of others would change.
@@ -193,4 +205,5 @@ var (
 	_ plugin.MapAttacher  = (*Plugin)(nil)
 	_ plugin.Placer       = (*Plugin)(nil)
 	_ plugin.ProcessSaver = (*Plugin)(nil)
+	_ plugin.Holder       = (*Plugin)(nil)
 )
