@@ -58,7 +58,6 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 		p.forget()
 		return p.makeEnded(ctx)
 	case plugin.Running:
-		defer p.forget()
 		return p.complete(ctx, ev.Procs)
 	case plugin.Exit:
 		p.forget()
@@ -76,13 +75,40 @@ func (p *Plugin) forget() {
 	p.made = made{files: map[int]plugin.OpenFile{}, inotify: map[int]int{}, ended: map[int]int{}, aio: map[aioKey]uint32{}}
 }
 
-// complete does what needs all threads and descriptors to exist. Watches are
-// among the last: a program must not hear of what a restart does.
-func (p *Plugin) complete(ctx context.Context, list []plugin.Process) error {
+// Hold completes what must be last, and holds nobody up: when all plugins have
+// handled Running, files have their names, owners and times, and no watch tells
+// the program how they came to them.
+func (p *Plugin) Hold(_ context.Context, ev plugin.Event) error {
+	if ev.Kind != plugin.Running {
+		return nil
+	}
+	defer p.forget()
+	return p.watchAll(byPID(ev.Procs))
+}
+
+func byPID(list []plugin.Process) map[int]plugin.Process {
 	procs := map[int]plugin.Process{}
 	for _, proc := range list {
 		procs[proc.PID()] = proc
 	}
+	return procs
+}
+
+// watchAll adds the watches of all inotify instances.
+func (p *Plugin) watchAll(procs map[int]plugin.Process) error {
+	for _, id := range slices.Sorted(maps.Keys(p.made.inotify)) {
+		if err := p.state.Files[id].Inotify.addWatches(p.made.inotify[id], p.pathOf(procs)); err != nil {
+			return fmt.Errorf("open file %d (%s): %w", id, p.made.files[id].Link, err)
+		}
+	}
+	return nil
+}
+
+// complete does what needs all threads and descriptors to exist. It closes
+// descriptors in processes, as addClosed does, and so comes before the last of
+// the file plugin, who then takes the locks that this has dropped.
+func (p *Plugin) complete(ctx context.Context, list []plugin.Process) error {
+	procs := byPID(list)
 	r := registrar{procs: procs, epolls: map[int]*epoll{}, at: map[source]int{}, done: map[int]bool{}}
 	for _, id := range slices.Sorted(maps.Keys(p.made.files)) {
 		f, saved := p.made.files[id], p.state.Files[id]
@@ -95,10 +121,6 @@ func (p *Plugin) complete(ctx context.Context, list []plugin.Process) error {
 		case saved.PIDFD != nil && saved.PIDFD.TID != 0:
 			if err := saved.PIDFD.openThread(ctx, procs, f); err != nil {
 				return err
-			}
-		case saved.Inotify != nil:
-			if err := saved.Inotify.addWatches(p.made.inotify[id], p.pathOf(procs)); err != nil {
-				return fmt.Errorf("open file %d (%s): %w", id, f.Link, err)
 			}
 		}
 	}
@@ -234,4 +256,5 @@ var (
 	_ plugin.MapClaimer   = (*Plugin)(nil)
 	_ plugin.MapAttacher  = (*Plugin)(nil)
 	_ plugin.ProcessSaver = (*Plugin)(nil)
+	_ plugin.Holder       = (*Plugin)(nil)
 )

@@ -42,28 +42,11 @@ func (p *Plugin) claimAsync(f plugin.OpenFile, s *file, fd int) error {
 }
 
 // restoreAsync makes the calls in the first process that has the description,
-// for siginfo carries the descriptor (si_fd) of the one who set O_ASYNC. Those
-// whose owner is a thread come late, when the threads are there.
-func (p *Plugin) restoreAsync(ctx context.Context, proc plugin.Process, late bool) error {
+// for siginfo carries the descriptor (si_fd) of the one who set O_ASYNC.
+func (p *Plugin) restoreAsync(ctx context.Context, proc plugin.Process) error {
 	for _, s := range p.making.async[proc.PID()] {
-		if late != isLate(s.file.Async) {
-			continue
-		}
 		if err := s.restore(ctx, proc); err != nil {
 			return fmt.Errorf("pid %d fd %d: owner, signal, lease and O_ASYNC: %w", proc.PID(), s.fd, err)
-		}
-	}
-	return nil
-}
-
-// isLate says whether the owner is a thread.
-func isLate(o *sigio.Owner) bool { return o.Type == sigio.Thread && o.Owner != 0 }
-
-// restoreLate is restoreAsync for all processes.
-func (p *Plugin) restoreLate(ctx context.Context, procs []plugin.Process) error {
-	for _, proc := range procs {
-		if err := p.restoreAsync(ctx, proc, true); err != nil {
-			return err
 		}
 	}
 	return nil

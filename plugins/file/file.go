@@ -73,13 +73,8 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 		p.making.reset()
 		return p.checkFiles()
 	case plugin.Running:
-		err := errors.Join(p.finishPtys(), p.finishInodes(), p.restoreLate(ctx, ev.Procs))
-		for _, proc := range ev.Procs {
-			// Another plugin may have closed a descriptor of a locked file.
-			err = errors.Join(err, p.restoreLocks(ctx, proc))
-		}
-		p.making.reset()
-		return err
+		defer p.making.reset()
+		return p.finish(ctx, ev.Procs)
 	case plugin.Exit:
 		p.saving.reset()
 		p.making.reset()

@@ -407,15 +407,17 @@ func (p *Plugin) reopenInode(s *file) (int, error) {
 	return fd, nil
 }
 
-// finishInodes sets what stands in the way of filling them, and gives their
-// names back to those that have one.
+// finishInodes sets what stands in the way of filling them, and then gives
+// their names back to those that have one.
 func (p *Plugin) finishInodes() error {
 	for index, fd := range p.making.inodes {
 		d := p.state.Inodes[index]
 		if err := p.finishInode(d, fd); err != nil {
 			return fmt.Errorf("%s: %w", d.Path, err)
 		}
-		if d.Origin == originNamed {
+	}
+	for index := range p.making.inodes {
+		if d := p.state.Inodes[index]; d.Origin == originNamed {
 			if err := p.publish(index, d); err != nil {
 				return fmt.Errorf("%s: %w", d.Path, err)
 			}

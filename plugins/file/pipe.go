@@ -352,9 +352,9 @@ func (p *Plugin) makePipe(q *pipe) (pipeAnchors, error) {
 	if err != nil {
 		return a, err
 	}
-	p.making.anchors.add(a.reader)
+	p.making.ends.add(a.reader)
 	if a.writer != a.reader {
-		p.making.anchors.add(a.writer)
+		p.making.ends.add(a.writer)
 	}
 	if err := p.setOrKeepCapacity(a.writer, q.Capacity); err != nil {
 		return a, err

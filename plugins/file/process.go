@@ -139,21 +139,41 @@ func (p *Plugin) completeClaims(ctx context.Context) error {
 	return nil
 }
 
-// RestoreProcess makes what belongs to the process, from within it.
+// RestoreProcess makes what belongs to the process, from within it. The
+// plugin's own ends of pipes and ptys are closed first: who registers or
+// signals what happens to a description, in Running, must not tell of that.
 func (p *Plugin) RestoreProcess(ctx context.Context, proc plugin.Process) error {
+	p.making.ends.close()
 	if err := p.restoreTTY(ctx, proc); err != nil {
-		return err
-	}
-	if err := p.restoreAsync(ctx, proc, false); err != nil {
 		return err
 	}
 	return p.restoreLocks(ctx, proc)
 }
 
+// finish does what needs all threads, and what no other plugin may be behind:
+// of those that hear of Running, this one is the last. Files get their names
+// when nothing can fail any more.
+func (p *Plugin) finish(ctx context.Context, procs []plugin.Process) error {
+	if err := p.finishPtys(); err != nil {
+		return err
+	}
+	for _, proc := range procs {
+		if err := p.restoreAsync(ctx, proc); err != nil {
+			return err
+		}
+		// Another plugin may have closed a descriptor of a locked file.
+		if err := p.restoreLocks(ctx, proc); err != nil {
+			return err
+		}
+	}
+	return p.finishInodes()
+}
+
 // making is what a restart has made so far.
 type making struct {
-	anchors  closers
+	anchors  closers     // of inodes
 	inodes   map[int]int // anchors by index
+	ends     closers     // anchors of pipes
 	huge     []*linux.HugeFile
 	pipes    map[int]pipeAnchors
 	ptys     map[int]*ptyAnchors
@@ -176,6 +196,10 @@ type asyncFile struct {
 
 func (m *making) reset() {
 	m.anchors.close()
+	m.ends.close()
+	for _, a := range m.ptys {
+		a.close()
+	}
 	for _, name := range m.temporary {
 		_ = os.Remove(name)
 	}

@@ -257,6 +257,14 @@ func openSlave(master int) (int, error) {
 // ptyAnchors are the supervisor's own descriptors of a pty that it has made.
 type ptyAnchors struct{ master, slave int } // slave is -1 where it was never open
 
+// close closes the slave first: the last close of one hangs up the other end.
+func (a *ptyAnchors) close() {
+	if a.slave >= 0 {
+		unix.Close(a.slave)
+	}
+	unix.Close(a.master)
+}
+
 // ptyAt makes a pty once.
 func (p *Plugin) ptyAt(ctx context.Context, index int) (*ptyAnchors, error) {
 	if a := p.making.ptys[index]; a != nil {
@@ -269,7 +277,6 @@ func (p *Plugin) ptyAt(ctx context.Context, index int) (*ptyAnchors, error) {
 	}
 	a := &ptyAnchors{master: master, slave: -1}
 	p.making.ptys[index] = a
-	p.making.anchors.add(master)
 	if err := p.setUp(ctx, a, t); err != nil {
 		return nil, fmt.Errorf("/dev/pts/%d: %w", t.Number, err)
 	}
@@ -302,7 +309,7 @@ func (p *Plugin) openNumber(want uint32) (int, error) {
 }
 
 // setUp brings a new pty to the saved state, but for what would hinder the
-// opening of its slaves: finishPtys does that.
+// opening of its slaves: finishPty does that.
 func (p *Plugin) setUp(ctx context.Context, a *ptyAnchors, t *pty) error {
 	size := unix.Winsize{Row: t.Rows, Col: t.Cols, Xpixel: t.XPixel, Ypixel: t.YPixel}
 	if err := unix.IoctlSetWinsize(a.master, unix.TIOCSWINSZ, &size); err != nil {
@@ -319,29 +326,44 @@ func (p *Plugin) setUp(ctx context.Context, a *ptyAnchors, t *pty) error {
 		return err
 	}
 	a.slave = slave
-	p.making.anchors.add(slave)
 	return queues{a.master, slave}.refill(ctx, t)
 }
 
-// finishPtys sets what stands in the way of further opens.
+// finishPtys finishes all that restoreTTY has left.
 func (p *Plugin) finishPtys() error {
-	for index, a := range p.making.ptys {
-		t := p.state.Ptys[index]
-		var errs []error
-		if t.Packet {
-			errs = append(errs, unix.IoctlSetPointerInt(a.master, unix.TIOCPKT, 1))
+	for index := range p.making.ptys {
+		if err := p.finishPty(index); err != nil {
+			return err
 		}
-		if t.Exclusive && a.slave >= 0 {
-			errs = append(errs, ioctlNone(a.slave, unix.TIOCEXCL))
-		}
-		locked := 0
-		if t.Locked {
-			locked = 1
-		}
-		errs = append(errs, unix.IoctlSetPointerInt(a.master, unix.TIOCSPTLCK, locked))
-		if err := errors.Join(errs...); err != nil {
-			return fmt.Errorf("/dev/pts/%d: ioctl TIOCPKT, TIOCEXCL, TIOCSPTLCK: %w", t.Number, err)
-		}
+	}
+	return nil
+}
+
+// finishPty sets what stands in the way of further opens, and closes the
+// plugin's own descriptors.
+func (p *Plugin) finishPty(index int) error {
+	a, t := p.making.ptys[index], p.state.Ptys[index]
+	if a == nil {
+		return nil
+	}
+	defer func() {
+		a.close()
+		delete(p.making.ptys, index)
+	}()
+	var errs []error
+	if t.Packet {
+		errs = append(errs, unix.IoctlSetPointerInt(a.master, unix.TIOCPKT, 1))
+	}
+	if t.Exclusive && a.slave >= 0 {
+		errs = append(errs, ioctlNone(a.slave, unix.TIOCEXCL))
+	}
+	locked := 0
+	if t.Locked {
+		locked = 1
+	}
+	errs = append(errs, unix.IoctlSetPointerInt(a.master, unix.TIOCSPTLCK, locked))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("/dev/pts/%d: ioctl TIOCPKT, TIOCEXCL, TIOCSPTLCK: %w", t.Number, err)
 	}
 	return nil
 }
@@ -372,14 +394,21 @@ func (p *Plugin) reopenSlave(ctx context.Context, s *file) (int, error) {
 
 // restoreTTY makes a pty the controlling terminal of the session that proc
 // leads, and gives it its foreground group. The leader does so itself, as
-// TIOCSCTTY asks for, with SIGTTOU blocked by the engine.
+// TIOCSCTTY asks for, with SIGTTOU blocked by the engine. Then nobody needs to
+// open it any more, and so with those that are of no session.
 func (p *Plugin) restoreTTY(ctx context.Context, proc plugin.Process) error {
-	for _, t := range p.state.Ptys {
-		if t.Session != proc.PID() {
+	for index, t := range p.state.Ptys {
+		switch t.Session {
+		case proc.PID():
+			if err := t.control(ctx, proc); err != nil {
+				return fmt.Errorf("pid %d: controlling terminal /dev/pts/%d: %w", proc.PID(), t.Number, err)
+			}
+		case 0:
+		default:
 			continue
 		}
-		if err := t.control(ctx, proc); err != nil {
-			return fmt.Errorf("pid %d: controlling terminal /dev/pts/%d: %w", proc.PID(), t.Number, err)
+		if err := p.finishPty(index); err != nil {
+			return err
 		}
 	}
 	return nil

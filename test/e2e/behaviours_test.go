@@ -58,6 +58,7 @@ func behaviours() []behaviour {
 		{"changed library", gcc, changedLibrary},
 		{"grown files", nil, grownFiles},
 		{"saved files", nil, savedFiles},
+		{"saved and watched file", []string{"tail"}, savedAndWatched},
 		{"closed descriptors", nil, closedDescriptors},
 		{"pipe from outside", nil, pipeOutside},
 		{"read-only mount", []string{"unshare", "mount"}, readOnlyMount},

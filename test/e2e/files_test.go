@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -89,6 +90,35 @@ func savedFiles(tr *trial) {
 	if left, err := os.ReadDir(tr.path("sub")); err != nil || len(left) != 1 {
 		tr.Errorf("left behind: %v, %v", left, err)
 	}
+}
+
+// savedAndWatched removes a file that is made again, and that tail(1) watches:
+// its name is there before the watch.
+func savedAndWatched(tr *trial) {
+	add := func(line, all string) {
+		tr.Helper()
+		f, err := os.OpenFile(tr.path("log"), os.O_APPEND|os.O_WRONLY, 0)
+		if err == nil {
+			_, err = f.WriteString(line)
+			err = errors.Join(err, f.Close())
+		}
+		if err != nil {
+			tr.Fatal(err)
+		}
+		tr.await("the line "+line, func() bool { return tr.read("out") == all })
+	}
+	tr.write("log", "one\n")
+	tr.launchWith([]string{"--ckpt-open-files"}, "sh", "-c", "exec >out; exec tail -n +1 -f log")
+	tr.await("the first line", func() bool { return tr.read("out") == "one\n" })
+	add("two\n", "one\ntwo\n") // from here on it waits for events
+	tr.suspend()
+	if err := os.Remove(tr.path("log")); err != nil {
+		tr.Fatal(err)
+	}
+	tr.restart("--ckpt-open-files")
+	tr.running()
+	add("three\n", "one\ntwo\nthree\n")
+	tr.killAll()
 }
 
 // closedDescriptors starts with a descriptor that nobody has asked for.

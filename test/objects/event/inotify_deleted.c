@@ -13,8 +13,9 @@ int main(void)
 	int fd = inotify_init1(IN_NONBLOCK), all = inotify_init1(IN_NONBLOCK);
 	int file = open(ht_path("gone"), O_RDWR | O_CREAT, 0600);
 	CHECK(file >= 0 && write(file, "content", 7) == 7);
-	CHECK_EQ(inotify_add_watch(fd, ht_path("gone"), IN_MODIFY), 1);
+	CHECK_EQ(inotify_add_watch(fd, ht_path("gone"), IN_MODIFY | IN_ATTRIB), 1);
 	CHECK_EQ(unlink(ht_path("gone")), 0);
+	CHECK_EQ(read(fd, buf, sizeof buf), sizeof *e); /* of the number of links */
 	CHECK_EQ(inotify_add_watch(all, ht_path("all"), IN_ALL_EVENTS), 1);
 	while (point()) {
 		CHECK_EQ(read(all, buf, sizeof buf), -1);
