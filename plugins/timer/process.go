@@ -41,8 +41,8 @@ const (
 
 // saveProcess reads the timers of proc as of began. A getitimer call and a
 // timer_gettime call each fill 32 bytes.
-func saveProcess(ctx context.Context, proc plugin.Process, began time.Duration) (process, error) {
-	timers, err := readTimers(proc)
+func saveProcess(ctx context.Context, proc plugin.Process, began time.Duration, living map[int]bool) (process, error) {
+	timers, err := readTimers(proc, living)
 	if err != nil {
 		return process{}, err
 	}
@@ -154,8 +154,9 @@ func (s spec) encode(unit time.Duration) []byte {
 	return b
 }
 
-// readTimers reads the POSIX timers of proc, without their times.
-func readTimers(proc plugin.Process) ([]posixTimer, error) {
+// readTimers reads the POSIX timers of proc, without their times. living are
+// the pids of the tree.
+func readTimers(proc plugin.Process, living map[int]bool) ([]posixTimer, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/timers", proc.HostPID()))
 	if err != nil {
 		return nil, fmt.Errorf("pid %d: POSIX timers: %w", proc.PID(), err)
@@ -170,7 +171,10 @@ func readTimers(proc plugin.Process) ([]posixTimer, error) {
 	threads := proc.Threads()
 	timers := make([]posixTimer, len(listed))
 	for i, l := range listed {
-		if timers[i], err = asSeenBy(threads, l); err != nil {
+		if timers[i], err = asSeenBy(threads, l); err == nil {
+			err = checkClock(timers[i].Clock, threads, living)
+		}
+		if err != nil {
 			return nil, plugin.RefuseProcess(proc, fmt.Sprintf("POSIX timer %d", l.ID), "%v", err)
 		}
 	}
@@ -227,7 +231,24 @@ func (t *posixTimer) resolveThreadClock(threads []plugin.Thread) error {
 const (
 	cpuClockPerThread = 4
 	cpuClockSched     = 2 // all CPU time
+	cpuClockDevice    = 3 // no CPU clock, but that of a descriptor
 )
+
+// checkClock refuses the CPU clock of what a restart does not make: the kernel
+// keeps a timer whose thread or process has ended, and makes none.
+func checkClock(clock int, threads []plugin.Thread, living map[int]bool) error {
+	id := ^(clock >> 3)
+	switch {
+	case clock >= 0 || clock&cpuClockDevice == cpuClockDevice || id == 0:
+	case clock&cpuClockPerThread == 0:
+		if !living[id] {
+			return fmt.Errorf("it counts the CPU time of process %d, which is not a living one of the computation", id)
+		}
+	case !slices.ContainsFunc(threads, func(th plugin.Thread) bool { return th.TID == id }):
+		return fmt.Errorf("it counts the CPU time of thread %d, which has ended", id)
+	}
+	return nil
+}
 
 // ownThreadClock returns the low bits of a CPU clock that is of the thread
 // which made the timer.

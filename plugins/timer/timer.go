@@ -27,6 +27,8 @@ type Plugin struct {
 	state state
 	// began is the agent's time to which all values of a checkpoint refer.
 	began time.Duration
+	// living are the pids of the tree at a checkpoint.
+	living map[int]bool
 	// made are the supervisor's duplicates of the timerfds of a restart, by
 	// ID, until they are armed.
 	made map[int]int
@@ -37,7 +39,10 @@ type Plugin struct {
 func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 	switch ev.Kind {
 	case plugin.PreCheckpoint:
-		p.state, p.began = state{}, agentTime()
+		p.state, p.began, p.living = state{}, agentTime(), map[int]bool{}
+		for _, proc := range ev.Procs {
+			p.living[proc.PID()] = true
+		}
 	case plugin.Running:
 		return p.arm(ctx, ev.Procs)
 	case plugin.Exit:
@@ -81,7 +86,7 @@ func (p *Plugin) closeMade() {
 
 // SaveProcess saves the interval and POSIX timers of proc.
 func (p *Plugin) SaveProcess(ctx context.Context, proc plugin.Process) error {
-	saved, err := saveProcess(ctx, proc, p.began)
+	saved, err := saveProcess(ctx, proc, p.began, p.living)
 	if err != nil {
 		return err
 	}

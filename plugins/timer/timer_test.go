@@ -166,7 +166,7 @@ func TestITimers(t *testing.T) {
 	setITimers(t, self, map[int]spec{0: {}, 1: {}, 2: {}})
 	restored(t, self, state)
 
-	got, err := saveProcess(t.Context(), self, agentTime())
+	got, err := saveProcess(t.Context(), self, agentTime(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +210,7 @@ func TestPOSIXTimers(t *testing.T) {
 				}
 			}
 			restored(t, self, state)
-			got, err := readTimers(self)
+			got, err := readTimers(self, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
