@@ -102,6 +102,9 @@ func (p *Plugin) newPipe(f plugin.OpenFile, s *file, fd int) (*pipe, error) {
 		return nil, plugin.Refuse(f, "fcntl F_GETPIPE_SZ: %v", err)
 	}
 	if strings.HasPrefix(f.Link, "pipe:") {
+		if isNotificationPipe(fd) {
+			return nil, plugin.Refuse(f, "the watches of a notification pipe (pipe(2), O_NOTIFICATION_PIPE) are not kept")
+		}
 		return q, nil
 	}
 	q.Path = pathname(f.Link)
@@ -111,6 +114,16 @@ func (p *Plugin) newPipe(f plugin.OpenFile, s *file, fd int) (*pipe, error) {
 		return q, nil
 	}
 	return q, p.checkPath(f, s)
+}
+
+// isNotificationPipe asks for a buffer of no notes, which is EINVAL for a
+// notification pipe without a buffer, EBUSY for one with, ENODEV for any other
+// pipe (kernel/watch_queue.c, watch_queue_set_size), and ENOTTY where the kernel
+// has no notifications. Nothing else tells: the flag is not kept.
+func isNotificationPipe(fd int) bool {
+	const setSize = 0x5760 // IOC_WATCH_QUEUE_SET_SIZE
+	err := unix.IoctlSetInt(fd, setSize, 0)
+	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY)
 }
 
 // finishPipes refuses pipes with an end outside the tree, and saves the

@@ -289,3 +289,49 @@ func TestResumeClosesHeld(t *testing.T) {
 		}
 	}
 }
+
+func TestIsPressure(t *testing.T) {
+	for _, c := range []struct {
+		link  string
+		magic int64
+		want  bool
+	}{
+		{"/proc/pressure/cpu", unix.PROC_SUPER_MAGIC, true},
+		{"/proc/self/pressure", unix.PROC_SUPER_MAGIC, false},
+		{"/sys/fs/cgroup/a/io.pressure", unix.CGROUP2_SUPER_MAGIC, true},
+		{"/sys/fs/cgroup/a/io.pressure (deleted)", unix.CGROUP2_SUPER_MAGIC, true},
+		{"/sys/fs/cgroup/a/cgroup.pressure", unix.CGROUP2_SUPER_MAGIC, false},
+		{"/tmp/pressure/io.pressure", unix.TMPFS_MAGIC, false},
+	} {
+		if got := isPressure(c.link, c.magic); got != c.want {
+			t.Errorf("%s: %v, want %v", c.link, got, c.want)
+		}
+	}
+}
+
+func TestNotificationPipe(t *testing.T) {
+	r, w := openPipe(t, 0)
+	for _, fd := range []int{r, w} {
+		if isNotificationPipe(fd) {
+			t.Error("a plain pipe counts as one for notifications")
+		}
+	}
+	const notification = unix.O_EXCL // O_NOTIFICATION_PIPE
+	var ends [2]int
+	if err := unix.Pipe2(ends[:], notification|unix.O_CLOEXEC); err != nil {
+		t.Skipf("pipe2 O_NOTIFICATION_PIPE: %v", err)
+	}
+	defer unix.Close(ends[0])
+	defer unix.Close(ends[1])
+	const setSize = 0x5760 // IOC_WATCH_QUEUE_SET_SIZE
+	for _, size := range []int{0, 8} {
+		if err := unix.IoctlSetInt(ends[0], setSize, size); size > 0 && err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range ends {
+			if !isNotificationPipe(fd) {
+				t.Errorf("a notification pipe, set to %d notes, counts as a plain one", size)
+			}
+		}
+	}
+}

@@ -2,6 +2,7 @@ package file
 
 import (
 	"fmt"
+	"path"
 	"strconv"
 	"strings"
 
@@ -31,6 +32,19 @@ func (p *Plugin) checkVirtual(f plugin.OpenFile, s *file) error {
 		return plugin.Refuse(f, "%v", plugin.Passing("files of the descriptors and mappings of a process are not kept"))
 	}
 	return p.checkPath(f, s)
+}
+
+// isPressure says whether who writes to a file makes a trigger for poll(2), as
+// Documentation/accounting/psi.rst of the kernel tells: it is the description's,
+// and only poll shows that there is one, which takes its event. Those of
+// cgroups(7) have the names cpu.pressure, io.pressure and so on; cgroup.pressure
+// is a switch.
+func isPressure(link string, magic int64) bool {
+	dir, name := path.Split(strings.TrimSuffix(link, deletedSuffix))
+	if magic == unix.CGROUP2_SUPER_MAGIC {
+		return strings.HasSuffix(name, ".pressure") && name != "cgroup.pressure"
+	}
+	return magic == unix.PROC_SUPER_MAGIC && strings.HasSuffix(dir, "/pressure/")
 }
 
 // isVirtual says whether a file system is made of what the kernel knows.

@@ -34,6 +34,9 @@ func (p *Plugin) claimRegular(f plugin.OpenFile, s *file, fd int) error {
 	case magicSecret:
 		return plugin.Refuse(f, "the kernel shows secret memory to nobody (memfd_secret(2))")
 	}
+	if s.writable() && isPressure(f.Link, magic) {
+		return plugin.Refuse(f, "a trigger of pressure stall information that was written to it cannot be read")
+	}
 	if isVirtual(magic) {
 		s.Virtual = true
 		return p.checkVirtual(f, s)
