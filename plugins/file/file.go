@@ -42,7 +42,11 @@ func newPlugin(h plugin.Host) (plugin.Plugin, error) {
 	if c.DeletedMax < 0 {
 		return nil, fmt.Errorf("deleted_max: %d is negative", c.DeletedMax)
 	}
-	p := &Plugin{host: h, config: c}
+	given, err := givenPipes()
+	if err != nil {
+		return nil, err
+	}
+	p := &Plugin{host: h, config: c, given: given}
 	p.saving.reset()
 	p.making.reset()
 	return p, nil
@@ -52,9 +56,10 @@ func newPlugin(h plugin.Host) (plugin.Plugin, error) {
 type Plugin struct {
 	host   plugin.Host
 	config config
-	state  state  // what Save writes and Load has read
-	saving saving // of the checkpoint under way
-	making making // of the restart under way
+	given  map[string]bool // links of the pipes that the agent has inherited
+	state  state           // what Save writes and Load has read
+	saving saving          // of the checkpoint under way
+	making making          // of the restart under way
 }
 
 // Handle begins and ends checkpoints and restarts.

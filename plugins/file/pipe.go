@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -126,6 +129,32 @@ func isNotificationPipe(fd int) bool {
 	return errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBUSY)
 }
 
+// givenPipes lists the pipes that the supervisor has inherited above its
+// standard descriptors, by their links. Its own descriptors would be closed by
+// execve(2), as the Go runtime opens them.
+func givenPipes() (map[string]bool, error) {
+	const dir = "/proc/self/fd"
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("inherited pipes: %w", err)
+	}
+	given := map[string]bool{}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil || fd <= 2 {
+			continue
+		}
+		link, err := os.Readlink(path.Join(dir, e.Name()))
+		if err != nil || !strings.HasPrefix(link, "pipe:") {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			given[link] = true
+		}
+	}
+	return given, nil
+}
+
 // finishPipes refuses pipes with an end outside the tree, and saves the
 // content of the others.
 func (p *Plugin) finishPipes() error {
@@ -133,6 +162,11 @@ func (p *Plugin) finishPipes() error {
 		q := p.state.Pipes[c.index]
 		if err := c.requireWhole(q); err != nil {
 			return err
+		}
+		// The tree has both ends, and so may others: a user is not shown what the
+		// processes of all others have open, so there is no asking.
+		if c.reader >= 0 && c.writer >= 0 && p.given[c.first.Link] {
+			return plugin.Refuse(c.first, "the launching command has inherited both of its ends, which whoever started that may use too, as make(1) does; launch --close-fds leaves them out")
 		}
 		if err := c.peek(q); err != nil {
 			return plugin.Refuse(c.first, "content of the pipe: %v", err)

@@ -131,10 +131,12 @@ func closedDescriptors(tr *trial) {
 	}
 }
 
-// pipeOutside passes a pipe above the standard descriptors, whose other end
-// the tests hold: it has no place in an image, and the user reads so.
+// pipeOutside passes ends of a pipe above the standard descriptors, as make(1)
+// does both of its own: the tests hold them too, so that they have no place in
+// an image, and the user reads so.
 func pipeOutside(tr *trial) {
-	for n, reason := range []string{"its write end is held by a process outside the computation", "its read end is held by a process outside the computation"} {
+	for n, reason := range []string{"its write end is held by a process outside the computation", "its read end is held by a process outside the computation",
+		"the launching command has inherited both of its ends"} {
 		tr.name = fmt.Sprintf("end%d", n)
 		r, w, err := os.Pipe()
 		if err != nil {
@@ -142,7 +144,7 @@ func pipeOutside(tr *trial) {
 		}
 		defer r.Close()
 		defer w.Close()
-		tr.passed = []*os.File{[]*os.File{r, w}[n]}
+		tr.passed = [][]*os.File{{r}, {w}, {r, w}}[n]
 		tr.write("progress", "")
 		_ = os.Remove(tr.path("stop"))
 		tr.launch("sh", "-c", "echo 1 >progress; while [ ! -e stop ]; do sleep 0.02; done; echo ok")
