@@ -71,8 +71,9 @@ type fileCollector struct {
 	all   []*description
 	byKey map[fileKey][]*description // in the kernel's order, kcmp(2)
 	stdio [3]fileKey
-	own   map[int]*TableState // of threads, by host id
-	held  []int               // duplicates, by which descriptions without a descriptor are known
+	byIno map[uint64][]*description // regular files; see statDev
+	own   map[int]*TableState       // of threads, by host id
+	held  []int                     // duplicates, by which descriptions without a descriptor are known
 }
 
 func stdioKey(n int) fileKey {

@@ -25,6 +25,7 @@ type mapSaver struct {
 	root    int            // a process whose root directory is the tree's
 	refs    map[string]int // by path and whether it is written to
 	objects map[objectKey]int
+	devs    map[inodeID]uint64    // see statDev
 	flags   map[*string]flagFacts // of VmFlags that mappings share
 	mounted map[uint64]string     // types of file systems by device; nil until one is asked for
 }
@@ -62,7 +63,7 @@ type objectKey struct {
 }
 
 func newMapSaver(t *Tree, st *State, claim MapClaim, root int) *mapSaver {
-	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[string]int{}, objects: map[objectKey]int{},
+	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[string]int{}, objects: map[objectKey]int{}, devs: map[inodeID]uint64{},
 		flags: map[*string]flagFacts{}}
 }
 
@@ -123,7 +124,7 @@ var keptFlags = []string{"gd", "nr", "lo", "lf", "dd", "dc", "wf", "hg", "nh", "
 
 func (s *mapSaver) describe(ctx context.Context, p *Process, v *procfs.VMA) (MapState, error) {
 	m := MapState{Start: v.Start, End: v.End, Prot: v.Prot(), Shared: v.Shared, Offset: v.Offset, Path: v.Path,
-		Dev: v.Dev(), Ino: v.Ino, Flags: s.factsOf(v.Flags).kept}
+		Dev: s.statDev(v), Ino: v.Ino, Flags: s.factsOf(v.Flags).kept}
 	if v.Has("ht") {
 		m.Huge = bits.TrailingZeros64(v.Page)
 	}
@@ -142,7 +143,7 @@ func (s *mapSaver) describe(ctx context.Context, p *Process, v *procfs.VMA) (Map
 		return s.unclaimed(p, m, v) // it is no object of the kernel that a plugin could know
 	}
 	pm := plugin.Mapping{Start: v.Start, End: v.End, Prot: v.Prot(), Shared: v.Shared, Offset: v.Offset,
-		Dev: v.Dev(), Ino: v.Ino, Path: v.Link(), Flags: v.Flags}
+		Dev: m.Dev, Ino: v.Ino, Path: v.Link(), Flags: v.Flags}
 	owner, policy, err := s.claim(ctx, p, pm)
 	if err != nil {
 		return m, err

@@ -59,6 +59,7 @@ func behaviours() []behaviour {
 		{"grown files", nil, grownFiles},
 		{"saved files", nil, savedFiles},
 		{"saved and watched file", []string{"tail"}, savedAndWatched},
+		{"deleted file of a subvolume", []string{"python3", "mkfs.btrfs"}, subvolume},
 		{"closed descriptors", nil, closedDescriptors},
 		{"pipe from outside", nil, pipeOutside},
 		{"read-only mount", []string{"unshare", "mount"}, readOnlyMount},

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // changedFiles changes a file between checkpoint and restart: the user hears
@@ -119,6 +122,58 @@ func savedAndWatched(tr *trial) {
 	tr.running()
 	add("three\n", "one\ntwo\nthree\n")
 	tr.killAll()
+}
+
+// subvolume has a deleted file open and mapped on btrfs, where stat(2) and
+// /proc/PID/maps show different devices: it is one file to the program.
+func subvolume(tr *trial) {
+	if os.Geteuid() != 0 {
+		tr.Skip("only root may mount")
+	}
+	if filesystems, err := os.ReadFile("/proc/filesystems"); err != nil || !strings.Contains(string(filesystems), "\tbtrfs\n") {
+		tr.Skip("the kernel has no btrfs")
+	}
+	device, volume := tr.path("device"), tr.path("volume")
+	err := errors.Join(os.WriteFile(device, nil, 0o600), os.Truncate(device, 128<<20), os.Mkdir(volume, 0o755))
+	if err != nil {
+		tr.Fatal(err)
+	}
+	for _, args := range [][]string{{"mkfs.btrfs", "-q", device}, {"mount", "-o", "loop", device, volume}} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			tr.Fatalf("%q: %v: %s", args, err, out)
+		}
+	}
+	tr.Cleanup(func() { _ = unix.Unmount(volume, unix.MNT_DETACH) })
+	tr.own(volume)
+	tr.launch("python3", "-c", `
+import mmap, os, time
+f = os.open("volume/f", os.O_RDWR | os.O_CREAT)
+os.write(f, b"content".ljust(8192))
+os.unlink("volume/f")
+m = mmap.mmap(f, 8192)
+w = os.open("/proc/self/fd/%d" % f, os.O_WRONLY)
+step = 0
+while not os.path.exists("stop"):
+    step += 1
+    os.pwrite(w, b"%7d" % step, 0)
+    assert m[:7] == b"%7d" % step, m[:7]
+    m[4096:4103] = b"%7d" % step
+    assert os.pread(f, 7, 4096) == b"%7d" % step
+    with open("progress.new", "w") as p:
+        p.write("1")
+    os.rename("progress.new", "progress")
+    time.sleep(0.02)
+print("ok")
+`)
+	tr.reach(1)
+	for range 2 {
+		tr.suspend()
+		tr.write("progress", "0")
+		tr.restart()
+		tr.running()
+		tr.reach(1)
+	}
+	tr.finish()
 }
 
 // closedDescriptors starts with a descriptor that nobody has asked for.

@@ -1,0 +1,88 @@
+package proc
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/linux"
+)
+
+// inodeID is what names a file while the host is up.
+type inodeID struct{ dev, ino uint64 }
+
+// statDev returns the device of a mapped file as stat(2) shows it, by which
+// plugins and the image know files. /proc/PID/maps shows that of the whole file
+// system instead, and on btrfs each subvolume has one of its own. It matters
+// for files that are open too, of which mappings and descriptions stay one.
+func (s *mapSaver) statDev(v *procfs.VMA) uint64 {
+	shown := inodeID{v.Dev(), v.Ino}
+	if shown.ino == 0 || s.t.files == nil {
+		return shown.dev
+	}
+	dev, known := s.devs[shown]
+	if !known {
+		dev = s.t.files.statDev(shown)
+		s.devs[shown] = dev
+	}
+	return dev
+}
+
+// statDev finds the open file that a mapping shows as its own. There is
+// something to look at only where a file of the same number, but of another
+// device, is open, and none of this one.
+func (c *fileCollector) statDev(shown inodeID) uint64 {
+	if c.byIno == nil {
+		c.byIno = map[uint64][]*description{}
+		for _, d := range c.all {
+			if d.Stat.Mode&unix.S_IFMT == unix.S_IFREG {
+				c.byIno[d.Stat.Ino] = append(c.byIno[d.Stat.Ino], d)
+			}
+		}
+	}
+	for _, d := range c.byIno[shown.ino] {
+		if d.Stat.Dev == shown.dev {
+			return shown.dev
+		}
+	}
+	for _, d := range c.byIno[shown.ino] {
+		if as, err := d.mappedAs(); err == nil && as == shown {
+			return d.Stat.Dev
+		}
+	}
+	return shown.dev
+}
+
+// mappedAs maps a page of the file and returns how that is shown.
+func (d *description) mappedAs() (inodeID, error) {
+	fd, err := linux.DupFrom(d.tid, d.fd)
+	if err != nil {
+		return inodeID{}, err
+	}
+	defer unix.Close(fd)
+	page, err := unix.Mmap(fd, 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_PRIVATE)
+	if errors.Is(err, unix.EACCES) && !bytes.Contains(d.FDInfo, []byte(" LEASE ")) { // it is open for writing only
+		if again, e := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); e == nil {
+			page, err = unix.Mmap(again, 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_PRIVATE)
+			unix.Close(again)
+		}
+	}
+	if err != nil {
+		return inodeID{}, fmt.Errorf("mmap: %w", err)
+	}
+	defer func() { _ = unix.Munmap(page) }()
+	at := uint64(uintptr(unsafe.Pointer(&page[0])))
+	var as inodeID
+	err = procfs.VisitMaps(os.Getpid(), func(v *procfs.VMA) bool {
+		if v.Start <= at && at < v.End {
+			as = inodeID{v.Dev(), v.Ino}
+		}
+		return v.End <= at
+	})
+	return as, err
+}
