@@ -201,6 +201,36 @@ func wantError(t *testing.T, err error, parts ...string) {
 	}
 }
 
+// waiter is a Holder.
+type waiter struct {
+	mute
+	hold func() error
+}
+
+func (w waiter) Hold(context.Context, plugin.Event) error { return w.hold() }
+
+func TestHoldOfAnEndedContext(t *testing.T) {
+	calls := 0
+	w := waiter{hold: func() error { calls++; return nil }}
+	set := newSet(t, time.Minute, io.Discard, plugin.Definition{
+		Name: "waits", State: 1, Oldest: 1, New: func(plugin.Host) (plugin.Plugin, error) { return w, nil },
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := set.Hold(ctx, plugin.Event{Kind: plugin.Resume}); err != nil {
+		t.Errorf("a checkpoint that was given up: %v", err)
+	}
+	if err := set.Hold(ctx, plugin.Event{Kind: plugin.Running}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a restart that was given up: %v, want %v", err, context.Canceled)
+	}
+	if calls > 0 {
+		t.Errorf("Hold was called %d times", calls)
+	}
+	if err := set.Hold(t.Context(), plugin.Event{Kind: plugin.Running}); err != nil || calls != 1 {
+		t.Errorf("Hold: %v, called %d times, want once", err, calls)
+	}
+}
+
 func TestNewPluginSet(t *testing.T) {
 	def := func(name string, after ...string) plugin.Definition {
 		return plugin.Definition{

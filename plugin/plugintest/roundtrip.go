@@ -18,9 +18,9 @@ import (
 // close-on-exec as before. Then check looks at them.
 //
 // The calls are those of the contract, in its order: PreSuspend,
-// PreCheckpoint, ClaimFile, SaveProcess, Save, Contents and Resume; then Load,
-// Restart, ReopenFile, FillFiles, ContentTarget, RestoreProcess and Running,
-// with [Self] as the one process. No
+// PreCheckpoint, ClaimFile, SaveProcess, Save, Contents, Resume and Hold; then
+// Load, Restart, ReopenFile, FillFiles, ContentTarget, RestoreProcess, Running
+// and Hold, with [Self] as the one process. No
 // plugin may leave a descriptor open behind.
 //
 // Use plain descriptors: an os.File that waits in the runtime's poller does
@@ -97,6 +97,7 @@ func (r trip) checkpoint(t *testing.T, files []plugin.OpenFile) ([]plugin.OpenFi
 	}
 	contents := readContents(t, p)
 	r.handle(t, p, plugin.Resume)
+	r.hold(t, p, plugin.Resume)
 	return held.all, state.Bytes(), contents
 }
 
@@ -227,6 +228,18 @@ func (r trip) restart(t *testing.T, files []plugin.OpenFile, state []byte, conte
 		}
 	}
 	r.handle(t, p, plugin.Running)
+	r.hold(t, p, plugin.Running)
+}
+
+func (r trip) hold(t *testing.T, p plugin.Plugin, k plugin.Kind) {
+	t.Helper()
+	holder, ok := p.(plugin.Holder)
+	if !ok {
+		return
+	}
+	if err := holder.Hold(t.Context(), plugin.Event{Kind: k, Generation: 1, Procs: []plugin.Process{r.self}}); err != nil {
+		t.Fatalf("Hold behind %s: %v", k, err)
+	}
 }
 
 func (r trip) handle(t *testing.T, p plugin.Plugin, k plugin.Kind) {
