@@ -156,12 +156,24 @@ func (t tcpPair) make(n *privateNet) error {
 		}
 		return t[0].finish()
 	}
-	for i := range t {
-		if err := shutdown(t[i].fd, t[i].Shutdown); err != nil {
+	for i, to := range t {
+		if err := t[1-i].end(to); err != nil {
 			return err
 		}
 	}
 	return errors.Join(t[0].finish(), t[1].finish())
+}
+
+// end shuts an end down. Its FIN is acknowledged before the program looks, as it was
+// (FIN_WAIT2): the other end would wait up to 40 ms with that.
+func (e tcpEnd) end(other tcpEnd) error {
+	if err := shutdown(e.fd, e.Shutdown); err != nil || e.Shutdown&shutSend == 0 || other.Arrived < len(other.Queue) {
+		return err // a FIN goes behind all that is not sent
+	}
+	return await(other.fd, func() (bool, error) {
+		unsent, err := unix.IoctlGetInt(e.fd, unix.TIOCOUTQ)
+		return unsent == 0, os.NewSyscallError("ioctl SIOCOUTQ", err)
+	}, func() error { return nil })
 }
 
 // Of TCP_REPAIR, linux/tcp.h.
