@@ -3,12 +3,14 @@ package socket
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -309,7 +311,8 @@ func (p *Plugin) fillDatagrams(ctx context.Context, fds map[int]int) error {
 		if _, ok := fds[id]; !ok {
 			return fmt.Errorf("open file %d: a socket that nothing has open", id)
 		}
-		if err := p.fillDatagram(ctx, id, fds); err != nil {
+		err := withReceiveRoom(fds[id], func() error { return p.fillDatagram(ctx, id, fds) })
+		if err != nil {
 			return fmt.Errorf("open file %d: %s socket: %w", id, p.state.Datagrams[id].kind(), err)
 		}
 	}
@@ -348,8 +351,11 @@ func (s datagramSocket) finish(fd int) error {
 
 func (p *Plugin) fillDatagram(ctx context.Context, id int, fds map[int]int) error {
 	s := p.state.Datagrams[id]
-	arrived := 0
 	for _, m := range s.Queue {
+		had, err := receiveMemory(fds[id])
+		if err != nil {
+			return err
+		}
 		from, temporary, err := p.senderAt(m.From, s.kind(), fds)
 		if err != nil {
 			// As it would be of a datagram that the network has lost.
@@ -365,12 +371,11 @@ func (p *Plugin) fillDatagram(ctx context.Context, id int, fds map[int]int) erro
 			unix.Close(from)
 		}
 		if err == nil {
-			err = awaitDatagram(ctx, fds[id], arrived, len(m.Data))
+			err = awaitDatagram(ctx, fds[id], had)
 		}
 		if err != nil {
 			return fmt.Errorf("a queued datagram from %v: %w", addressOf(m.From, s.Family), err)
 		}
-		arrived += len(m.Data)
 	}
 	return nil
 }
@@ -395,35 +400,30 @@ func (p *Plugin) senderAt(from []byte, k kind, fds map[int]int) (fd int, tempora
 	return fd, true, nil
 }
 
-// awaitDatagram waits until a message that was sent to fd is queued, behind
-// off bytes. An empty one comes as fast, and a look at it would hide it.
-func awaitDatagram(ctx context.Context, fd, off, size int) error {
-	if size == 0 {
-		return nil
-	}
-	deadline, ok := ctx.Deadline()
-	tv := unix.NsecToTimeval(1e9)
-	if !ok || deadline.IsZero() {
-		tv = unix.NsecToTimeval(5e9)
-	}
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv); err != nil {
-		return os.NewSyscallError("setsockopt SO_RCVTIMEO", err)
-	}
-	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
-	if err != nil {
-		return os.NewSyscallError("fcntl F_GETFL", err)
-	}
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^unix.O_NONBLOCK); err != nil {
-		return os.NewSyscallError("fcntl F_SETFL", err)
-	}
-	err = look{fd: fd}.option(unix.SO_PEEK_OFF, off, func() error {
-		for {
-			_, err := recvmsg(fd, make([]byte, 1), 0, unix.MSG_PEEK)
-			if !errors.Is(err, unix.EINTR) {
-				return os.NewSyscallError("recvmsg MSG_PEEK", err)
-			}
+// awaitDatagram waits until a message that was sent to fd is queued, which
+// takes memory, for an empty one too. had is how much there was before.
+func awaitDatagram(ctx context.Context, fd int, had uint32) error {
+	for until := time.Now().Add(connectTime); ; time.Sleep(100 * time.Microsecond) {
+		has, err := receiveMemory(fd)
+		switch {
+		case err != nil || has > had:
+			return err
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case time.Now().After(until):
+			return fmt.Errorf("it does not arrive: %w", unix.ETIMEDOUT)
 		}
-	})
-	_, back := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags)
-	return errors.Join(err, os.NewSyscallError("fcntl F_SETFL", back))
+	}
+}
+
+// receiveMemory is what is charged for all that is queued.
+func receiveMemory(fd int) (uint32, error) {
+	info, err := getBytes(fd, unix.SOL_SOCKET, unix.SO_MEMINFO)
+	if err == nil && len(info) < 4 {
+		err = unix.EINVAL
+	}
+	if err != nil {
+		return 0, os.NewSyscallError("getsockopt SO_MEMINFO", err)
+	}
+	return binary.NativeEndian.Uint32(info), nil // SK_MEMINFO_RMEM_ALLOC of linux/sock_diag.h
 }

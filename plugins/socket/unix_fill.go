@@ -219,7 +219,7 @@ func (f *filler) send(fd int, m message, to []byte, handle int) error {
 	if !errors.Is(err, unix.EAGAIN) {
 		return err
 	}
-	return withRoom(fd, func() error { return f.sendOnce(fd, &m, rights, to, handle) })
+	return withSendRoom(fd, func() error { return f.sendOnce(fd, &m, rights, to, handle) })
 }
 
 // sendOnce cuts from m what was sent.
@@ -250,29 +250,6 @@ func (f *filler) sendOnce(fd int, m *message, rights []int, to []byte, handle in
 		m.Data, m.Files = m.Data[n:], nil
 	}
 	return nil
-}
-
-// withRoom runs fn while fd may send as much as the system allows.
-func withRoom(fd int, fn func() error) error {
-	old, _, err := bufferSizes(fd)
-	if err != nil {
-		return err
-	}
-	lock, lockErr := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK)
-	const most = 1 << 29
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, most) != nil {
-		if err := setBuffer(fd, unix.SO_SNDBUF, most); err != nil {
-			return err
-		}
-	}
-	err = fn()
-	if back := setBuffer(fd, unix.SO_SNDBUF, old); back != nil {
-		err = errors.Join(err, back)
-	}
-	if lockErr == nil {
-		err = errors.Join(err, os.NewSyscallError("setsockopt SO_BUF_LOCK", unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, lock)))
-	}
-	return err
 }
 
 // finish gives the socket its options and shuts down what was. A connection
