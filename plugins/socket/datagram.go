@@ -2,15 +2,11 @@ package socket
 
 import (
 	"bytes"
-	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"os"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -107,13 +103,14 @@ func (s datagramSocket) validate() error {
 	if !isDatagram(s.kind()) {
 		return fmt.Errorf("%s socket as one for datagrams", s.kind())
 	}
-	addresses := [][]byte{s.Local, s.Remote}
-	for _, m := range s.Queue {
-		addresses = append(addresses, m.From)
-	}
-	for _, a := range addresses {
+	for _, a := range [][]byte{s.Local, s.Remote} {
 		if len(a) > 0 && !addressOf(a, s.Family).IsValid() {
 			return fmt.Errorf("address %x", a)
+		}
+	}
+	for _, m := range s.Queue {
+		if !hasPorts(s.kind()) || !addressOf(m.From, s.Family).IsValid() {
+			return fmt.Errorf("a queued datagram of a %s socket from address %x", s.kind(), m.From)
 		}
 	}
 	for _, o := range s.Levels {
@@ -255,8 +252,9 @@ func (p *Plugin) peekDatagrams(fd int, ino uint32) ([]datagram, error) {
 	return out, nil
 }
 
-// makeDatagram makes the socket with its address. It is connected later: then
-// it takes messages from its peer alone.
+// makeDatagram makes the socket, with its address unless its queue is to be
+// filled before. It is connected later: then it takes messages from its peer
+// alone.
 func (p *Plugin) makeDatagram(id int, s datagramSocket) error {
 	fd, err := unix.Socket(s.Family, s.Type|unix.SOCK_CLOEXEC, s.Protocol)
 	if err != nil {
@@ -270,6 +268,13 @@ func (p *Plugin) makeDatagram(id int, s datagramSocket) error {
 			return err
 		}
 	}
+	if s.filledUnbound() {
+		return nil
+	}
+	return s.bind(fd)
+}
+
+func (s datagramSocket) bind(fd int) error {
 	if err := s.Options.applyBeforeBind(fd); err != nil {
 		return err
 	}
@@ -302,128 +307,4 @@ func (o inetOptions) applyBeforeBind(fd int) error {
 		}
 	}
 	return o.Socket.applyDevice(fd)
-}
-
-// fillDatagrams fills the queues, and then brings the sockets to their state.
-func (p *Plugin) fillDatagrams(ctx context.Context, fds map[int]int) error {
-	ids := slices.Sorted(maps.Keys(p.state.Datagrams))
-	for _, id := range ids {
-		if _, ok := fds[id]; !ok {
-			return fmt.Errorf("open file %d: a socket that nothing has open", id)
-		}
-		err := withReceiveRoom(fds[id], func() error { return p.fillDatagram(ctx, id, fds) })
-		if err != nil {
-			return fmt.Errorf("open file %d: %s socket: %w", id, p.state.Datagrams[id].kind(), err)
-		}
-	}
-	for _, id := range ids {
-		if err := p.state.Datagrams[id].finish(fds[id]); err != nil {
-			return fmt.Errorf("open file %d: %s socket: %w", id, p.state.Datagrams[id].kind(), err)
-		}
-	}
-	return nil
-}
-
-func (s datagramSocket) finish(fd int) error {
-	if len(s.Remote) > 0 {
-		if err := connectRaw(fd, s.Remote); err != nil {
-			return fmt.Errorf("connect to %v: %w", addressOf(s.Remote, s.Family), err)
-		}
-	}
-	for _, g := range s.Groups {
-		if err := g.join(fd); err != nil {
-			return err
-		}
-	}
-	if err := s.Options.apply(fd); err != nil {
-		return err
-	}
-	for _, o := range s.Levels {
-		if have, err := unix.GetsockoptInt(fd, o.Level, o.Opt); err == nil && have == o.Value {
-			continue
-		}
-		if err := unix.SetsockoptInt(fd, o.Level, o.Opt, o.Value); err != nil {
-			return fmt.Errorf("setsockopt %d of level %d: %w", o.Opt, o.Level, err)
-		}
-	}
-	return nil
-}
-
-func (p *Plugin) fillDatagram(ctx context.Context, id int, fds map[int]int) error {
-	s := p.state.Datagrams[id]
-	for _, m := range s.Queue {
-		had, err := receiveMemory(fds[id])
-		if err != nil {
-			return err
-		}
-		from, temporary, err := p.senderAt(m.From, s.kind(), fds)
-		if err != nil {
-			// As it would be of a datagram that the network has lost.
-			p.host.Log().Warn().Err(err).Stringer("from", addressOf(m.From, s.Family)).Msg("a datagram that was not read is not kept")
-			continue
-		}
-		to := s.Local
-		if addressOf(to, s.Family).Addr().IsUnspecified() {
-			to = withAddress(s.Local, m.From)
-		}
-		_, err = sendmsg(from, m.Data, nil, to, unix.MSG_DONTWAIT)
-		if temporary {
-			unix.Close(from)
-		}
-		if err == nil {
-			err = awaitDatagram(ctx, fds[id], had)
-		}
-		if err != nil {
-			return fmt.Errorf("a queued datagram from %v: %w", addressOf(m.From, s.Family), err)
-		}
-	}
-	return nil
-}
-
-// senderAt returns a socket with the address from: one of the image, or a new
-// one.
-func (p *Plugin) senderAt(from []byte, k kind, fds map[int]int) (fd int, temporary bool, err error) {
-	want := addressOf(from, k.family)
-	for id, s := range p.state.Datagrams {
-		have := addressOf(s.Local, s.Family)
-		if s.kind() == k && have.Port() == want.Port() && (have.Addr() == want.Addr() || have.Addr().IsUnspecified()) {
-			return fds[id], false, nil
-		}
-	}
-	if fd, err = unix.Socket(k.family, k.kind|unix.SOCK_CLOEXEC, k.protocol); err != nil {
-		return -1, false, os.NewSyscallError("socket", err)
-	}
-	if err := bindRaw(fd, from); err != nil {
-		unix.Close(fd)
-		return -1, false, err
-	}
-	return fd, true, nil
-}
-
-// awaitDatagram waits until a message that was sent to fd is queued, which
-// takes memory, for an empty one too. had is how much there was before.
-func awaitDatagram(ctx context.Context, fd int, had uint32) error {
-	for until := time.Now().Add(connectTime); ; time.Sleep(100 * time.Microsecond) {
-		has, err := receiveMemory(fd)
-		switch {
-		case err != nil || has > had:
-			return err
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case time.Now().After(until):
-			return fmt.Errorf("it does not arrive: %w", unix.ETIMEDOUT)
-		}
-	}
-}
-
-// receiveMemory is what is charged for all that is queued.
-func receiveMemory(fd int) (uint32, error) {
-	info, err := getBytes(fd, unix.SOL_SOCKET, unix.SO_MEMINFO)
-	if err == nil && len(info) < 4 {
-		err = unix.EINVAL
-	}
-	if err != nil {
-		return 0, os.NewSyscallError("getsockopt SO_MEMINFO", err)
-	}
-	return binary.NativeEndian.Uint32(info), nil // SK_MEMINFO_RMEM_ALLOC of linux/sock_diag.h
 }
