@@ -2,8 +2,10 @@ package socket
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"slices"
@@ -34,6 +36,19 @@ type datagramSocket struct {
 type datagram struct {
 	Data []byte `json:"data,omitempty"`
 	From []byte `json:"from"`
+	// Segment is the size of the datagrams that this one is made of, which came
+	// together (UDP_GRO, udp(7)); 0 for one that came alone.
+	Segment int `json:"segment,omitempty"`
+}
+
+func (m datagram) validate(k kind) error {
+	switch {
+	case !hasPorts(k) || !addressOf(m.From, k.family).IsValid():
+		return fmt.Errorf("a queued datagram of a %s socket from address %x", k, m.From)
+	case m.Segment != 0 && (k.protocol != unix.IPPROTO_UDP || m.Segment < 0 || m.Segment >= len(m.Data) || m.Segment > math.MaxUint16):
+		return fmt.Errorf("a queued datagram of %d bytes in segments of %d", len(m.Data), m.Segment)
+	}
+	return nil
 }
 
 // levelOption is an option with a number as value.
@@ -109,8 +124,8 @@ func (s datagramSocket) validate() error {
 		}
 	}
 	for _, m := range s.Queue {
-		if !hasPorts(s.kind()) || !addressOf(m.From, s.Family).IsValid() {
-			return fmt.Errorf("a queued datagram of a %s socket from address %x", s.kind(), m.From)
+		if err := m.validate(s.kind()); err != nil {
+			return err
 		}
 	}
 	for _, o := range s.Levels {
@@ -235,7 +250,11 @@ func (p *Plugin) peekDatagrams(fd int, ino uint32) ([]datagram, error) {
 			if err != nil {
 				return os.NewSyscallError("recvmsg MSG_PEEK", err)
 			}
-			queue = append(queue, message{Data: bytes.Clone(buf[:m.n]), From: m.from})
+			segment, err := segmentOf(m.control)
+			if err != nil {
+				return err
+			}
+			queue = append(queue, message{Data: bytes.Clone(buf[:m.n]), From: m.from, segment: segment})
 			off += m.n
 		}
 	})
@@ -247,9 +266,23 @@ func (p *Plugin) peekDatagrams(fd int, ino uint32) ([]datagram, error) {
 	}
 	var out []datagram
 	for _, m := range queue {
-		out = append(out, datagram{m.Data, m.From})
+		out = append(out, datagram{m.Data, m.From, m.segment})
 	}
 	return out, nil
+}
+
+// segmentOf returns what UDP_GRO tells of a message.
+func segmentOf(control []byte) (int, error) {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return 0, fmt.Errorf("control messages: %w", err)
+	}
+	for _, m := range messages {
+		if m.Header.Level == unix.IPPROTO_UDP && m.Header.Type == udpGRO && len(m.Data) >= 4 {
+			return int(binary.NativeEndian.Uint32(m.Data)), nil
+		}
+	}
+	return 0, nil
 }
 
 // makeDatagram makes the socket, with its address unless its queue is to be

@@ -80,6 +80,12 @@ func (s datagramSocket) filledUnbound() bool {
 
 func (p *Plugin) fillDatagram(ctx context.Context, id int, fds map[int]int) error {
 	s := p.state.Datagrams[id]
+	// A socket without it would get the segments one by one.
+	if slices.ContainsFunc(s.Queue, func(m datagram) bool { return m.Segment > 0 }) {
+		if err := unix.SetsockoptInt(fds[id], unix.IPPROTO_UDP, udpGRO, 1); err != nil {
+			return os.NewSyscallError("setsockopt UDP_GRO", err)
+		}
+	}
 	for _, m := range s.Queue {
 		from, temporary, err := p.senderAt(m.From, s.kind(), fds)
 		if err != nil {
@@ -156,8 +162,13 @@ func (s datagramSocket) destination(m datagram, at []byte) []byte {
 	return withAddress(at, m.From)
 }
 
-// control has the message sent from its address by a socket that has any.
+// control has the message sent from its address by a socket that has any, and
+// in its segments.
 func (m datagram) control(family int) []byte {
+	return append(m.sourceControl(family), m.segmentControl()...)
+}
+
+func (m datagram) sourceControl(family int) []byte {
 	from := addressOf(m.From, family).Addr()
 	if family == unix.AF_INET {
 		return unix.PktInfo4(&unix.Inet4Pktinfo{Spec_dst: from.As4()})
@@ -167,6 +178,19 @@ func (m datagram) control(family int) []byte {
 		info.Ifindex = binary.NativeEndian.Uint32(m.From[24:]) // sin6_scope_id, ipv6(7)
 	}
 	return unix.PktInfo6(&info)
+}
+
+// segmentControl is UDP_SEGMENT of udp(7).
+func (m datagram) segmentControl() []byte {
+	if m.Segment == 0 {
+		return nil
+	}
+	e, b := binary.NativeEndian, make([]byte, unix.CmsgSpace(2))
+	e.PutUint64(b, uint64(unix.CmsgLen(2))) // struct cmsghdr
+	e.PutUint32(b[8:], unix.IPPROTO_UDP)
+	e.PutUint32(b[12:], udpSegment)
+	e.PutUint16(b[16:], uint16(m.Segment))
+	return b
 }
 
 // senderAt returns a socket with the address from: one of the image, or a new

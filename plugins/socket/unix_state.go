@@ -71,6 +71,8 @@ type message struct {
 	From   []byte       `json:"from,omitempty"`  // name of the sender of a datagram
 	Files  []int        `json:"files,omitempty"` // plugin.OpenFile's ID: SCM_RIGHTS
 	Sender *credentials `json:"sender,omitempty"`
+
+	segment int // see datagram
 }
 
 func (m message) equal(o message) bool {
