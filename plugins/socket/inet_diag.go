@@ -61,18 +61,9 @@ func findTCP(local, remote netip.AddrPort) (d inetDiagnosis, found bool, err err
 // connecting returns the sockets of a family that wait for the answer of a
 // connect(2), by inode.
 func connecting(family int) (map[uint32]inetDiagnosis, error) {
-	any4, any6 := netip.AddrPortFrom(netip.IPv4Unspecified(), 0), netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
-	any := any4
-	if family == unix.AF_INET6 {
-		any = any6
-	}
-	raw, err := askInet(inetDiagRequest(any, any, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, 1<<tcpSynSent))
+	all, err := listTCP(family, 0, 1<<tcpSynSent)
 	if err != nil {
 		return nil, err
-	}
-	all, err := parseInetDiag(raw)
-	if err != nil {
-		return nil, fmt.Errorf("sock_diag: %w", err)
 	}
 	byInode := make(map[uint32]inetDiagnosis, len(all))
 	for _, d := range all {
