@@ -85,6 +85,9 @@ func (o *options) saveOthers(fd int) error {
 	if err == nil && rate != ^uint64(0) {
 		o.MaxPacingRate = rate
 	}
+	if o.TxTime, err = getTxTime(fd); err != nil {
+		return err
+	}
 	if o.Filter, err = getFilter(fd); err != nil {
 		return err
 	}
@@ -279,6 +282,9 @@ func (o options) applyOthers(fd int) error {
 		if err := unix.SetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_MAX_PACING_RATE, o.MaxPacingRate); err != nil {
 			return os.NewSyscallError("setsockopt SO_MAX_PACING_RATE", err)
 		}
+	}
+	if err := o.TxTime.apply(fd); err != nil {
+		return err
 	}
 	if len(o.Filter) > 0 {
 		if err := attachFilter(fd, o.Filter); err != nil {

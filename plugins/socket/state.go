@@ -37,6 +37,7 @@ type options struct {
 	Linger         *linger       `json:"linger,omitempty"`
 	Device         string        `json:"device,omitempty"`          // SO_BINDTODEVICE
 	MaxPacingRate  uint64        `json:"max_pacing_rate,omitempty"` // bytes a second; 0: not limited
+	TxTime         *txTime       `json:"tx_time,omitempty"`         // SO_TXTIME
 	Filter         []byte        `json:"filter,omitempty"`          // of sock_filter, linux/filter.h
 	FilterLocked   bool          `json:"filter_locked,omitempty"`
 }

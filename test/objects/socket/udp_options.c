@@ -1,11 +1,14 @@
 /* Options of UDP and IP on UDP sockets. */
 #include "../socket.h"
+#include <linux/net_tstamp.h>
 #include <netinet/udp.h>
 
 int main(void)
 {
 	ht_init();
 	int fd = socket(AF_INET, SOCK_DGRAM, 0), fd6 = socket(AF_INET6, SOCK_DGRAM, 0);
+	struct sock_txtime txtime = { CLOCK_MONOTONIC, SOF_TXTIME_REPORT_ERRORS }, got;
+	socklen_t len;
 	struct sockaddr_in any = { .sin_family = AF_INET };
 
 	set(fd, SOL_SOCKET, SO_REUSEADDR, 1);
@@ -23,6 +26,7 @@ int main(void)
 	set(fd6, IPPROTO_IPV6, IPV6_RECVTCLASS, 1);
 	set(fd6, IPPROTO_IPV6, IPV6_UNICAST_HOPS, 9);
 	set(fd6, IPPROTO_UDP, UDP_NO_CHECK6_TX, 1);
+	CHECK(setsockopt(fd, SOL_SOCKET, SO_TXTIME, &txtime, sizeof txtime) == 0);
 	CHECK(bind(fd, (void *)&any, sizeof any) == 0);
 	int rcvbuf = option(fd, SOL_SOCKET, SO_RCVBUF);
 	while (point()) {
@@ -41,6 +45,12 @@ int main(void)
 		CHECK_EQ(option(fd6, IPPROTO_IPV6, IPV6_RECVTCLASS), 1);
 		CHECK_EQ(option(fd6, IPPROTO_IPV6, IPV6_UNICAST_HOPS), 9);
 		CHECK_EQ(option(fd6, IPPROTO_UDP, UDP_NO_CHECK6_TX), 1);
+		len = sizeof got;
+		CHECK(getsockopt(fd, SOL_SOCKET, SO_TXTIME, &got, &len) == 0);
+		CHECK_EQ(got.clockid, CLOCK_MONOTONIC);
+		CHECK_EQ(got.flags, SOF_TXTIME_REPORT_ERRORS);
+		CHECK(getsockopt(fd6, SOL_SOCKET, SO_TXTIME, &got, &len) == 0);
+		CHECK_EQ(got.clockid, 0);
 	}
 	return done();
 }
