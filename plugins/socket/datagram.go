@@ -205,6 +205,9 @@ func (p *Plugin) claimDatagram(f plugin.OpenFile, fd int, k kind) (err error) {
 	if s.Options, err = saveInetOptions(fd, k, len(s.Remote) == 0); err != nil {
 		return err
 	}
+	if s.Options.Socket.Values[unix.SO_ZEROCOPY] != 0 {
+		return errZeroCopy
+	}
 	for _, o := range levelOptions(k) {
 		if o.Value, err = unix.GetsockoptInt(fd, o.Level, o.Opt); err == nil {
 			s.Levels = append(s.Levels, o)

@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -43,6 +44,9 @@ func (p *Plugin) saveTCP(t *tcpTable, e *tcpEntry) (s tcpSocket, err error) {
 	}
 	if err == nil && s.private() {
 		err = p.fitsPrivate(e, s)
+	}
+	if err == nil {
+		err = cmp.Or(e.checkZeroCopy(s), e.checkNotified(s))
 	}
 	e.role = s.Role
 	return s, err
@@ -214,18 +218,11 @@ func (p *Plugin) outside(e *tcpEntry, s *tcpSocket) error {
 
 // checkWaiting: the other side's queue belongs to nobody yet.
 func checkWaiting(e *tcpEntry) error {
-	info, err := unix.GetsockoptTCPInfo(e.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
-		return fmt.Errorf("getsockopt TCP_INFO: %w", err)
+	sent, err := e.hasSent()
+	if err == nil && sent {
+		err = errDataAccepted
 	}
-	unsent, err := unix.IoctlGetInt(e.fd, unix.TIOCOUTQ)
-	if err != nil {
-		return fmt.Errorf("ioctl SIOCOUTQ: %w", err)
-	}
-	if info.Bytes_sent > 0 || unsent > 0 {
-		return errDataAccepted
-	}
-	return nil
+	return err
 }
 
 // savePair reads both directions of a connection when its first end is
