@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -87,7 +88,7 @@ func (p *Plugin) fillDatagram(ctx context.Context, id int, fds map[int]int) erro
 		}
 	}
 	for _, m := range s.Queue {
-		from, temporary, err := p.senderAt(m.From, s.kind(), fds)
+		from, err := p.senderAt(m.From, s.kind(), fds)
 		if err != nil {
 			// As it would be of a datagram that the network has lost.
 			p.host.Log().Warn().Err(err).Stringer("from", addressOf(m.From, s.Family)).Msg("a datagram that was not read is not kept")
@@ -98,8 +99,8 @@ func (p *Plugin) fillDatagram(ctx context.Context, id int, fds map[int]int) erro
 		} else {
 			err = s.deliver(ctx, fds[id], from, m, s.Local)
 		}
-		if temporary {
-			unix.Close(from)
+		if from.temporary {
+			unix.Close(from.fd)
 		}
 		if err != nil {
 			return fmt.Errorf("a queued datagram from %v: %w", addressOf(m.From, s.Family), err)
@@ -110,7 +111,7 @@ func (p *Plugin) fillDatagram(ctx context.Context, id int, fds map[int]int) erro
 
 // deliverUnbound lends fd a port for one message. It is one that nobody has,
 // and the sender has its own already.
-func (s datagramSocket) deliverUnbound(ctx context.Context, fd, from int, m datagram) error {
+func (s datagramSocket) deliverUnbound(ctx context.Context, fd int, from sender, m datagram) error {
 	if err := bindRaw(fd, s.anywhere()); err != nil {
 		return err
 	}
@@ -135,14 +136,14 @@ func (s datagramSocket) anywhere() []byte {
 }
 
 // deliver sends m from the socket from to fd, which has the port of at.
-func (s datagramSocket) deliver(ctx context.Context, fd, from int, m datagram, at []byte) error {
+func (s datagramSocket) deliver(ctx context.Context, fd int, from sender, m datagram, at []byte) error {
 	had, err := receiveMemory(fd)
 	if err != nil {
 		return err
 	}
-	_, err = sendmsg(from, m.Data, m.control(s.Family), s.destination(m, at), unix.MSG_DONTWAIT)
+	err = from.send(m, s.destination(m, at))
 	if errors.Is(err, unix.EACCES) { // a broadcast address, which only goes out: socket(7)
-		_, err = sendmsg(from, m.Data, m.control(s.Family), withAddress(at, m.From), unix.MSG_DONTWAIT)
+		err = from.send(m, withAddress(at, m.From))
 	}
 	if err != nil {
 		return err
@@ -193,24 +194,71 @@ func (m datagram) segmentControl() []byte {
 	return b
 }
 
-// senderAt returns a socket with the address from: one of the image, or a new
-// one.
-func (p *Plugin) senderAt(from []byte, k kind, fds map[int]int) (fd int, temporary bool, err error) {
-	want := addressOf(from, k.family)
+// sender is a socket that a datagram came from, or one with its address. One of
+// IPv6 may have an address of IPv4, and the receiver be of the other family.
+type sender struct {
+	fd, family int
+	temporary  bool
+}
+
+func (f sender) send(m datagram, to []byte) error {
+	m.From = inFamily(m.From, f.family)
+	_, err := sendmsg(f.fd, m.Data, m.control(f.family), inFamily(to, f.family), unix.MSG_DONTWAIT)
+	return err
+}
+
+// senderAt returns a socket of the image, or a new one.
+func (p *Plugin) senderAt(from []byte, k kind, fds map[int]int) (sender, error) {
 	for id, s := range p.state.Datagrams {
-		have := addressOf(s.Local, s.Family)
-		if !s.filledUnbound() && s.kind() == k && have.Port() == want.Port() && (have.Addr() == want.Addr() || have.Addr().IsUnspecified()) {
-			return fds[id], false, nil
+		if !s.filledUnbound() && s.Type == k.kind && s.Protocol == k.protocol && s.sendsFrom(addressOf(from, k.family)) {
+			return sender{fds[id], s.Family, false}, nil
 		}
 	}
-	if fd, err = unix.Socket(k.family, k.kind|unix.SOCK_CLOEXEC, k.protocol); err != nil {
-		return -1, false, os.NewSyscallError("socket", err)
+	fd, err := unix.Socket(k.family, k.kind|unix.SOCK_CLOEXEC, k.protocol)
+	if err != nil {
+		return sender{}, os.NewSyscallError("socket", err)
 	}
 	if err := bindRaw(fd, from); err != nil {
 		unix.Close(fd)
-		return -1, false, err
+		return sender{}, err
 	}
-	return fd, true, nil
+	return sender{fd, k.family, true}, nil
+}
+
+// sendsFrom says whether a is the address of s, or s is bound to any.
+func (s datagramSocket) sendsFrom(a netip.AddrPort) bool {
+	have, a := addressOf(s.Local, s.Family), unmapped(a)
+	switch {
+	case have.Port() != a.Port() || !have.IsValid():
+		return false
+	case !have.Addr().IsUnspecified():
+		return unmapped(have) == a
+	case s.Family == unix.AF_INET6 && a.Addr().Is4():
+		return s.Options.Values["IPV6_V6ONLY"] == 0
+	}
+	return (s.Family == unix.AF_INET) == a.Addr().Is4()
+}
+
+// inFamily returns a sockaddr as a socket of the family takes it: of IPv4 in
+// that of IPv6, ipv6(7), or the reverse.
+func inFamily(raw []byte, family int) []byte {
+	e := binary.NativeEndian
+	switch {
+	case family == unix.AF_INET && len(raw) == unix.SizeofSockaddrInet6:
+		out := make([]byte, unix.SizeofSockaddrInet4)
+		e.PutUint16(out, unix.AF_INET)
+		copy(out[2:4], raw[2:4])
+		copy(out[4:], raw[20:24])
+		return out
+	case family == unix.AF_INET6 && len(raw) == unix.SizeofSockaddrInet4:
+		out := make([]byte, unix.SizeofSockaddrInet6)
+		e.PutUint16(out, unix.AF_INET6)
+		copy(out[2:4], raw[2:4])
+		copy(out[18:], []byte{0xff, 0xff})
+		copy(out[20:24], raw[4:8])
+		return out
+	}
+	return raw
 }
 
 // awaitDatagram waits until a message that was sent to fd is queued, which
