@@ -38,6 +38,44 @@ func TestUDP(t *testing.T) {
 	receive(t, fds[0], unix.SOCK_DGRAM, "more")
 }
 
+// TestDamagedDatagrams: nothing of these is given to the kernel.
+func TestDamagedDatagrams(t *testing.T) {
+	from := make([]byte, unix.SizeofSockaddrInet4)
+	udp := kind{unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_UDP}
+	for _, tc := range []struct {
+		name string
+		k    kind
+		m    datagram
+		ok   bool
+	}{
+		{"whole", udp, datagram{Data: make([]byte, 3), From: from}, true},
+		{"in segments", udp, datagram{Data: make([]byte, 3), From: from, Segment: 2}, true},
+		{"from nowhere", udp, datagram{Data: make([]byte, 3)}, false},
+		{"from another family", kind{unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDP}, datagram{From: from}, false},
+		{"of a raw socket", kind{unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP}, datagram{From: from}, false},
+		{"a segment alone", udp, datagram{Data: make([]byte, 3), From: from, Segment: 3}, false},
+		{"a negative segment", udp, datagram{Data: make([]byte, 3), From: from, Segment: -1}, false},
+		{"segments of UDP-Lite", kind{unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_UDPLITE}, datagram{Data: make([]byte, 3), From: from, Segment: 2}, false},
+	} {
+		s := datagramSocket{Family: tc.k.family, Type: tc.k.kind, Protocol: tc.k.protocol, Queue: []datagram{tc.m}}
+		if err := s.validate(); (err == nil) != tc.ok {
+			t.Errorf("%s: %v", tc.name, err)
+		}
+	}
+}
+
+func TestInFamily(t *testing.T) {
+	plain := netip.MustParseAddrPort("127.0.0.1:4711")
+	raw := append([]byte{unix.AF_INET, 0, 4711 >> 8, 4711 & 0xff, 127, 0, 0, 1}, make([]byte, 8)...)
+	mapped := inFamily(raw, unix.AF_INET6)
+	if a := addressOf(mapped, unix.AF_INET6); !a.Addr().Is4In6() || unmapped(a) != plain {
+		t.Errorf("%v within IPv6: %v", plain, a)
+	}
+	if a := addressOf(inFamily(mapped, unix.AF_INET), unix.AF_INET); a != plain {
+		t.Errorf("and back: %v", a)
+	}
+}
+
 func TestParseRemote(t *testing.T) {
 	const table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n" +
 		"    1: 0100007F:0001 0100007F:0000 01 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 0\n" +

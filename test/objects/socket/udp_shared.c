@@ -1,6 +1,6 @@
 /* UDP sockets that share a port, each with datagrams of its own: SO_REUSEADDR,
- * SO_REUSEPORT, another address; receivers of a multicast group. Nothing is
- * read: what else would fill one of them again? */
+ * SO_REUSEPORT, another address; receivers of a multicast group, and one of
+ * broadcasts. Nothing is read: what else would fill one of them again? */
 #include "../socket.h"
 #include <net/if.h>
 
@@ -55,6 +55,7 @@ static void to(const struct sockaddr_in6 *at, const char *text)
 		struct sockaddr_in6 own = loopback(at->sin6_family, 0);
 
 		*s = bound(SO_REUSEPORT, &own);
+		set(*s, SOL_SOCKET, SO_BROADCAST, 1);
 		if (at->sin6_family == AF_INET)
 			CHECK(setsockopt(*s, IPPROTO_IP, IP_MULTICAST_IF, &m, sizeof m) == 0);
 	}
@@ -132,6 +133,10 @@ int main(void)
 		}
 	}
 	receivers(member, &at);
+	at = any(AF_INET, 0);
+	((struct sockaddr_in *)&at)->sin_addr.s_addr = htonl(0x7fffffff);
+	int broadcast = bound(SO_REUSEADDR, &at);
+	to(&at, "everybody");
 	while (point()) {
 		for (int i = 0; i < 4; i++) {
 			int *fd = shared[i / 2][i % 2];
@@ -149,6 +154,7 @@ int main(void)
 		}
 		for (int k = 0; k < 2; k++)
 			has(member[k], "all", "more");
+		has(broadcast, "everybody", NULL);
 	}
 	at = name(member[1]);
 	to(&at, "late");
