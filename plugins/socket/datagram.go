@@ -170,6 +170,8 @@ func withAddress(to, from []byte) []byte {
 	return out
 }
 
+const errAsksPort = plugin.Passing("datagrams were not read whose port is asked for (IP_RECVORIGDSTADDR), which others may have too")
+
 func (p *Plugin) claimDatagram(f plugin.OpenFile, fd int, k kind) (err error) {
 	s := datagramSocket{Family: k.family, Type: k.kind, Protocol: k.protocol}
 	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
@@ -228,6 +230,9 @@ func (p *Plugin) claimDatagram(f plugin.OpenFile, fd int, k kind) (err error) {
 		}
 	case queued:
 		p.host.Log().Info().Str("socket", f.Link).Msg("packets that were not read are not kept")
+	}
+	if len(s.Queue) > 0 && s.asksPort() && s.sharesPort() {
+		return errAsksPort
 	}
 	if p.state.Datagrams == nil {
 		p.state.Datagrams = make(map[int]datagramSocket)

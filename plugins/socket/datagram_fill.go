@@ -72,11 +72,21 @@ func (s datagramSocket) finish(fd int) error {
 // filledUnbound says that the queue is filled before the socket has its
 // address. At that others might get what it is sent (SO_REUSEADDR,
 // SO_REUSEPORT), and an address of a group only gets what goes to the group.
-// Where the program asks which port its datagrams were sent to, they must be
-// sent to that.
 func (s datagramSocket) filledUnbound() bool {
-	asks := s.Options.Values["IP_RECVORIGDSTADDR"] != 0 || s.Options.Values["IPV6_RECVORIGDSTADDR"] != 0
-	return len(s.Queue) > 0 && (!asks || len(s.Local) == 0)
+	return len(s.Queue) > 0 && (!s.asksPort() || len(s.Local) == 0)
+}
+
+// asksPort says that the program asks which port its datagrams were sent to:
+// they must be sent to that.
+func (s datagramSocket) asksPort() bool {
+	return s.Options.Values["IP_RECVORIGDSTADDR"] != 0 || s.Options.Values["IPV6_RECVORIGDSTADDR"] != 0
+}
+
+// sharesPort says that others may get what is sent to the port, or that it gets
+// only what is sent to a group.
+func (s datagramSocket) sharesPort() bool {
+	values := s.Options.Socket.Values
+	return values[unix.SO_REUSEADDR] != 0 || values[unix.SO_REUSEPORT] != 0 || addressOf(s.Local, s.Family).Addr().IsMulticast()
 }
 
 func (p *Plugin) fillDatagram(ctx context.Context, id int, fds map[int]int) error {

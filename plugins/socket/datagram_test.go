@@ -64,6 +64,51 @@ func TestDamagedDatagrams(t *testing.T) {
 	}
 }
 
+// TestAskedPort: with IP_RECVORIGDSTADDR a datagram has to come to the port of
+// the socket, which must be its own then.
+func TestAskedPort(t *testing.T) {
+	shared, own := newSocket(t, unix.AF_INET, unix.SOCK_DGRAM, 0), newSocket(t, unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err := unix.SetsockoptInt(shared, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range []int{shared, own} {
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVORIGDSTADDR, 1); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, fd := range []int{shared, own} {
+		to, err := unix.Getsockname(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Sendto(own, []byte("text"), 0, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := newPlugin(t)
+	begin(t, p)
+	refused(t, p, shared, "IP_RECVORIGDSTADDR")
+	to, err := unix.Getsockname(own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fds := killed(t, own).mustRestart(t)
+	m, err := recvmsg(fds[0], make([]byte, 10), controlSize, unix.MSG_DONTWAIT)
+	if err != nil {
+		t.Fatal(err)
+	}
+	controls, err := unix.ParseSocketControlMessage(m.control)
+	if err != nil || len(controls) != 1 {
+		t.Fatalf("%d control messages, %v", len(controls), err)
+	}
+	if got, err := unix.ParseOrigDstAddr(&controls[0]); err != nil || got.(*unix.SockaddrInet4).Port != to.(*unix.SockaddrInet4).Port {
+		t.Errorf("sent to %+v, %v, want %+v", got, err, to)
+	}
+}
+
 func TestInFamily(t *testing.T) {
 	plain := netip.MustParseAddrPort("127.0.0.1:4711")
 	raw := append([]byte{unix.AF_INET, 0, 4711 >> 8, 4711 & 0xff, 127, 0, 0, 1}, make([]byte, 8)...)
