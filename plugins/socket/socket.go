@@ -29,8 +29,9 @@ type Plugin struct {
 	state state
 
 	// Of a checkpoint.
-	pids    map[int]int             // of the tree, by host pid
-	claimed map[int]plugin.OpenFile // by ID, to name what turns out incomplete
+	pids     map[int]int             // of the tree, by host pid
+	claimed  map[int]plugin.OpenFile // by ID, to name what turns out incomplete
+	complete bool                    // all is claimed, and was looked at
 
 	// seen are the queues, by inode, in which there were empty messages.
 	seen map[uint32][]message
@@ -73,7 +74,7 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 	case plugin.PreCheckpoint:
 		p.forget()
 		p.state = state{}
-		p.claimed = make(map[int]plugin.OpenFile)
+		p.claimed, p.complete = make(map[int]plugin.OpenFile), false
 		p.pids = make(map[int]int)
 		p.procs = ev.Procs
 		for _, proc := range ev.Procs {
@@ -245,8 +246,9 @@ func (k kind) String() string {
 }
 
 var (
-	_ plugin.Plugin      = (*Plugin)(nil)
-	_ plugin.Stater      = (*Plugin)(nil)
-	_ plugin.FileClaimer = (*Plugin)(nil)
-	_ plugin.FileFiller  = (*Plugin)(nil)
+	_ plugin.Plugin       = (*Plugin)(nil)
+	_ plugin.Stater       = (*Plugin)(nil)
+	_ plugin.FileClaimer  = (*Plugin)(nil)
+	_ plugin.FileFiller   = (*Plugin)(nil)
+	_ plugin.ProcessSaver = (*Plugin)(nil)
 )

@@ -64,9 +64,6 @@ func (p *Plugin) Save(_ context.Context, w io.Writer) error {
 	if id, err := p.state.incompleteTCP(); err != nil {
 		return plugin.Refuse(p.claimed[id], "%v", err)
 	}
-	if err := p.refuseClosedClients(); err != nil {
-		return err
-	}
 	return json.NewEncoder(w).Encode(p.state)
 }
 

@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -13,6 +14,18 @@ import (
 
 // errClientClosed: what such a connection has brought only accept(2) shows.
 const errClientClosed = plugin.Passing("a connection waits to be accepted whose client was closed")
+
+// SaveProcess looks at what needs all claims, when it is called first.
+func (p *Plugin) SaveProcess(context.Context, plugin.Process) error {
+	if p.complete {
+		return nil
+	}
+	p.complete = true
+	return p.refuseClosedClients()
+}
+
+// RestoreProcess has nothing to restore.
+func (p *Plugin) RestoreProcess(context.Context, plugin.Process) error { return nil }
 
 // refuseClosedClients looks for connections that no listener has accepted yet,
 // and whose client was closed: what that has sent would be lost with it. Clients
