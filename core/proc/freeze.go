@@ -192,14 +192,17 @@ type freezing struct {
 }
 
 // ask attaches to the threads that were not asked yet and has them stop. It
-// says whether there were any.
+// says whether there were any. The leader is asked when the others stand still: it
+// is the one that gets signals for the process as long as it can take them, and
+// else another one that does not stand still (kernel/signal.c, complete_signal).
 func (t *Tree) ask(f *freezing) (some bool, err error) {
 	tids, err := procfs.Tasks(f.p.host)
 	if err != nil {
 		return false, err
 	}
+	first := len(f.seen) == 0
 	for _, tid := range tids {
-		if f.seen[tid] {
+		if f.seen[tid] || first && tid == f.p.host && len(tids) > 1 {
 			continue
 		}
 		some, f.seen[tid] = true, true

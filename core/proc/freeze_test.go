@@ -242,6 +242,45 @@ func spawnReady(t *testing.T, tr *Tracer, mode string) greeted {
 	return g
 }
 
+// A signal for a process is its leader's where that can take it, and else another
+// thread's that does not stand still: the leader is stopped last, and let go first.
+func TestFreezeLeavesSignalsToTheLeader(t *testing.T) {
+	tr := newTracer(t)
+	x := launch(t, tr, program(t, "freeze"), "signalled")
+	f := &freezing{p: &Process{host: x.pid, tr: tr}, seen: map[int]bool{}}
+	tree := &Tree{tr: tr, byHost: map[int]*Process{}, sleeps: NewSleeps()}
+	err := tr.Do(func() error {
+		if _, err := tree.ask(f); err != nil {
+			return err
+		}
+		if len(f.seen) != 4 || f.seen[x.pid] {
+			t.Errorf("asked at first: %v, want the four threads but not the leader %d", f.seen, x.pid)
+		}
+		return tree.freezeProcess(soon(t), f)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(x.pid, unix.SIGUSR1); err != nil {
+		t.Fatal(err)
+	}
+	err = tr.Do(func() error {
+		err := f.p.letGo(f.p.threads[0])
+		if s, err := procfs.ReadTaskStatus(x.pid, x.pid); err != nil || s.ShdPnd != 0 {
+			t.Errorf("pending when the leader was let go: %#x (%v)", s.ShdPnd, err)
+		}
+		delete(tr.held, x.pid)
+		f.p.threads = f.p.threads[1:]
+		return errors.Join(err, f.p.release())
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := x.ask("?"), "leader 1, others 0"; got != want {
+		t.Errorf("who took signals: %s, want %s", got, want)
+	}
+}
+
 func TestFreezeKeepsZombies(t *testing.T) {
 	tr := newTracer(t)
 	x := launch(t, tr, program(t, "freeze"), "zombies")

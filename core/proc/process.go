@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -238,6 +240,47 @@ func (p *Process) close(ctx context.Context) error {
 	return err
 }
 
+// letLeader detaches from the leader of several threads, and waits until it has taken
+// the signals for the process that came while it stood still: else other threads would,
+// when they are let go, and also those that come before the leader has run
+// (kernel/signal.c, complete_signal). What it blocks may be theirs.
+func (p *Process) letLeader() error {
+	const most = 200 * time.Millisecond // of a machine with much to do
+	before := timeslices(p.host)
+	if err := detach(p.host); err != nil {
+		return err
+	}
+	for begin := time.Now(); time.Since(begin) < most; p.tr.yield() {
+		s, err := procfs.ReadTaskStatus(p.host, p.host)
+		if err != nil || s.State == 'T' {
+			break
+		}
+		if s.ShdPnd&^s.SigBlk == 0 && (s.State != 'R' || before == "" || timeslices(p.host) != before) {
+			break
+		}
+	}
+	return nil
+}
+
+// letGo detaches from a thread.
+func (p *Process) letGo(th *Thread) error {
+	if th.HostTID == p.host && len(p.threads) > 1 {
+		return p.letLeader()
+	}
+	return detach(th.HostTID)
+}
+
+// timeslices is how often a leader was on a processor, "" where the kernel does not tell
+// (CONFIG_SCHED_INFO).
+func timeslices(pid int) string {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/schedstat", pid, pid))
+	f := strings.Fields(string(raw))
+	if err != nil || len(f) < 3 {
+		return ""
+	}
+	return f[2]
+}
+
 // release lets every thread run on with its own registers and mask.
 func (p *Process) release() error {
 	var errs []error
@@ -254,7 +297,7 @@ func (p *Process) release() error {
 		for _, sig := range th.aside {
 			_ = unix.Tgkill(p.host, th.HostTID, sig) // ESRCH: it was killed meanwhile
 		}
-		if err2 := detach(th.HostTID); err == nil {
+		if err2 := p.letGo(th); err == nil {
 			err = err2
 		}
 		if isKilled(err) { // only its tracer may bury it

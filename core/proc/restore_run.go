@@ -36,7 +36,7 @@ func (r *Restorer) Run(ctx context.Context) error {
 				errs = append(errs, unix.Kill(p.host, unix.SIGSTOP))
 			}
 			for _, th := range p.threads {
-				errs = append(errs, r.letGo(th))
+				errs = append(errs, r.letGo(p, th))
 			}
 			if ps.Stopped {
 				errs = append(errs, r.awaitStopOf(ctx, ps))
@@ -48,8 +48,8 @@ func (r *Restorer) Run(ctx context.Context) error {
 
 // letGo lets a thread run, if its process has not ended meanwhile: by what another of its
 // threads does, which runs already, or by a signal.
-func (r *Restorer) letGo(th *Thread) error {
-	err := detach(th.HostTID)
+func (r *Restorer) letGo(p *Process, th *Thread) error {
+	err := p.letGo(th)
 	if errors.Is(err, unix.ESRCH) {
 		r.tr.letGoLate(th.HostTID)
 		return nil

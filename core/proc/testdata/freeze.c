@@ -138,7 +138,7 @@ static void hops(enum adopter who)
 	}
 }
 
-// vforked has a child in vfork(2) that waits for a line before execve(2).
+// vforked has a child in vfork(2) that idle for a line before execve(2).
 static void vforked(void)
 {
 	pid_t c = vfork();
@@ -267,6 +267,26 @@ static void nodump(void)
 	}
 }
 
+static volatile long taken[2]; // by the leader, and by others
+
+static void take(int sig) { __atomic_fetch_add(&taken[gettid() != getpid()], sig > 0, __ATOMIC_RELAXED); }
+
+static void signalled(void)
+{
+	struct sigaction sa = { .sa_handler = take, .sa_flags = SA_RESTART | SA_NODEFER };
+	pthread_t t;
+	char line[256];
+
+	CHECK(sigaction(SIGUSR1, &sa, 0) == 0);
+	for (int i = 0; i < 4; i++)
+		CHECK(pthread_create(&t, 0, idle, 0) == 0);
+	ready();
+	for (;;) {
+		command(line);
+		dprintf(1, "leader %ld, others %ld\n", taken[0], taken[1]);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	CHECK(argc > 1);
@@ -294,6 +314,8 @@ int main(int argc, char **argv)
 		exec(argc > 2, 0);
 	if (!strcmp(how, "exec-by-thread"))
 		exec(argc > 2, 1);
+	if (!strcmp(how, "signalled"))
+		signalled();
 	if (!strcmp(how, "nodump"))
 		nodump();
 	CHECK(!"unknown argument");
