@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -252,9 +253,16 @@ func (a *attempt) run() (path string, err error) {
 }
 
 // ask gives every agent its order and waits for all. The first failure is
-// the reason to give up, and cancels the others.
+// the reason to give up, and cancels the others. So does an agent that is
+// suspended with its program: the others' would stand still until it goes on.
 func (a *attempt) ask() error {
+	if err := a.suspended(); err != nil {
+		return err
+	}
 	a.asked = true
+	over := make(chan struct{})
+	defer close(over)
+	go a.watch(over)
 	a.results = make([]AgentResult, len(a.agents))
 	var wg sync.WaitGroup
 	for i, m := range a.agents {
@@ -269,6 +277,39 @@ func (a *attempt) ask() error {
 	}
 	wg.Wait()
 	return context.Cause(a.session.ctx)
+}
+
+// watch gives up when an agent is found suspended.
+func (a *attempt) watch(over <-chan struct{}) {
+	tick := time.NewTicker(silence)
+	defer tick.Stop()
+	for {
+		select {
+		case <-over:
+			return
+		case <-tick.C:
+			if err := a.suspended(); err != nil {
+				a.session.giveUp(err)
+			}
+		}
+	}
+}
+
+// suspended looks for an agent of this host whose process is stopped.
+func (a *attempt) suspended() error {
+	for _, m := range a.agents {
+		if err := m.suspended(); err != nil {
+			return a.name(m, err)
+		}
+	}
+	return nil
+}
+
+func (m *member) suspended() error {
+	if host, _ := os.Hostname(); m.hello.Host != host {
+		return nil
+	}
+	return suspended(m.hello.PID)
 }
 
 // name says whose error it is, where there are several agents.
@@ -296,6 +337,13 @@ func (a *attempt) finish(failure error) error {
 	var wg sync.WaitGroup
 	for i, m := range a.agents {
 		wg.Go(func() {
+			if failure != nil && m.suspended() != nil {
+				// It reads the outcome when it goes on: nobody waits for that.
+				ctx, cancel := context.WithTimeout(ctx, silence)
+				defer cancel()
+				_ = m.conn.call(ctx, methodFinish, body, nil)
+				return
+			}
 			err := m.conn.call(ctx, methodFinish, body, nil)
 			if err != nil && !errors.Is(err, ErrConnectionLost) {
 				errs[i] = fmt.Errorf("finish: %w", a.name(m, err))

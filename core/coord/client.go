@@ -124,13 +124,21 @@ func (c *Client) call(ctx context.Context, method string, in, out any) error {
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				if st, err := procfs.ReadStat(c.pid); err == nil && st.State == 'T' {
-					cancel(fmt.Errorf("%w: fg, or kill -CONT %d, lets it run on", ErrStopped, c.pid))
+				if err := suspended(c.pid); err != nil {
+					cancel(err)
 				}
 			}
 		}
 	}()
 	return c.conn.call(ctx, method, in, out)
+}
+
+// suspended returns an ErrStopped where an agent's process is stopped.
+func suspended(pid int) error {
+	if st, err := procfs.ReadStat(pid); err == nil && st.State == 'T' {
+		return fmt.Errorf("%w: fg, or kill -CONT %d, lets it run on", ErrStopped, pid)
+	}
+	return nil
 }
 
 // dispatch is the dispatcher of the connection.
