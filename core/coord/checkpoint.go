@@ -117,6 +117,9 @@ func (s *Server) checkpoint(ctx context.Context, req CheckpointRequest, progress
 	})
 	defer expire.Stop()
 
+	if err := s.cfg.Store.Own(); err != nil {
+		return CheckpointResult{}, fmt.Errorf("checkpoint %d: %w", generation, err)
+	}
 	pending, err := s.cfg.Store.Begin(generation)
 	if err != nil {
 		return CheckpointResult{}, fmt.Errorf("checkpoint %d: %w", generation, err)

@@ -402,7 +402,7 @@ func (s *Server) Close() error {
 		s.eachConn(func(c *conn) { c.abort(ErrClosed) })
 		within(ended, closeGrace)
 	}
-	return errors.Join(err, s.slot.release())
+	return errors.Join(err, s.cfg.Store.Close(), s.slot.release())
 }
 
 // within waits for done, at most for d.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/internal/private"
@@ -22,7 +23,9 @@ const (
 
 // Store is the folder of one computation's generations, DIR/NAME.
 type Store struct {
-	path string
+	path  string
+	mu    sync.Mutex
+	owner *os.File // see Own
 }
 
 // OpenStore returns the store name in dir. Both are made by the first Begin.
