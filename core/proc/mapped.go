@@ -58,20 +58,26 @@ func (c *fileCollector) statDev(shown inodeID) uint64 {
 	return shown.dev
 }
 
-// mappedAs maps a page of the file and returns how that is shown.
+// mappedAs returns how a mapping of the file is shown.
 func (d *description) mappedAs() (inodeID, error) {
 	fd, err := linux.DupFrom(d.tid, d.fd)
 	if err != nil {
 		return inodeID{}, err
 	}
 	defer unix.Close(fd)
-	page, err := unix.Mmap(fd, 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_PRIVATE)
+	as, err := shownAs(fd)
 	if errors.Is(err, unix.EACCES) && !bytes.Contains(d.FDInfo, []byte(" LEASE ")) { // it is open for writing only
 		if again, e := unix.Open(fmt.Sprintf("/proc/self/fd/%d", fd), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); e == nil {
-			page, err = unix.Mmap(again, 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_PRIVATE)
+			as, err = shownAs(again)
 			unix.Close(again)
 		}
 	}
+	return as, err
+}
+
+// shownAs maps a page of a file that can be read.
+func shownAs(fd int) (inodeID, error) {
+	page, err := unix.Mmap(fd, 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_PRIVATE)
 	if err != nil {
 		return inodeID{}, fmt.Errorf("mmap: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -28,6 +29,7 @@ type mapSaver struct {
 	devs    map[inodeID]uint64    // see statDev
 	flags   map[*string]flagFacts // of VmFlags that mappings share
 	mounted map[uint64]string     // types of file systems by device; nil until one is asked for
+	links   linkSaver
 }
 
 // flagFacts is what VmFlags tell.
@@ -64,7 +66,7 @@ type objectKey struct {
 
 func newMapSaver(t *Tree, st *State, claim MapClaim, root int) *mapSaver {
 	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[string]int{}, objects: map[objectKey]int{}, devs: map[inodeID]uint64{},
-		flags: map[*string]flagFacts{}}
+		flags: map[*string]flagFacts{}, links: linkSaver{found: map[inodeID]string{}, search: linux.LinkSearch{Left: maxGuesses}}}
 }
 
 // maps describes all mappings of p. All refusals are joined.
@@ -202,7 +204,9 @@ func (s *mapSaver) unclaimed(p *Process, m MapState, v *procfs.VMA) (MapState, e
 		m.Kind, m.Offset, m.Path, m.content = MapAnon, 0, "", contentPrivate
 	case strings.HasPrefix(v.Path, "/SYSV") || strings.HasPrefix(v.Path, "/[aio]"):
 		return m, refuse(p, describeVMA(v), "no plugin keeps this kind of memory")
-	case v.Shared && (v.Deleted || v.Ino == 0 || strings.HasPrefix(v.Path, "[anon_shmem:")):
+	case v.Shared && v.Deleted:
+		return s.removed(p, m, v)
+	case v.Shared && (v.Ino == 0 || strings.HasPrefix(v.Path, "[anon_shmem:")):
 		m.Name = anonName(v.Path)
 		s.object(&m, v, false)
 	case v.Deleted:
@@ -213,6 +217,22 @@ func (s *mapSaver) unclaimed(p *Process, m MapState, v *procfs.VMA) (MapState, e
 		return m, refuse(p, describeVMA(v), "unknown kind of memory")
 	}
 	return m, nil
+}
+
+// removed enters a shared mapping of a file that has lost the name it was mapped
+// by: as one by another name, where it has one.
+func (s *mapSaver) removed(p *Process, m MapState, v *procfs.VMA) (MapState, error) {
+	link, err := s.linkOf(p, v)
+	if err != nil {
+		return m, err
+	}
+	if link == "" {
+		s.object(&m, v, false)
+		return m, nil
+	}
+	named := *v
+	named.Path, named.Deleted, m.Path = link, false, link
+	return s.file(p, m, &named)
 }
 
 func describeVMA(v *procfs.VMA) string {

@@ -35,10 +35,15 @@ func (s *mapSaver) onDisk(v *procfs.VMA) bool {
 			return false
 		}
 	}
+	return !slices.Contains(memoryFS, s.filesystems()[v.Dev()]) // one that is not found counts as a disk
+}
+
+// filesystems lists the types of those that are mounted, by device.
+func (s *mapSaver) filesystems() map[uint64]string {
 	if s.mounted == nil {
-		s.mounted, _ = procfs.ReadFilesystems(s.root) // those that are not found count as disks
+		s.mounted, _ = procfs.ReadFilesystems(s.root)
 	}
-	return !slices.Contains(memoryFS, s.mounted[v.Dev()])
+	return s.mounted
 }
 
 // Flags of mlockall(2).

@@ -1,12 +1,12 @@
 package file
 
 import (
-	"io/fs"
 	"path"
-	"path/filepath"
 	"strings"
-	"syscall"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -30,29 +30,11 @@ func (p *Plugin) claimOtherLink(f plugin.OpenFile, s *file) error {
 
 // findLink returns the path of an entry of dir, or below it on the same file
 // system, that is f; "" where there is none among the first maxSearched.
-func (p *Plugin) findLink(dir string, f plugin.OpenFile) (found string) {
+func (p *Plugin) findLink(dir string, f plugin.OpenFile) string {
 	root := p.host.Root()
-	left := maxSearched
-	_ = filepath.WalkDir(root+dir, func(name string, e fs.DirEntry, err error) error {
-		if left--; left < 0 {
-			return fs.SkipAll
-		}
-		if err != nil {
-			return fs.SkipDir // not readable, or gone
-		}
-		info, err := e.Info()
-		if err != nil {
-			return nil
-		}
-		st, ok := info.Sys().(*syscall.Stat_t)
-		switch {
-		case ok && e.IsDir() && uint64(st.Dev) != uint64(f.Stat.Dev):
-			return fs.SkipDir
-		case ok && uint64(st.Dev) == uint64(f.Stat.Dev) && st.Ino == f.Stat.Ino:
-			found = strings.TrimPrefix(name, root)
-			return fs.SkipAll
-		}
-		return nil
+	search := linux.LinkSearch{Left: maxSearched}
+	found := search.In(root+dir, uint64(f.Stat.Dev), true, func(_ string, st *unix.Stat_t) bool {
+		return uint64(st.Dev) == uint64(f.Stat.Dev) && st.Ino == f.Stat.Ino
 	})
-	return found
+	return strings.TrimPrefix(found, root)
 }
