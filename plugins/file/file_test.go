@@ -42,6 +42,7 @@ func TestContract(t *testing.T) {
 			"unknown origin":     `{"inodes":[{"origin":"soul",` + inodeRest + `}]}`,
 			"negative size":      `{"inodes":[{"origin":"deleted","path":"/x","size":-1,"mode":0,"uid":0,"gid":0,"dev":"0","ino":"0","atime":"0","mtime":"0"}]}`,
 			"sealed file":        `{"inodes":[{"origin":"deleted","seals":1,` + inodeRest + `}]}`,
+			"mapped deleted":     `{"inodes":[{"origin":"deleted","mapped":true,` + inodeRest + `}]}`,
 			"memfd elsewhere":    `{"inodes":[{"origin":"memfd",` + inodeRest + `}]}`,
 			"relative inode":     `{"inodes":[{"origin":"named","path":"x","size":0,"mode":0,"uid":0,"gid":0,"dev":"0","ino":"0","atime":"0","mtime":"0"}]}`,
 			"pipe of no size":    `{"pipes":[{"mode":0,"capacity":0}]}`,

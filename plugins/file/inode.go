@@ -42,6 +42,9 @@ type inode struct {
 	Mtime  int64    `json:"mtime,string"`
 	Seals  int      `json:"seals,omitempty"`     // of a memfd
 	Huge   int64    `json:"huge_page,omitempty"` // bytes, of a memfd in hugetlbfs
+	// Mapped says that the program may write to a named file through its memory,
+	// without a trace in its time of change.
+	Mapped bool `json:"mapped,omitempty"`
 }
 
 func (d *inode) validate() error {
@@ -62,6 +65,9 @@ func (d *inode) validate() error {
 		}
 	default:
 		return fmt.Errorf("unknown origin %q", d.Origin)
+	}
+	if d.Mapped && d.Origin != originNamed {
+		return fmt.Errorf("a %s file that is mapped", d.Origin)
 	}
 	if d.Size < 0 || d.Mode&^0o7777 != 0 {
 		return fmt.Errorf("size %d, mode %#o", d.Size, d.Mode)

@@ -25,12 +25,17 @@ func (p *Plugin) ClaimMap(_ context.Context, proc plugin.Process, m plugin.Mappi
 	if c == nil {
 		return 0, plugin.ErrNotMine
 	}
-	if p.state.Inodes[c.index].Huge > 0 && !m.Shared {
+	d := p.state.Inodes[c.index]
+	if d.Huge > 0 && !m.Shared {
 		return 0, plugin.RefuseProcess(proc, fmt.Sprintf("mapping %x-%x %s", m.Start, m.End, m.Path),
 			"a private mapping of huge pages is not kept")
 	}
+	d.Mapped = d.Mapped || d.Origin == originNamed && writes(m)
 	return plugin.MapReopen, nil
 }
+
+// writes says whether the file can be written to through the mapping.
+func writes(m plugin.Mapping) bool { return m.Shared && slices.Contains(m.Flags, "mw") }
 
 // ReopenMap returns a descriptor with the access that the mapping may use:
 // one that could be written, where the old could not, would hinder seals.
@@ -40,7 +45,7 @@ func (p *Plugin) ReopenMap(_ context.Context, _ plugin.Process, m plugin.Mapping
 		return -1, fmt.Errorf("mapping %x-%x %s: not in the image", m.Start, m.End, m.Path)
 	}
 	access := unix.O_RDONLY
-	if m.Shared && slices.Contains(m.Flags, "mw") {
+	if writes(m) {
 		access = unix.O_RDWR
 	}
 	name := p.place(p.state.Inodes[index].Path)

@@ -20,7 +20,9 @@ func (p *Plugin) claimNamed(f plugin.OpenFile, s *file, fd int) error {
 
 // decideNamed decides what a restart does with such a file: one that is as it
 // was stays, one that is gone is made again, and one that has changed is
-// replaced only where the user allows it.
+// replaced only where the user allows it. What is written through memory to a page
+// that is to be written back already moves no time, so that of a mapped file
+// nobody knows: it is replaced where the user allows it, and stays else.
 func (p *Plugin) decideNamed(index int, d *inode) error {
 	var now unix.Stat_t
 	err := unix.Stat(p.place(d.Path), &now)
@@ -31,8 +33,9 @@ func (p *Plugin) decideNamed(index int, d *inode) error {
 		return fmt.Errorf("%s: stat: %w", d.Path, err)
 	case now.Mode&unix.S_IFMT != unix.S_IFREG:
 		return fmt.Errorf("%s: %w", d.Path, errReplaced)
-	case now.Size == d.Size && now.Mtim.Nano() == d.Mtime:
+	case now.Size == d.Size && now.Mtim.Nano() == d.Mtime && !(d.Mapped && p.config.AllowFileOverwrite):
 		p.making.asIs[index] = true
+		p.warnMapped(d)
 		return nil
 	case p.config.AllowFileOverwrite:
 		p.making.replace[index] = true
@@ -43,6 +46,14 @@ func (p *Plugin) decideNamed(index int, d *inode) error {
 	}
 	return fmt.Errorf("%s: %s; --allow-file-overwrite puts the saved content in its place, --allow-changed-files keeps it as it is now",
 		d.Path, differs(d.Size, d.Mtime, &now))
+}
+
+// warnMapped tells of a file that the program may have written to since.
+func (p *Plugin) warnMapped(d *inode) {
+	if d.Mapped && !p.state.Ended && !p.config.AllowChangedFiles {
+		p.host.Log().Warn().Str("path", string(d.Path)).
+			Msg("the file was mapped, and what the program has written to it through its memory since the checkpoint, if anything, stays; --allow-file-overwrite puts the saved content in its place")
+	}
 }
 
 // makeNamed makes the file beside its place. It gets its name in Running, when

@@ -95,6 +95,60 @@ func savedFiles(tr *trial) {
 	}
 }
 
+// savedAndMapped changes a file whose content is in the image through the memory
+// of the program, after the checkpoint: its time of change does not tell.
+func savedAndMapped(tr *trial) {
+	tr.launchWith([]string{"--ckpt-open-files"}, "python3", "-c", `
+import mmap, os, time
+f = os.open("data", os.O_RDWR | os.O_CREAT, 0o600)
+os.ftruncate(f, 8192)
+m = mmap.mmap(f, 8192)
+for step, sign in enumerate(["go", "stop"]):
+    m[0] = m[5000] = ord("1") + step
+    with open("progress.new", "w") as p:
+        p.write(str(step + 1))
+    os.rename("progress.new", "progress")
+    while not os.path.exists(sign):
+        time.sleep(0.02)
+print("ok")
+`)
+	tr.reach(1)
+	tr.checkpoint()
+	info, err := os.Stat(tr.path("data"))
+	if err != nil {
+		tr.Fatal(err)
+	}
+	for _, c := range []struct{ flag, want string }{
+		{"--allow-changed-files", "2"},
+		{"", "2"},
+		{"--allow-file-overwrite", "1"},
+	} {
+		tr.write("go", "")
+		tr.reach(2)
+		tr.killAll()
+		tr.write("progress", "1")
+		err := errors.Join(os.Remove(tr.path("go")), os.Remove(tr.path("hiatus.log")), os.Chtimes(tr.path("data"), info.ModTime(), info.ModTime()))
+		if err != nil {
+			tr.Fatal(err)
+		}
+		tr.restart(strings.Fields(c.flag)...)
+		tr.running()
+		if data := tr.read("data"); data[:1] != c.want || data[5000:5001] != c.want {
+			tr.Errorf("restart %s: the file has %q and %q, want %s", c.flag, data[:1], data[5000:5001], c.want)
+		}
+		if warned := strings.Contains(tr.read("hiatus.log"), "was mapped"); warned != (c.flag == "") {
+			tr.Errorf("restart %s: a warning: %t", c.flag, warned)
+		}
+	}
+	tr.write("go", "")
+	tr.reach(2)
+	if data := tr.read("data"); data[:1] != "2" {
+		tr.Errorf("the mapping is not the file's: it has %q", data[:1])
+	}
+	tr.write("stop", "")
+	tr.ends(tr.front, 0)
+}
+
 // savedAndWatched removes a file that is made again, and that tail(1) watches:
 // its name is there before the watch.
 func savedAndWatched(tr *trial) {
