@@ -15,7 +15,9 @@ import (
 // checkpoint --ckpt-open-files.
 func (p *Plugin) claimNamed(f plugin.OpenFile, s *file, fd int) error {
 	s.Kind = kindNamed
-	return p.claimInode(f, s, fd, newInode(originNamed, f))
+	d := newInode(originNamed, f)
+	d.Path = s.Path // which it has, be f's gone
+	return p.claimInode(f, s, fd, d)
 }
 
 // decideNamed decides what a restart does with such a file: one that is as it
