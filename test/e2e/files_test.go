@@ -179,7 +179,8 @@ func savedAndWatched(tr *trial) {
 }
 
 // subvolume has a deleted file open and mapped on btrfs, where stat(2) and
-// /proc/PID/maps show different devices: it is one file to the program.
+// /proc/PID/maps show different devices: it is one file to the program. So is one
+// that is mapped only, by a name that it has lost.
 func subvolume(tr *trial) {
 	if os.Geteuid() != 0 {
 		tr.Skip("only root may mount")
@@ -200,7 +201,15 @@ func subvolume(tr *trial) {
 	tr.Cleanup(func() { _ = unix.Unmount(volume, unix.MNT_DETACH) })
 	tr.own(volume)
 	tr.launch("python3", "-c", `
-import mmap, os, time
+import ctypes, mmap, os, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+g = os.open("volume/g.new", os.O_RDWR | os.O_CREAT)
+os.ftruncate(g, 8192)
+linked = (ctypes.c_char * 8192).from_address(libc.mmap(None, ctypes.c_size_t(8192), 3, mmap.MAP_SHARED, g, ctypes.c_long(0)))
+os.close(g)
+os.link("volume/g.new", "volume/g")
+os.unlink("volume/g.new")
 f = os.open("volume/f", os.O_RDWR | os.O_CREAT)
 os.write(f, b"content".ljust(8192))
 os.unlink("volume/f")
@@ -213,6 +222,9 @@ while not os.path.exists("stop"):
     assert m[:7] == b"%7d" % step, m[:7]
     m[4096:4103] = b"%7d" % step
     assert os.pread(f, 7, 4096) == b"%7d" % step
+    linked[:7] = b"%7d" % step
+    with open("volume/g", "rb") as again:
+        assert again.read(7) == b"%7d" % step
     with open("progress.new", "w") as p:
         p.write("1")
     os.rename("progress.new", "progress")
