@@ -36,6 +36,7 @@ func removeIPC(t *testing.T, dir string) {
 	for n := range names {
 		name := ipcName(dir, n)
 		_ = os.Remove("/dev/shm/" + name)
+		_ = os.Remove("/dev/shm/sem." + name) // sem_open(3)
 		b, err := syscall.BytePtrFromString(name)
 		if err != nil {
 			t.Fatal(err)
