@@ -8,6 +8,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/internal/private"
@@ -18,6 +20,7 @@ const (
 	// the writer lives.
 	pendingLock = "lock"
 	agentPrefix = "agent-"
+	tmpRandom   = 8 // bytes in the name of a temporary folder
 )
 
 // Pending is a generation that is being written. It is ended with Commit or
@@ -62,9 +65,19 @@ func (s *Store) Begin(generation uint64) (*Pending, error) {
 
 // tmpName returns a new name for a temporary folder.
 func tmpName(generation uint64) string {
-	var random [8]byte
+	var random [tmpRandom]byte
 	_, _ = rand.Read(random[:]) // never fails
 	return fmt.Sprintf("%s%d-%s", tmpPrefix, generation, hex.EncodeToString(random[:]))
+}
+
+// isTmpName says whether tmpName may have made the name.
+func isTmpName(name string) bool {
+	rest, prefixed := strings.CutPrefix(name, tmpPrefix)
+	number, random, _ := strings.Cut(rest, "-")
+	generation, err := strconv.ParseUint(number, 10, 64)
+	_, hexErr := hex.DecodeString(random)
+	return prefixed && err == nil && hexErr == nil && len(random) == hex.EncodedLen(tmpRandom) &&
+		number == strconv.FormatUint(generation, 10) && random == strings.ToLower(random)
 }
 
 func (p *Pending) make() error {

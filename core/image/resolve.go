@@ -12,8 +12,24 @@ import (
 // Resolve finds the folder of a generation. path is a --ckptdir that holds one
 // computation, DIR/NAME, DIR/NAME/GENERATION, or a manifest.json. generation 0
 // means the newest committed one. An error that is fs.ErrNotExist says that
-// there is no such generation.
+// there is no such generation. Where the folder of the generation, or DIR/NAME, is
+// a symbolic link, genDir is where it leads: its parents are there, and there new
+// generations go.
 func Resolve(path string, generation uint64) (genDir string, err error) {
+	genDir, err = find(path, generation)
+	if err != nil || !isLink(genDir) && !isLink(filepath.Dir(genDir)) {
+		return genDir, err
+	}
+	return filepath.EvalSymlinks(genDir)
+}
+
+func isLink(path string) bool {
+	info, err := os.Lstat(path)
+	return err == nil && info.Mode()&fs.ModeSymlink != 0
+}
+
+// find is Resolve without regard to links.
+func find(path string, generation uint64) (genDir string, err error) {
 	path, err = filepath.Abs(path)
 	if err != nil {
 		return "", err

@@ -144,10 +144,14 @@ func (s *Store) clean() error {
 	var errs []error
 	for _, e := range entries {
 		path := filepath.Join(s.path, e.Name())
-		if _, committed := parseGeneration(e.Name()); committed {
+		if _, named := parseGeneration(e.Name()); named && e.IsDir() && hasManifest(path) {
 			_ = os.Remove(filepath.Join(path, pendingLock)) // of a writer that died behind the commit
 		}
-		if !strings.HasPrefix(e.Name(), tmpPrefix) || !e.IsDir() {
+		if !isTmpName(e.Name()) || !e.IsDir() {
+			continue
+		}
+		if ours, err := isUnfinished(path); err != nil || !ours {
+			errs = append(errs, err)
 			continue
 		}
 		if dead, err := abandoned(path); err != nil {
@@ -157,6 +161,21 @@ func (s *Store) clean() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// isUnfinished says whether a folder with a temporary name has what such a folder
+// has: the lock, or nothing but files of a generation. A restart may have been
+// from a copy, whose neighbours are the user's own.
+func isUnfinished(path string) (bool, error) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return false, err
+	}
+	foreign := slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		return e.Name() != manifestFile && !strings.HasPrefix(e.Name(), agentPrefix)
+	})
+	locked := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == pendingLock })
+	return locked || !foreign, nil
 }
 
 // abandoned says whether the writer of a temporary folder is gone. Locks of

@@ -199,6 +199,33 @@ func TestLiveWriter(t *testing.T) {
 	wantNames(t, s, "00001")
 }
 
+// TestCleanSparesOthers begins a generation beside folders whose names look
+// temporary and that no writer has made.
+func TestCleanSparesOthers(t *testing.T) {
+	s := newStore(t)
+	commit(t, s, 1, testComputation)
+	file := func(path ...string) {
+		name := filepath.Join(append([]string{s.Path()}, path...)...)
+		check(t, os.MkdirAll(filepath.Dir(name), private.DirMode))
+		check(t, os.WriteFile(name, nil, fileMode))
+	}
+	const random = "9f86d081884c7d65"
+	spared := []string{".tmp-", ".tmp-02-" + random, ".tmp-2-" + random[:14], ".tmp-2-" + random[:15] + "X", ".tmp-2-" + random + "-x",
+		".tmp-2-" + strings.ToUpper(random), ".tmp-3-" + random, ".tmp-thesis", ".tmp-x-" + random}
+	for _, name := range spared {
+		file(name, "chapter1")
+	}
+	file("00007", pendingLock) // no generation
+	file(".tmp-4-"+random, pendingLock)
+	file(".tmp-5-"+random, "agent-0", "pages.0")
+	file(".tmp-6-"+random, manifestFile)
+	p := must[*Pending](t)(s.Begin(2))
+	check(t, p.Abort())
+	slices.Sort(spared)
+	wantNames(t, s, append(spared, "00001", "00007")...)
+	must[os.FileInfo](t)(os.Lstat(filepath.Join(s.Path(), "00007", pendingLock)))
+}
+
 func TestPrune(t *testing.T) {
 	s := newStore(t)
 	for gen := uint64(1); gen <= 6; gen++ {
@@ -242,6 +269,10 @@ func TestResolve(t *testing.T) {
 	check(t, os.Mkdir(filepath.Join(many, "unrelated"), private.DirMode))
 	file := filepath.Join(t.TempDir(), "x")
 	check(t, os.WriteFile(file, nil, fileMode))
+	links := t.TempDir()
+	check(t, os.Symlink(gen1, filepath.Join(links, "latest")))
+	check(t, os.Symlink(s.Path(), filepath.Join(links, "job")))
+	check(t, os.Symlink(dir, filepath.Join(links, "dir")))
 
 	tests := []struct {
 		name       string
@@ -263,6 +294,10 @@ func TestResolve(t *testing.T) {
 		{"nothing", t.TempDir(), 0, "", "no committed checkpoint"},
 		{"missing", filepath.Join(dir, "missing"), 0, "", "no such file"},
 		{"several", many, 0, "", "2 computations (a, b): give " + filepath.Join(many, "NAME")},
+		{"link to a generation", filepath.Join(links, "latest"), 0, gen1, ""},
+		{"manifest behind a link", filepath.Join(links, "latest", manifestFile), 0, gen1, ""},
+		{"link to a store", filepath.Join(links, "job"), 0, gen2, ""},
+		{"store behind a link", filepath.Join(links, "dir", "job"), 0, filepath.Join(links, "dir", "job", "00002"), ""},
 		{"one of several", filepath.Join(many, "b"), 0, filepath.Join(many, "b", "00001"), ""},
 	}
 	for _, tt := range tests {
