@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,13 +49,20 @@ func (s *Store) Path() string { return s.path }
 // store does not exist.
 func (s *Store) Generations() ([]uint64, error) { return generations(s.path) }
 
-// Next returns the generation after the highest committed one.
+// Next returns the generation after the highest whose name is taken, by whatever:
+// also a link to a generation that was moved away would be in the way of another.
 func (s *Store) Next() (uint64, error) {
-	gens, err := s.Generations()
-	if err != nil || len(gens) == 0 {
-		return 1, err
+	entries, err := os.ReadDir(s.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return 0, err
 	}
-	return gens[len(gens)-1] + 1, nil
+	var highest uint64
+	for _, e := range entries {
+		if n, ok := parseGeneration(e.Name()); ok && n < math.MaxUint64 {
+			highest = max(highest, n)
+		}
+	}
+	return highest + 1, nil
 }
 
 // generations lists the committed generations in a store's folder: folders

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -63,6 +64,27 @@ func TestCommit(t *testing.T) {
 			t.Errorf("generation has %s", name)
 		}
 	}
+}
+
+// TestNextPassesOthers begins generations where names of such are taken by what is
+// none.
+func TestNextPassesOthers(t *testing.T) {
+	s := newStore(t)
+	commit(t, s, 1, testComputation)
+	for want, take := range []func(path string) error{
+		func(path string) error { return os.Mkdir(path, private.DirMode) },
+		func(path string) error { return os.WriteFile(path, nil, fileMode) },
+		func(path string) error { return os.Symlink("nowhere", path) },
+	} {
+		next := must[uint64](t)(s.Next())
+		if next != uint64(want+2) {
+			t.Errorf("next is %d, want %d", next, want+2)
+		}
+		check(t, take(filepath.Join(s.Path(), generationName(next))))
+	}
+	check(t, os.Mkdir(filepath.Join(s.Path(), generationName(math.MaxUint64)), private.DirMode))
+	commit(t, s, must[uint64](t)(s.Next()), testComputation)
+	wantGenerations(t, s, 1, 5)
 }
 
 func TestManifestRoundTrip(t *testing.T) {
