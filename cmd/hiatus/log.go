@@ -73,7 +73,7 @@ func (l logging) open(stderr io.Writer) (func(plugin string) zerolog.Logger, fun
 			return nil, nil, errors.Join(fmt.Errorf("log file: %w", err), queue.Close())
 		}
 		done = func() error { return errors.Join(queue.Close(), f.Close()) }
-		w = zerolog.MultiLevelWriter(f, &zerolog.FilteredLevelWriter{
+		w = zerolog.MultiLevelWriter(&logFile{file: f, tell: w}, &zerolog.FilteredLevelWriter{
 			Writer: zerolog.LevelWriterAdapter{Writer: w},
 			Level:  zerolog.WarnLevel,
 		})
@@ -89,6 +89,24 @@ func (l logging) open(stderr io.Writer) (func(plugin string) zerolog.Logger, fun
 		}
 		return base.Level(level).With().Str("plugin", plugin).Logger()
 	}, done, nil
+}
+
+// logFile is a log file whose failure is told once, and is no error: zerolog would
+// write each to standard error itself, past the queue, and wait there for a reader
+// who may never come. The caller serialises Write.
+type logFile struct {
+	file io.Writer
+	tell io.Writer // takes lines of the log, and never blocks
+	told bool
+}
+
+func (l *logFile) Write(line []byte) (int, error) {
+	if _, err := l.file.Write(line); err != nil && !l.told {
+		l.told = true
+		log := zerolog.New(l.tell).Hook(zerolog.HookFunc(stamp))
+		log.Warn().Str("plugin", coreLog).Err(err).Msg("the log file cannot be written: lines are missing there")
+	}
+	return len(line), nil
 }
 
 // stderrLog writes to out, for people if stderr is a terminal, else JSON.

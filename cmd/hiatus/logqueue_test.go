@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
+
+	"github.com/rs/zerolog"
 )
 
 // gate is a writer that blocks until it is opened.
@@ -55,4 +58,46 @@ func TestLogQueueStuck(t *testing.T) {
 	}
 	close(g.open)
 	<-q.ended
+}
+
+// TestLogFileFull logs to a full disk: the loss is told once, through the queue.
+func TestLogFileFull(t *testing.T) {
+	watchStderr(t)
+	var told bytes.Buffer
+	logger, done, err := logging{level: zerolog.DebugLevel, file: "/dev/full"}.open(&told)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := logger("")
+	log.Debug().Msg("a detail")
+	log.Warn().Msg("a warning")
+	log.Debug().Msg("another detail")
+	if err := done(); err != nil {
+		t.Fatal(err)
+	}
+	text := told.String()
+	if strings.Count(text, "no space left on device") != 1 || strings.Count(text, "\n") != 2 || !strings.Contains(text, "a warning") {
+		t.Errorf("standard error has %q", text)
+	}
+}
+
+// watchStderr fails the test if anything is written to standard error directly.
+func watchStderr(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	was := os.Stderr
+	os.Stderr = w
+	t.Cleanup(func() {
+		os.Stderr = was
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		got := make([]byte, 4096)
+		if n, _ := r.Read(got); n > 0 {
+			t.Errorf("written past the queue: %q", got[:n])
+		}
+		r.Close()
+	})
 }
