@@ -37,7 +37,7 @@ func (a *agent) enter(ctx context.Context, id string, restart uint64) error {
 		addr, err = coord.Find(a.opts.Name)
 	} else {
 		addr, err = a.coordinate(ctx, coord.Config{Name: a.opts.Name, Unique: a.opts.UniqueName, Computation: a.computation,
-			OpenStore: func(name string) (*image.Store, error) { return image.OpenStore(a.opts.Dir, name) },
+			OpenStore: a.opts.openStore,
 			Keep:      a.opts.Keep, Interval: a.opts.Interval, Restart: restart})
 	}
 	if err != nil {

@@ -20,7 +20,7 @@ func Together(ctx context.Context, o Options, generation string) (name string, e
 	}
 	log := o.Log("")
 	server, err := coord.Listen(coord.Config{Name: o.Name, Unique: o.UniqueName, Computation: m.Computation,
-		OpenStore: func(name string) (*image.Store, error) { return image.OpenStore(o.Dir, name) },
+		OpenStore: o.openStore,
 		Keep:      o.Keep, Interval: o.Interval, Restart: m.Generation, Agents: len(m.Agents), Log: log,
 		Manifest: func() image.Manifest {
 			return baseManifest(image.Manifest{Command: m.Command, Cwd: m.Cwd, Settings: o.settings()})
@@ -36,6 +36,16 @@ func serve(ctx context.Context, server *coord.Server, log zerolog.Logger) {
 	if err := server.Serve(ctx); err != nil {
 		log.Error().Err(err).Msg("the coordinator has ended")
 	}
+}
+
+// openStore opens the store for the generations of name: what keeps it from being
+// one is better said now than at the first checkpoint.
+func (o *Options) openStore(name string) (*image.Store, error) {
+	store, err := image.OpenStore(o.Dir, name)
+	if err != nil {
+		return nil, err
+	}
+	return store, store.Check()
 }
 
 // storeAt is the store in a folder.

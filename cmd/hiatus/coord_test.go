@@ -202,7 +202,7 @@ func TestSeveralComputations(t *testing.T) {
 	}
 	a := &app{engine: fakeEngine()}
 	a.engine.Running = coord.ListRunning
-	if got := a.freeName(t.Context(), "two"); got != "two-2" {
+	if got := a.freeName(t.Context(), t.TempDir(), "two"); got != "two-2" {
 		t.Errorf("free name %q, want two-2", got)
 	}
 }

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core"
-	"github.com/hiatus-project/hiatus/internal/private"
+	"github.com/hiatus-project/hiatus/core/image"
 )
 
 // readyVar names, between a command with --detach and the one that it starts
@@ -119,7 +119,7 @@ func (a *app) terminalOutput(ctx context.Context, opts core.Options) (*os.File, 
 	}
 	name := opts.Name
 	if opts.UniqueName {
-		name = a.freeName(ctx, name)
+		name = a.freeName(ctx, opts.Dir, name)
 	}
 	opts.Name = name
 	if !opts.Join {
@@ -135,24 +135,36 @@ func (a *app) terminalOutput(ctx context.Context, opts core.Options) (*os.File, 
 
 // outputFile opens a file for output beside the generations.
 func outputFile(opts core.Options, name string, flags int) (*os.File, error) {
-	dir := filepath.Join(opts.Dir, opts.Name)
-	if err := private.MakeDirs(dir); err != nil {
+	store, err := image.OpenStore(opts.Dir, opts.Name)
+	if err != nil {
 		return nil, err
 	}
-	return appendTo(filepath.Join(dir, name), flags)
+	if err := store.Make(); err != nil {
+		return nil, err
+	}
+	return appendTo(filepath.Join(store.Path(), name), flags|unix.O_NOFOLLOW)
 }
 
 // freeName adds the suffix that the core would add.
-func (a *app) freeName(ctx context.Context, name string) string {
+func (a *app) freeName(ctx context.Context, dir, name string) string {
 	taken := map[string]bool{}
 	for _, n := range a.runningNames(ctx) {
 		taken[n] = true
 	}
 	free := name
-	for i := 2; taken[free]; i++ {
+	for i := 2; taken[free] || occupied(dir, free); i++ {
 		free = name + "-" + strconv.Itoa(i)
 	}
 	return free
+}
+
+// occupied says whether something else is in the place of a name's folder.
+func occupied(dir, name string) bool {
+	store, err := image.OpenStore(dir, name)
+	if err == nil {
+		err = store.Check()
+	}
+	return isA[*image.FormatError](err)
 }
 
 // background prepares this command line to run in a session of its own, which

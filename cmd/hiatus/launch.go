@@ -35,7 +35,8 @@ reach CMD, and hiatus ends when the last process of the tree has ended. Flags en
 at the first word that is not one.
 
 Images go to DIR/NAME/GENERATION, where DIR is --ckptdir. NAME is --name, or comes
-from CMD, with a number where a running computation has that name.
+from CMD, with a number where a running computation has that name, or DIR/NAME is
+no folder of the user's, as with a CMD in DIR itself.
 
 With --detach, hiatus returns as soon as CMD runs. CMD then has no terminal:
 where stdout or stderr was one, it is DIR/NAME/output.log; where stdin was one,

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hiatus-project/hiatus/core"
 	"github.com/hiatus-project/hiatus/internal/private"
 )
 
@@ -89,4 +90,33 @@ func TestNotUTF8(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestOutputFile opens the output file of a detached program where others have been
+// before: a derived name gets a number, and no link is followed.
+func TestOutputFile(t *testing.T) {
+	dir := t.TempDir()
+	victim := filepath.Join(dir, "victim")
+	if err := errors.Join(os.WriteFile(victim, nil, 0o600), os.Symlink(t.TempDir(), filepath.Join(dir, "job-2")), os.Mkdir(filepath.Join(dir, "own"), 0o700),
+		os.Symlink(victim, filepath.Join(dir, "own", "output.log"))); err != nil {
+		t.Fatal(err)
+	}
+	a := &app{engine: fakeEngine()}
+	if got := a.freeName(t.Context(), dir, "victim"); got != "victim-2" {
+		t.Errorf("free name %q, want victim-2", got)
+	}
+	for name, want := range map[string]string{"victim": "not a folder", "job-2": "is a symbolic link", "own": "too many levels of symbolic links"} {
+		f, err := outputFile(core.Options{Dir: dir, Name: name}, "output.log", 0)
+		if err == nil {
+			f.Close()
+			t.Errorf("%s: opened %s", name, f.Name())
+		} else if !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+	}
+	f, err := outputFile(core.Options{Dir: filepath.Join(dir, "new"), Name: "job"}, "output.log", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
 }

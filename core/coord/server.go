@@ -27,10 +27,10 @@ const (
 // Config is what a coordinator is made from.
 type Config struct {
 	Name        string // letters, digits and "._+-", at most 64
-	Unique      bool   // where Name is taken, add -2, -3, ...; else that is ErrNameTaken
+	Unique      bool   // where Name is taken, or OpenStore has an [image.FormatError], add -2, -3, ...
 	Computation string // id, kept across restarts
 	Store       *image.Store
-	// OpenStore opens the store of the final name, where Store is nil.
+	// OpenStore opens the store of a name, unless it is nil.
 	OpenStore  func(name string) (*image.Store, error)
 	Keep       int                   // committed generations kept; less than 1 means 1
 	Interval   time.Duration         // between periodic checkpoints; 0: none
@@ -91,14 +91,9 @@ func Listen(cfg Config) (*Server, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	slot, ln, err := claim(cfg.RuntimeDir, cfg.Name, cfg.Unique)
+	slot, ln, err := claim(cfg.RuntimeDir, cfg.Name, cfg.Unique, cfg.open)
 	if err != nil {
 		return nil, fmt.Errorf("coordinator: %w", err)
-	}
-	if cfg.Store == nil {
-		if cfg.Store, err = cfg.OpenStore(slot.name); err != nil {
-			return nil, errors.Join(err, ln.Close(), slot.release())
-		}
 	}
 	s := &Server{
 		cfg: cfg, slot: slot, ln: ln, started: time.Now(),
@@ -119,6 +114,14 @@ func Listen(cfg Config) (*Server, error) {
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	return s, nil
+}
+
+// open opens the store of the final name.
+func (cfg *Config) open(name string) (err error) {
+	if cfg.OpenStore != nil {
+		cfg.Store, err = cfg.OpenStore(name)
+	}
+	return err
 }
 
 // complete fills in what was left out.

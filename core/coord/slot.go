@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/image"
 )
 
 const (
@@ -46,9 +48,9 @@ func checkName(what, name string) error {
 }
 
 // claim takes name in dir, or with unique the first of name, name-2, name-3,
-// ... that is free, and listens on its socket. A name too long for a number is
-// cut.
-func claim(dir, name string, unique bool) (*slot, *net.UnixListener, error) {
+// ... that is free and fits, and listens on its socket. A name too long for a
+// number is cut.
+func claim(dir, name string, unique bool, fits func(name string) error) (*slot, *net.UnixListener, error) {
 	unlock, err := lockDir(dir)
 	if err != nil {
 		return nil, nil, err
@@ -61,7 +63,12 @@ func claim(dir, name string, unique bool) (*slot, *net.UnixListener, error) {
 			try = name[:min(len(name), maxName-len(suffix))] + suffix
 		}
 		s, err := take(dir, try)
-		if errors.Is(err, ErrNameTaken) && unique {
+		if err == nil {
+			if err = fits(try); err != nil {
+				s.remove()
+			}
+		}
+		if unique && (errors.Is(err, ErrNameTaken) || occupied(err)) {
 			continue
 		}
 		if err != nil {
@@ -75,6 +82,12 @@ func claim(dir, name string, unique bool) (*slot, *net.UnixListener, error) {
 		return s, ln, nil
 	}
 	return nil, nil, fmt.Errorf("name %q: %w, and so are %d with a number", name, ErrNameTaken, maxSuffix)
+}
+
+// occupied says whether the folder of a name's generations is something else.
+func occupied(err error) bool {
+	_, is := errors.AsType[*image.FormatError](err)
+	return is
 }
 
 // take locks the name, or fails with ErrNameTaken where its owner lives. The

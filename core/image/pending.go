@@ -38,7 +38,7 @@ func (s *Store) Begin(generation uint64) (*Pending, error) {
 	if generation == 0 {
 		return nil, fmt.Errorf("begin in %s: generations count from 1", s.path)
 	}
-	if err := s.make(); err != nil {
+	if err := s.Make(); err != nil {
 		return nil, err
 	}
 	lock, err := s.lock()

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/internal/private"
 )
@@ -99,9 +101,32 @@ func parseGeneration(name string) (uint64, bool) {
 	return n, err == nil && n > 0 && name == generationName(n)
 }
 
-// make makes the store's folder. What stands there already must be a folder
+// Check says, with a [FormatError], that what is in the place of the store's folder
+// keeps generations from being written: it must be a folder, of the caller's. That
+// goes for root too. Whose the folder is may put links in the place of what is
+// written there, and generations in the place of those that were.
+func (s *Store) Check() error {
+	var st unix.Stat_t
+	switch err := unix.Lstat(s.path, &st); {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case err != nil:
+		return &os.PathError{Op: "lstat", Path: s.path, Err: err}
+	}
+	switch euid := os.Geteuid(); {
+	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
+		return formatErrorf(s.path, "is a symbolic link, not a folder for generations")
+	case st.Mode&unix.S_IFMT != unix.S_IFDIR:
+		return formatErrorf(s.path, "not a folder for generations")
+	case int(st.Uid) != euid:
+		return formatErrorf(s.path, "belongs to uid %d, not to uid %d", st.Uid, euid)
+	}
+	return nil
+}
+
+// Make makes the store's folder. What stands there already must be a folder
 // of the caller's.
-func (s *Store) make() error {
+func (s *Store) Make() error {
 	parent := filepath.Dir(s.path)
 	if err := private.MakeDirs(parent); err != nil {
 		return err
@@ -115,18 +140,18 @@ func (s *Store) make() error {
 			return err
 		}
 	}
-	dir, err := openDir(s.path, false)
-	if err != nil {
-		return err
-	}
-	return dir.Close()
+	return s.Check()
 }
 
 // lock waits for the store's lock, which Begin and Prune hold while they make
 // and rename temporary folders. Closing the file gives it back. Where the file
 // system has no locks there are none: folders are cleaned only with one.
 func (s *Store) lock() (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(s.path, storeLock), os.O_RDWR|os.O_CREATE, fileMode)
+	path := filepath.Join(s.path, storeLock)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, formatErrorf(path, "is a symbolic link")
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -140,6 +140,50 @@ func TestBeginRefuses(t *testing.T) {
 	wantFormatError(t, err)
 }
 
+// TestForeignStore puts what another user may have made beforehand in the place of
+// a store's folder, and of its lock: neither is written to.
+func TestForeignStore(t *testing.T) {
+	victim := filepath.Join(t.TempDir(), "victim")
+	check(t, os.WriteFile(victim, nil, 0o644))
+	mkdir := func(s *Store) { check(t, os.Mkdir(s.Path(), private.DirMode)) }
+	tests := []struct {
+		name string
+		put  func(t *testing.T, s *Store)
+		want string
+	}{
+		{"file", func(t *testing.T, s *Store) { check(t, os.WriteFile(s.Path(), nil, fileMode)) }, "not a folder"},
+		{"link", func(t *testing.T, s *Store) { check(t, os.Symlink(t.TempDir(), s.Path())) }, "is a symbolic link"},
+		{"folder of another user", func(t *testing.T, s *Store) {
+			if os.Geteuid() != 0 {
+				t.Skip("only root can make folders of another owner")
+			}
+			mkdir(s)
+			check(t, os.Chown(s.Path(), 12345, 12345))
+		}, "belongs to uid 12345, not to uid 0"},
+		{"link for a lock", func(t *testing.T, s *Store) {
+			mkdir(s)
+			check(t, os.Symlink(victim, filepath.Join(s.Path(), storeLock)))
+		}, "is a symbolic link"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s := must[*Store](t)(OpenStore(t.TempDir(), "job"))
+			check(t, s.Check())
+			tt.put(t, s)
+			_, err := s.Begin(1)
+			if fe := wantFormatError(t, err); !strings.Contains(fe.What, tt.want) {
+				t.Error(fe)
+			}
+			if err := s.Check(); (err == nil) != (tt.name == "link for a lock") {
+				t.Errorf("check: %v", err)
+			}
+		})
+	}
+	if mode := must[os.FileInfo](t)(os.Stat(victim)).Mode(); mode != 0o644 {
+		t.Errorf("the file behind a link has mode %v", mode)
+	}
+}
+
 func TestAgentDirRefuses(t *testing.T) {
 	p := must[*Pending](t)(newStore(t).Begin(1))
 	defer p.Abort()
