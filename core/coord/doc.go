@@ -92,7 +92,8 @@
 // uid, or root.
 //
 // <name>.lock is held with flock(2) as long as the coordinator lives, so that
-// a dead one's socket can be told from a slow one's. Names are claimed and
+// a dead one's socket can be told from a slow one's. Where the file is gone, a
+// connection says whether it lives. Names are claimed and
 // stale ones removed under a flock on the directory itself.
 //
 // # Lock order

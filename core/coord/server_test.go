@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -365,6 +366,29 @@ func TestListRunning(t *testing.T) {
 func die(s *Server) {
 	s.ln.Close()
 	s.slot.lock.Close()
+}
+
+// TestLockFileGone removes the lock file of a computation that runs: it is listed,
+// and its name taken, also when there is a new file that nobody has locked.
+func TestLockFileGone(t *testing.T) {
+	cfg := testConfig(t)
+	s := startServer(t, cfg)
+	lock := lockPath(cfg.RuntimeDir, s.Name())
+	if err := os.Remove(lock); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if names, err := running(cfg.RuntimeDir); err != nil || !slices.Equal(names, []string{"job"}) {
+			t.Fatalf("running: %q, %v", names, err)
+		}
+		if _, err := Listen(cfg); !errors.Is(err, ErrNameTaken) {
+			t.Fatalf("the name was not taken: %v", err)
+		}
+		if err := os.WriteFile(lock, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	startClient(t, s)
 }
 
 func TestStale(t *testing.T) {

@@ -91,7 +91,9 @@ func occupied(err error) bool {
 }
 
 // take locks the name, or fails with ErrNameTaken where its owner lives. The
-// caller holds the directory's lock, so nobody removes the file meanwhile.
+// caller holds the directory's lock, so nobody removes the file meanwhile. An owner
+// whose lock file was removed by others, as by those who clean up old files and
+// spare sockets, still listens.
 func take(dir, name string) (*slot, error) {
 	path := lockPath(dir, name)
 	lock, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
@@ -99,6 +101,9 @@ func take(dir, name string) (*slot, error) {
 		return nil, fmt.Errorf("lock of name %q: %w", name, err)
 	}
 	err = flock(lock, unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil && answers(socketPath(dir, name)) {
+		err = unix.EWOULDBLOCK
+	}
 	if err == nil {
 		// Whatever the umask: other commands of the user open it.
 		if err := lock.Chmod(0o600); err != nil {
@@ -112,6 +117,21 @@ func take(dir, name string) (*slot, error) {
 		return nil, fmt.Errorf("name %q: %w", name, ErrNameTaken)
 	}
 	return nil, fmt.Errorf("lock of name %q: flock %s: %w", name, path, err)
+}
+
+// answers says whether somebody listens on a socket: connect(2) has ECONNREFUSED
+// for one that nobody has. A listener with a full queue, EAGAIN, is not waited for.
+func answers(path string) bool {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true // not known: nothing may be removed
+	}
+	defer unix.Close(fd)
+	err = unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	return !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, unix.ENOENT)
 }
 
 // listen makes the socket anew. Nobody can connect before its mode is set:
