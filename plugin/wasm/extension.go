@@ -36,7 +36,7 @@ type extension struct {
 
 	decided map[abi.FDRef]fileState // about open files, in PreCheckpoint
 	taken   []fileState             // in TakeFile
-	kept    int64                   // bytes of content in them
+	kept    int64                   // bytes of content in both
 	loaded  []fileState             // of the image
 	environ []envChanges
 	paths   [][2]string   // old and new
@@ -170,7 +170,8 @@ func (e *extension) deliver(ctx context.Context, ev plugin.Event) error {
 	e.failed = true
 	e.in.close()
 	e.in = nil
-	e.decided, e.environ, e.paths, e.keep = map[abi.FDRef]fileState{}, nil, nil, 0
+	e.decided, e.kept = map[abi.FDRef]fileState{}, 0
+	e.environ, e.paths, e.keep = nil, nil, 0
 	err = errors.Join(err, e.rollBack(ev.Procs))
 	if e.mod.cfg.Warn {
 		e.log.Warn().Err(err).Stringer("event", ev.Kind).Msg("goes on without the extension")

@@ -91,9 +91,6 @@ func fdFunctions() []hostFunction {
 			if err := checkReopen(o.Reopen); err != nil {
 				return c.fault(abi.ErrInvalid, "fd.own: %v", err)
 			}
-			if limit := c.in.ext.mod.limits.State; len(o.Bytes) > limit {
-				return c.fault(abi.ErrLimit, "fd.own: %d bytes, the limit is %d", len(o.Bytes), limit)
-			}
 			return c.decide(o.PID, o.FD, fileState{Action: actionOwn, Content: o.Bytes, Reopen: o.Reopen})
 		}},
 		{"saved", "iiii", true, func(c *call, a args) int32 {
@@ -115,6 +112,9 @@ func fdFunctions() []hostFunction {
 			}
 			if err != nil {
 				return c.fault(abi.ErrInvalid, "fd.reopen: %v", err)
+			}
+			if code := c.charge(reopenSize(r) - reopenSize(f.Reopen)); code != abi.OK {
+				return code
 			}
 			f.Reopen = r
 			return abi.OK
@@ -142,12 +142,40 @@ func (c *call) decide(pid, fd int, s fileState) int32 {
 	if !c.during("a decision about a file", plugin.PreCheckpoint) {
 		return abi.ErrNotAllowed
 	}
-	if _, code := c.process(int32(pid)); code != abi.OK || fd < 0 || fd > math.MaxInt32 {
+	p, code := c.process(int32(pid))
+	if code != abi.OK || fd < 0 || fd > math.MaxInt32 || !hasDescriptor(p, fd) {
 		return c.fault(abi.ErrNotFound, "no process %d, or no descriptor %d", pid, fd)
 	}
-	c.in.ext.decided[abi.FDRef{PID: pid, FD: fd}] = s
+	ref := abi.FDRef{PID: pid, FD: fd}
+	if code := c.charge(s.size() - c.in.ext.decided[ref].size()); code != abi.OK {
+		return code
+	}
+	c.in.ext.decided[ref] = s
 	return abi.OK
 }
+
+// hasDescriptor says no only where it is sure.
+func hasDescriptor(p plugin.Process, fd int) bool {
+	_, err := os.Lstat(fmt.Sprintf("/proc/%d/fd/%d", p.HostPID(), fd))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// charge counts what is kept of all open files together, with the contents that
+// TakeFile saves, against the limit of the state: each may be as large as the guest's
+// memory, and there may be many.
+func (c *call) charge(more int64) int32 {
+	e := c.in.ext
+	if limit := int64(e.mod.limits.State); more > 0 && more > limit-e.kept {
+		return c.fault(abi.ErrLimit, "%d bytes more to keep of open files; %d are left of the limit", more, max(limit-e.kept, 0))
+	}
+	e.kept += more
+	return abi.OK
+}
+
+// size is what the guest has given, but for paths, which are short.
+func (s fileState) size() int64 { return int64(len(s.Content)) + reopenSize(s.Reopen) }
+
+func reopenSize(r abi.Reopen) int64 { return int64(len(r.Connect) + len(r.Send)) }
 
 func goodPath(path string) bool {
 	return filepath.IsAbs(path) && !strings.ContainsRune(path, 0) && len(path) < unix.PathMax

@@ -271,10 +271,13 @@ func features() []string {
 	return list
 }
 
+// logLeast is what a line counts for at least: it has a level, a time and a name.
+const logLeast = 64
+
 // log writes a line of the guest's, within its limit.
 func (c *call) log(level int32, text []byte) {
 	limit := c.in.ext.mod.limits.Log
-	if c.logged += len(text); c.logged > limit {
+	if c.logged += max(len(text), logLeast); c.logged > limit {
 		if !c.dropped {
 			c.dropped = true
 			c.in.ext.log.Warn().Int("limit", limit).Msg("the extension logs too much in one call; the rest is left out")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hiatus-project/hiatus/plugin"
 	"github.com/hiatus-project/hiatus/plugin/plugintest"
+	"github.com/hiatus-project/hiatus/sdk/abi"
 )
 
 // assemble makes a module of its text, with wat2wasm of Debian's wabt.
@@ -337,11 +338,60 @@ func TestLogLimit(t *testing.T) {
 	if err := p.Handle(t.Context(), plugin.Event{Kind: plugin.PreSuspend}); err != nil {
 		t.Fatal(err)
 	}
-	if n := strings.Count(h.Logged(), "the seat is taken"); n != 58 {
-		t.Errorf("%d lines, want 58", n)
+	if n := strings.Count(h.Logged(), "the seat is taken"); n != 1000/logLeast {
+		t.Errorf("%d lines, want %d", n, 1000/logLeast)
 	}
 	if !strings.Contains(h.Logged(), "logs too much") {
 		t.Error("nothing tells that lines were left out")
+	}
+}
+
+// TestEmptyLines: lines without a text count as well.
+func TestEmptyLines(t *testing.T) {
+	event := `(loop $l (call $log (i32.const 2) (i32.const 0) (i32.const 0))
+		(br_if $l (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const 1000))))`
+	p, h := start(t, guest("", "", event), Config{Limits: Limits{Log: 1000}})
+	if err := p.Handle(t.Context(), plugin.Event{Kind: plugin.PreSuspend}); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(h.Logged(), `"info"`); n != 1000/logLeast {
+		t.Errorf("%d lines, want %d", n, 1000/logLeast)
+	}
+}
+
+// TestOwn decides about descriptors: only about those that a process has, and for
+// as many bytes together as its state may have.
+func TestOwn(t *testing.T) {
+	self := plugintest.Self(t)
+	p, _ := start(t, guest("", "", ""), Config{Limits: Limits{State: 1000}})
+	p.reset()
+	p.in = &instance{ext: p}
+	c := &call{in: p.in, kind: plugin.PreCheckpoint, event: plugin.Event{Kind: plugin.PreCheckpoint, Procs: []plugin.Process{self}}}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	a, b := int(r.Fd()), int(w.Fd())
+	own := func(fd, size int) int32 {
+		return c.decide(self.PID(), fd, fileState{Action: actionOwn, Content: make([]byte, size-100), Reopen: abi.Reopen{Send: make([]byte, 100)}})
+	}
+	for i, step := range []struct {
+		fd, size int
+		want     int32
+	}{
+		{a, 1001, abi.ErrLimit}, {a, 600, abi.OK}, {b, 600, abi.ErrLimit}, {b, 400, abi.OK},
+		{a, 601, abi.ErrLimit}, {a, 500, abi.OK}, {b, 500, abi.OK}, {b, 501, abi.ErrLimit},
+	} {
+		if got := own(step.fd, step.size); got != step.want {
+			t.Errorf("step %d: %d, want %d: %s", i, got, step.want, c.last)
+		}
+	}
+	w.Close()
+	for _, fd := range []int{-1, b, 1 << 30} {
+		if got := own(fd, 100); got != abi.ErrNotFound {
+			t.Errorf("descriptor %d: %d, want %d", fd, got, abi.ErrNotFound)
+		}
 	}
 }
 
