@@ -38,7 +38,8 @@ default the current directory), or from the generation of a MANIFEST.
 
 All images are verified before anything of the program runs. From then on it is as
 with launch: hiatus stays in front, and further checkpoints go to the same
-directory. The terminal of this command takes the place of the one that was.
+directory (those of root, of another user's image, to one beside it, with a number).
+The terminal of this command takes the place of the one that was.
 --interval, --keep, --compress, --incremental and --full-every are those of the
 image, unless they are given here.
 
