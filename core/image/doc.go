@@ -6,6 +6,7 @@
 //	DIR/                        --ckptdir
 //	  NAME/                     a Store: one computation
 //	    .lock                   flock(2), held while temporary folders are made and cleaned
+//	    .owner                  flock(2), held by the one computation that writes here
 //	    00001/                  a committed generation: %05d, so that ls sorts
 //	      manifest.json         Manifest, the last file written
 //	      agent-0/              one folder an agent

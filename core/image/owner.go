@@ -25,7 +25,7 @@ func (s *Store) Own() error {
 	if s.owns() {
 		return nil
 	}
-	if err := s.make(); err != nil {
+	if err := s.Make(); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(filepath.Join(s.path, ownerLock), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
