@@ -279,7 +279,7 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 	}
 	f := s.t.sums.newMappedFile(v.Path, &st)
 	if v.Shared && v.Has("mw") {
-		f = MappedFile{Path: v.Path, Size: st.Size, Write: true}
+		f = MappedFile{Path: v.Path, Size: st.Size, Write: true, GoesOn: s.t.goesOn && !s.onDisk(v)}
 	}
 	key := fmt.Sprint(f.Write, f.Path)
 	i, ok := s.refs[key]

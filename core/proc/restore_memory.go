@@ -102,10 +102,13 @@ func (m *memoryRestorer) close() {
 // fails takes them back: half a file would be in the way of the next.
 func (r *Restorer) remakeFiles() error {
 	for _, f := range r.st.Refs {
+		name := r.Root() + f.Path
+		if f.GoesOn && unix.Access(name, unix.F_OK) == nil {
+			r.warn("shared memory %s: it is as it is now, not as it was at the checkpoint, behind which the program ran on: images keep no copy of what has a name", f.Path)
+		}
 		if f.Content == nil {
 			continue
 		}
-		name := r.Root() + f.Path
 		out, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if errors.Is(err, os.ErrExist) {
 			continue
