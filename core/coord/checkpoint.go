@@ -137,7 +137,7 @@ func (s *Server) checkpoint(ctx context.Context, req CheckpointRequest, progress
 	}
 	result := a.result(path, time.Since(started))
 	err = a.finish(nil)
-	if _, pruneErr := s.cfg.Store.Prune(s.cfg.Computation, s.cfg.Keep); pruneErr != nil {
+	if _, pruneErr := s.cfg.Store.Prune(s.cfg.Computation, s.cfg.Keep, s.hasEnded); pruneErr != nil {
 		s.log.Warn().Err(pruneErr).Int("keep", s.cfg.Keep).Msg("old generations not removed")
 	}
 	_ = faultpoint.At(faultpoint.Answering)

@@ -138,6 +138,7 @@ func (m *Member) Done() <-chan struct{} { return m.done }
 // Close leaves the computation. An order in progress is given up; it may be
 // unfinished when Close returns, but not when Done is closed.
 func (m *Member) Close() error {
+	_ = m.conn.notify(methodEnded, nothing{}) // where nobody hears it, nobody is left who cares
 	m.conn.abort(net.ErrClosed)
 	return nil
 }

@@ -28,6 +28,7 @@ const (
 	methodInterval   = "interval"
 	methodRestored   = "restored"
 	methodFailed     = "failed"
+	methodEnded      = "ended"
 )
 
 type helloBody struct {

@@ -63,6 +63,7 @@ type Server struct {
 	closing bool
 	open    map[*conn]struct{}
 	members map[string]*member // by id
+	ended   map[string]bool    // ids of agents that have left as they should, with their trees
 	session *session           // nil: none
 	begun   bool               // a checkpoint has been tried: no restart any more
 	// unrestored agents of a restart have trees that do not run yet:
@@ -104,6 +105,7 @@ func Listen(cfg Config) (*Server, error) {
 		asking:          make(chan struct{}, 1),
 		open:            make(map[*conn]struct{}),
 		members:         make(map[string]*member),
+		ended:           make(map[string]bool),
 		interval:        max(cfg.Interval, 0),
 		restored:        make(chan struct{}),
 	}
@@ -220,12 +222,32 @@ func (s *Server) leave(v *visitor, cause error) {
 	}
 	delete(s.members, m.hello.ID)
 	x := s.session
-	restored := m.restored
+	restored, ended := m.restored, s.ended[m.hello.ID] || s.closing
 	s.mu.Unlock()
-	s.log.Info().Str("agent", m.hello.ID).Str("host", m.hello.Host).Msg("agent left")
+	if ended {
+		s.log.Info().Str("agent", m.hello.ID).Str("host", m.hello.Host).Msg("agent left")
+	} else {
+		s.log.Warn().Str("agent", m.hello.ID).Str("host", m.hello.Host).
+			Msg("agent lost: checkpoints go on without its tree, and the newest image of that is kept")
+	}
 	if x != nil && x.has(m) && (x.checkpoint || !restored) { // a restored one has met all it had to
 		x.giveUp(fmt.Errorf("agent %s: %w", m.hello.ID, cause))
 	}
+}
+
+// treeEnded notes that m leaves because its tree has ended.
+func (s *Server) treeEnded(m *member) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended[m.hello.ID] = true
+}
+
+// hasEnded says whether the tree of an agent has. Of those that left another
+// coordinator it is not known.
+func (s *Server) hasEnded(agent string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ended[agent]
 }
 
 // join adds a member.
@@ -245,6 +267,7 @@ func (s *Server) join(m *member) error {
 		return err
 	}
 	s.members[m.hello.ID] = m
+	delete(s.ended, m.hello.ID)
 	s.log.Info().Str("agent", m.hello.ID).Str("host", m.hello.Host).Int("pid", m.hello.PID).Msg("agent joined")
 	return nil
 }

@@ -108,6 +108,9 @@ func (v *visitor) dispatchAgent(method string, body json.RawMessage) (task, erro
 			}
 			return nil, nil
 		})
+	case methodEnded:
+		s.treeEnded(m) // before the connection's end is met
+		return request(body, func(context.Context, nothing) (any, error) { return nil, nil })
 	case methodRestored:
 		return request(body, func(_ context.Context, _ nothing) (any, error) {
 			s.agentRestored(m)

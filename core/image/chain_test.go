@@ -271,7 +271,7 @@ func TestPruneChain(t *testing.T) {
 		{2, nil, []uint64{4, 5, 6, 7}},
 		{1, []uint64{4, 5, 6}, []uint64{7}},
 	} {
-		removed := must[[]uint64](t)(s.Prune(testComputation, step.keep))
+		removed := must[[]uint64](t)(s.Prune(testComputation, step.keep, nil))
 		if !slices.Equal(removed, step.removed) {
 			t.Errorf("keep %d: removed %v, want %v", step.keep, removed, step.removed)
 		}

@@ -107,11 +107,11 @@ func crashAt(t *testing.T, step string) {
 	must[string](t)(p.Commit(m))
 	reached("committed")
 	if step == "set aside" {
-		_, _, err := s.setAside(testComputation, 1)
+		_, _, err := s.setAside(testComputation, 1, nil)
 		check(t, err)
 		reached("set aside")
 	}
-	must[[]uint64](t)(s.Prune(testComputation, 1))
+	must[[]uint64](t)(s.Prune(testComputation, 1, nil))
 	reached("pruned")
 }
 

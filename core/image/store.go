@@ -234,11 +234,13 @@ func abandoned(path string) (bool, error) {
 // computations, and those whose manifest cannot be read, stay. Each is renamed
 // to a temporary name first, so that no crash leaves half of one that looks
 // committed; the rest of a removal that was cut short goes at the next Begin.
-func (s *Store) Prune(computation string, keep int) (removed []uint64, err error) {
+// Of an agent of which ended does not say that its tree has, the newest image
+// stays: it may have been lost. A nil ended says so of all.
+func (s *Store) Prune(computation string, keep int, ended func(agent string) bool) (removed []uint64, err error) {
 	if keep < 1 {
 		return nil, fmt.Errorf("prune %s: keep %d generations, want at least 1", s.path, keep)
 	}
-	moved, removed, err := s.setAside(computation, keep)
+	moved, removed, err := s.setAside(computation, keep, ended)
 	if len(moved) == 0 {
 		return nil, err
 	}
@@ -256,8 +258,8 @@ func (s *Store) Prune(computation string, keep int) (removed []uint64, err error
 }
 
 // setAside renames what Prune removes.
-func (s *Store) setAside(computation string, keep int) (moved []string, gens []uint64, err error) {
-	old, err := s.unneeded(computation, keep)
+func (s *Store) setAside(computation string, keep int, ended func(agent string) bool) (moved []string, gens []uint64, err error) {
+	old, err := s.unneeded(computation, keep, ended)
 	if err != nil || len(old) == 0 {
 		return nil, nil, err
 	}
@@ -286,20 +288,25 @@ func (s *Store) setAside(computation string, keep int) (moved []string, gens []u
 }
 
 // unneeded returns the generations of a computation that are neither among the
-// newest keep nor below one of them in a chain.
-func (s *Store) unneeded(computation string, keep int) ([]uint64, error) {
+// newest keep, nor the newest of an agent that has not ended, nor below one of them
+// in a chain.
+func (s *Store) unneeded(computation string, keep int, ended func(agent string) bool) ([]uint64, error) {
 	manifests, err := s.manifestsOf(computation)
 	if err != nil || len(manifests) <= keep {
 		return nil, err
 	}
-	needed := map[uint64]bool{}
+	needed, seen := map[uint64]bool{}, map[string]bool{}
 	var old []uint64
 	for i, m := range slices.Backward(manifests) { // parents come before their children
-		if i < len(manifests)-keep && !needed[m.Generation] {
+		last := slices.ContainsFunc(m.Agents, func(a AgentManifest) bool {
+			return ended != nil && !seen[a.ID] && !ended(a.ID)
+		})
+		if i < len(manifests)-keep && !needed[m.Generation] && !last {
 			old = append(old, m.Generation)
 			continue
 		}
 		for _, a := range m.Agents {
+			seen[a.ID] = true
 			if a.Parent != nil {
 				needed[a.Parent.Generation] = true
 			}

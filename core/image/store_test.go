@@ -304,20 +304,20 @@ func TestPrune(t *testing.T) {
 	unreadable := filepath.Join(s.Path(), "00003", manifestFile)
 	check(t, os.WriteFile(unreadable, []byte("{}"), fileMode))
 
-	if _, err := s.Prune(testComputation, 0); err == nil {
+	if _, err := s.Prune(testComputation, 0, nil); err == nil {
 		t.Error("pruned all")
 	}
 	for _, tt := range []struct {
 		keep int
 		want []uint64
 	}{{4, nil}, {2, []uint64{1, 4}}, {2, nil}, {1, []uint64{5}}} {
-		if got := must[[]uint64](t)(s.Prune(testComputation, tt.keep)); !slices.Equal(got, tt.want) {
+		if got := must[[]uint64](t)(s.Prune(testComputation, tt.keep, nil)); !slices.Equal(got, tt.want) {
 			t.Errorf("keep %d removed %v, want %v", tt.keep, got, tt.want)
 		}
 	}
 	wantNames(t, s, "00002", "00003", "00006")
 	none := must[*Store](t)(OpenStore(t.TempDir(), "none"))
-	if got := must[[]uint64](t)(none.Prune(testComputation, 1)); got != nil {
+	if got := must[[]uint64](t)(none.Prune(testComputation, 1, nil)); got != nil {
 		t.Errorf("removed %v from nothing", got)
 	}
 }
