@@ -66,7 +66,7 @@
 //
 // The first request on a connection is "hello" {"protocol", "role", "agent"},
 // where role is "agent" or "command". An agent may then send barrier,
-// publish, lookup, restored, failed and the notification progress, and receives
+// publish, lookup, restored, failed and the notifications progress and ended, and receives
 // checkpoint, finish, status, check, kill and the notification interval. A
 // command may send checkpoint, status,
 // check, kill and interval, and receives the notification progress.
