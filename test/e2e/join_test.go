@@ -42,7 +42,8 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-// stepper counts in the file that it has the name of, and checks its id.
+// stepper counts in the file that it has the name of, and checks its id. Told to hold, it
+// stays in vfork(2) until somebody opens a FIFO, so that it cannot be frozen.
 const stepper = `import os, sys, time
 os.chdir(os.environ["HT_DIR"])
 name, pid, step = sys.argv[1], os.getpid(), 0
@@ -53,6 +54,10 @@ while not os.path.exists("stop") and not os.path.exists("stop-" + name):
     with open(name + ".new", "w") as f:
         f.write("%d %d" % (step, pid))
     os.rename(name + ".new", name)
+    if os.path.exists("hold-" + name):
+        os.remove("hold-" + name)
+        os.mkfifo("hold")
+        os.waitpid(os.posix_spawn("/bin/true", ["true"], os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 0, "hold", os.O_RDONLY, 0)]), 0)
     time.sleep(0.02)
 print("ok", flush=True)
 sys.exit(int(name == "two") * 7)
@@ -154,13 +159,19 @@ func showJoined(tr *trial) {
 // frozen waits until a process stands in a ptrace stop.
 func (tr *trial) frozen(pid int) {
 	tr.Helper()
-	tr.await(fmt.Sprintf("the freeze of %d", pid), func() bool {
+	tr.inState(pid, "t")
+}
+
+// inState waits until a process is in a state of proc_pid_stat(5).
+func (tr *trial) inState(pid int, state string) {
+	tr.Helper()
+	tr.await(fmt.Sprintf("%d in state %s", pid, state), func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
 			tr.Fatal(err)
 		}
 		_, rest, _ := strings.Cut(string(stat), ") ")
-		return strings.HasPrefix(rest, "t")
+		return strings.HasPrefix(rest, state)
 	})
 }
 
@@ -175,7 +186,9 @@ func (tr *trial) send(f *front, sig syscall.Signal) {
 // the others waiting until then.
 func showAgentDies(tr *trial) {
 	fronts := tr.launchJoined("one", "two", "three")
-	tr.send(fronts[2], syscall.SIGSTOP)
+	tr.write("hold-three", "")
+	_, third := tr.stepOf("three")
+	tr.inState(third, "D")
 	checkpoint := tr.start("checkpoint", tr.name)
 	for _, name := range []string{"one", "two"} {
 		_, pid := tr.stepOf(name)
@@ -183,8 +196,12 @@ func showAgentDies(tr *trial) {
 	}
 	tr.send(fronts[1], syscall.SIGKILL)
 	tr.wait(fronts[1])
-	tr.steps(2, "one", "two", "three")
-	tr.send(fronts[2], syscall.SIGCONT)
+	tr.steps(2, "one", "two")
+	hold, err := os.OpenFile(tr.path("hold"), os.O_WRONLY, 0)
+	if err != nil {
+		tr.Fatal(err)
+	}
+	hold.Close()
 	if code := tr.wait(checkpoint); code != 1 || !strings.Contains(tr.read("stderr"), "given up: agent 1: connection lost") {
 		tr.Errorf("exit code %d: %s", code, tr.read("stderr"))
 	}
