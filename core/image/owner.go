@@ -28,26 +28,36 @@ func (s *Store) Own() error {
 	if err := s.Make(); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(s.path, ownerLock), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
-	if err != nil {
-		return err
-	}
-	err = f.Chmod(fileMode)
-	held := err == nil
-	if held {
-		held, err = lockFile(f, false)
+	// Not for writing: the file system may be mounted read-only meanwhile. But NFS
+	// gives such a lock to writers only, flock(2).
+	f, held, err := s.lockOwner(os.O_RDONLY)
+	if errors.Is(err, unix.EBADF) {
+		f, held, err = s.lockOwner(os.O_RDWR)
 	}
 	switch {
-	case lockUnsupported(err):
-	case err != nil:
-		f.Close()
+	case err != nil && !lockUnsupported(err):
 		return err
-	case !held:
-		f.Close()
+	case err == nil && !held:
 		return fmt.Errorf("%s: %w", s.path, ErrOwned)
 	}
 	s.owner = f
 	return nil
+}
+
+// lockOwner opens the file of the lock, and keeps it open where held, or where there
+// are no locks.
+func (s *Store) lockOwner(mode int) (f *os.File, held bool, err error) {
+	f, err = os.OpenFile(filepath.Join(s.path, ownerLock), mode|os.O_CREATE|unix.O_NOFOLLOW, fileMode)
+	if err != nil {
+		return nil, false, err
+	}
+	if err = f.Chmod(fileMode); err == nil {
+		held, err = lockFile(f, false)
+	}
+	if !held && !lockUnsupported(err) {
+		f.Close()
+	}
+	return f, held, err
 }
 
 // owns says whether the lock is still that of the folder, which others may have removed
