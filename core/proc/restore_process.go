@@ -79,7 +79,8 @@ func (r *Restorer) install(ctx context.Context, p *Process, th *Thread, list []i
 	return p.run(ctx, th, calls)
 }
 
-// setProcess sets what all threads of a process share.
+// setProcess sets what all threads of a process share, but for the action of
+// SIGCHLD: one that ignores it would have no zombies, sigaction(2).
 func (r *Restorer) setProcess(ctx context.Context, p *Process, ps *ProcessState) error {
 	if err := r.setPlace(ctx, p, ps); err != nil {
 		return err
@@ -87,7 +88,7 @@ func (r *Restorer) setProcess(ctx context.Context, p *Process, ps *ProcessState)
 	b := newArgs(p)
 	calls := []call{sys(unix.SYS_UMASK, uint64(ps.Umask))}
 	for i, a := range ps.Actions {
-		if sig := i + 1; sig != int(unix.SIGKILL) && sig != int(unix.SIGSTOP) {
+		if sig := i + 1; sig != int(unix.SIGKILL) && sig != int(unix.SIGSTOP) && sig != int(unix.SIGCHLD) {
 			calls = append(calls, sys(unix.SYS_RT_SIGACTION, uint64(sig), b.put(a), 0, 8).as("rt_sigaction %d", sig))
 		}
 	}
@@ -251,12 +252,16 @@ func (ps *ProcessState) pendingSignals() (set uint64) {
 }
 
 // queueShared gives the process its pending signals: those that the end of
-// helpers and zombies has caused are taken away first.
+// helpers and zombies has caused are taken away first. To ignore a signal would
+// take it away too, sigaction(2).
 func (r *Restorer) queueShared(ctx context.Context, p *Process, ps *ProcessState) error {
 	b := newArgs(p)
 	child := b.put(le.AppendUint64(nil, 1<<(uint(unix.SIGCHLD)-1)))
 	zero := b.put(make([]byte, 16))
-	calls := []call{sys(unix.SYS_RT_SIGTIMEDWAIT, child, 0, zero, 8).may()}
+	calls := []call{
+		sys(unix.SYS_RT_SIGTIMEDWAIT, child, 0, zero, 8).may(),
+		sys(unix.SYS_RT_SIGACTION, uint64(unix.SIGCHLD), b.put(ps.Actions[unix.SIGCHLD-1]), 0, 8).as("rt_sigaction %d", unix.SIGCHLD),
+	}
 	pending, err := withoutExpired(ps.Pending, p.threads[0], true)
 	if err != nil {
 		return err
