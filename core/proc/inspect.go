@@ -95,6 +95,11 @@ func (p *Process) refuseNames(ps *ProcessState) error {
 	for i := range ps.Maps {
 		names = append(names, ps.Maps[i].Path)
 	}
+	for i := range ps.Threads {
+		if fs := ps.Threads[i].FS; fs != nil {
+			names = append(names, fs.Cwd)
+		}
+	}
 	for _, name := range names {
 		if !utf8.ValidString(name) {
 			return refuse(p, fmt.Sprintf("path %q", name), "of its program, a mapped file, its working or its root directory: it is not UTF-8")
@@ -159,7 +164,7 @@ func (t *Tree) inspectProcesses(ctx context.Context) (map[*Process]*ProcessState
 // seen returns what the freeze knows of a process.
 func (t *Tree) seen(p *Process) *ProcessState {
 	ps := &ProcessState{PID: p.pid, PGID: p.status.InnerPGID(), SID: p.status.InnerSID(), Zombie: p.zombie,
-		LeaderGone: p.leaderGone(), Stopped: p.stopSignal() != 0, Comm: p.stat.Comm,
+		LeaderGone: p.leaderGone(), Stopped: p.stopSignal() != 0, Comm: text(p.stat.Comm),
 		Umask: p.status.Umask, Cred: credentialsOf(&p.status)}
 	if ps.Zombie || ps.LeaderGone || ps.Stopped { // else it is a stop of ours that was not waited for yet
 		ps.ExitCode = p.stat.ExitCode
@@ -328,9 +333,11 @@ func (p *Process) askProcess(ctx context.Context, ps *ProcessState) error {
 
 func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState, err error) {
 	ts = ThreadState{TID: th.TID, Regs: th.Regs, Mask: th.Mask, Sleep: th.sleep}
-	if ts.Comm, err = procfs.Comm(p.host, th.HostTID); err != nil {
+	comm, err := procfs.Comm(p.host, th.HostTID)
+	if err != nil {
 		return ts, err
 	}
+	ts.Comm = text(comm)
 	room := scratch.Get().(*[scratchSize]byte)
 	defer scratch.Put(room)
 	for _, n := range extraNotes {

@@ -149,7 +149,7 @@ func TestInspectThreads(t *testing.T) {
 	k := inspectKnown(t)
 	for name, comm := range map[string]string{"first": "first) (name", "second": "second name"} {
 		ts := k.thread(t, name)
-		if ts.Comm != comm {
+		if string(ts.Comm) != comm {
 			t.Errorf("%s: name %q", name, ts.Comm)
 		}
 		if sp, size := le.Uint64(ts.AltStack), le.Uint64(ts.AltStack[16:]); sp != k.facts[name+"_stack"] || size != 32768 {

@@ -170,7 +170,7 @@ func (r *Restorer) endZombies(ctx context.Context) error {
 		if ps := &r.st.Processes[i]; ps.Zombie {
 			b := newArgs(r.byPID[ps.PID])
 			p := r.byPID[ps.PID]
-			calls := append([]call{sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str(ps.Comm))}, r.credCalls(b, &ps.Cred)...)
+			calls := append([]call{sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str(string(ps.Comm)))}, r.credCalls(b, &ps.Cred)...)
 			if err := b.flush(ctx, p.threads[0], calls); err != nil {
 				return err
 			}
@@ -322,7 +322,7 @@ func (r *Restorer) setThread(ctx context.Context, p *Process, th *Thread, ps *Pr
 	calls := []call{
 		sys(unix.SYS_SET_TID_ADDRESS, ts.TIDAddr),
 		sys(unix.SYS_SIGALTSTACK, b.put(ts.AltStack), 0).as("sigaltstack"),
-		sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str(ts.Comm)).as("PR_SET_NAME"),
+		sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str(string(ts.Comm))).as("PR_SET_NAME"),
 		sys(unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, ts.TimerSlack).as("PR_SET_TIMERSLACK"),
 	}
 	if ts.Robust[0] != 0 {
@@ -426,7 +426,7 @@ func (r *Restorer) setExtra(tid int, x RegSet) error {
 func (r *Restorer) endLeader(ctx context.Context, p *Process, ps *ProcessState) error {
 	leader := p.threads[0]
 	b := newArgs(p)
-	calls := []call{sys(unix.SYS_SET_TID_ADDRESS, 0), sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str(ps.Comm)).as("PR_SET_NAME")}
+	calls := []call{sys(unix.SYS_SET_TID_ADDRESS, 0), sys(unix.SYS_PRCTL, unix.PR_SET_NAME, b.str(string(ps.Comm))).as("PR_SET_NAME")}
 	if err := b.flush(ctx, leader, append(calls, r.credCalls(b, &ps.Cred)...)); err != nil {
 		return err
 	}

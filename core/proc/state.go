@@ -58,7 +58,7 @@ type ProcessState struct {
 	// LeaderGone: the thread-group leader has exited; Threads has the others.
 	LeaderGone bool   `json:"leader_gone,omitempty"`
 	Stopped    bool   `json:"stopped,omitempty"` // by a stop signal
-	Comm       string `json:"comm"`
+	Comm       text   `json:"comm"`
 
 	Exe        string           `json:"exe,omitempty"`
 	ExeRef     int              `json:"exe_ref,omitempty"` // 1 is the first of State.Exes; 0: the file of its name
@@ -125,7 +125,7 @@ type CredState struct {
 // ThreadState is one thread.
 type ThreadState struct {
 	TID        int       `json:"tid"`
-	Comm       string    `json:"comm"`
+	Comm       text      `json:"comm"`
 	Regs       Regs      `json:"regs"`
 	Extra      []RegSet  `json:"extra"` // xstate and others
 	Mask       uint64    `json:"mask"`
@@ -170,8 +170,8 @@ type FSState struct {
 
 // UTSState is a UTS namespace, uts_namespaces(7).
 type UTSState struct {
-	Host   string `json:"host"`
-	Domain string `json:"domain"`
+	Host   text `json:"host"`
+	Domain text `json:"domain"`
 }
 
 // NUMAState is a memory policy, set_mempolicy(2).

@@ -212,7 +212,7 @@ func hostileProcesses() []hostile {
 		{"action of another size", inFirst(func(p *ProcessState) { p.Actions[7] = nil }), "signal action"},
 		{"limits missing", inFirst(func(p *ProcessState) { p.Limits = p.Limits[1:] }), "15 limits"},
 		{"long auxiliary vector", inFirst(func(p *ProcessState) { p.Auxv = make([]byte, 1<<16) }), "auxiliary vector"},
-		{"long name", inFirst(func(p *ProcessState) { p.Comm = strings.Repeat("x", 100) }), "name too long"},
+		{"long name", inFirst(func(p *ProcessState) { p.Comm = text(strings.Repeat("x", 100)) }), "name too long"},
 		{"short pending signal", inFirst(func(p *ProcessState) { p.Pending = blobs(1, 12) }), "pending signal"},
 		{"pending signal 0", inFirst(func(p *ProcessState) { p.Pending = [][]byte{siginfo(0)} }), "signal 0"},
 		{"pending signal 65", inFirst(func(p *ProcessState) { p.Pending = [][]byte{siginfo(nsig + 1)} }), "signal 65"},
@@ -220,7 +220,7 @@ func hostileProcesses() []hostile {
 		{"zombie ended by a stop signal", func(st *State) { st.Processes[2].ExitCode = int(unix.SIGSTOP) }, "wait status"},
 		{"zombie ended by an ignored signal", func(st *State) { st.Processes[2].ExitCode = int(unix.SIGCHLD) }, "wait status"},
 		{"zombie that is stopped", func(st *State) { st.Processes[2].ExitCode = 0x7f }, "wait status"},
-		{"zombie with a long name", func(st *State) { st.Processes[2].Comm = strings.Repeat("x", 1<<20) }, "name too long"},
+		{"zombie with a long name", func(st *State) { st.Processes[2].Comm = text(strings.Repeat("x", 1<<20)) }, "name too long"},
 		{"space of another process", func(st *State) { st.Processes[1].Space = 0 }, "space 0"},
 	}
 }
@@ -242,7 +242,7 @@ func hostileThreads() []hostile {
 		{"empty register set", th(func(th *ThreadState) { th.Extra[0].Data = nil }), "of 0 bytes"},
 		{"huge register set", th(func(th *ThreadState) { th.Extra[0].Data = make([]byte, extraNotes[0].room+1) }), "register set"},
 		{"no alternate stack", th(func(th *ThreadState) { th.AltStack = nil }), "incomplete"},
-		{"long name", th(func(th *ThreadState) { th.Comm = strings.Repeat("x", 65) }), "incomplete"},
+		{"long name", th(func(th *ThreadState) { th.Comm = text(strings.Repeat("x", 65)) }), "incomplete"},
 		{"huge affinity", th(func(th *ThreadState) { th.CPUs = make([]byte, 1<<20) }), "affinity"},
 		{"long pending signal", th(func(th *ThreadState) { th.Pending = blobs(1, 129) }), "129 bytes"},
 		{"pending signal 0", th(func(th *ThreadState) { th.Pending = [][]byte{siginfo(0)} }), "signal 0"},

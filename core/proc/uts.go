@@ -50,8 +50,8 @@ func (u *utsSaver) save(ctx context.Context, st *State, p *Process, ps *ProcessS
 	if err != nil {
 		return err
 	}
-	st.UTS = append(st.UTS, UTSState{Host: unix.ByteSliceToString(b[utsHostOff : utsHostOff+utsField]),
-		Domain: unix.ByteSliceToString(b[utsNameOff:])})
+	st.UTS = append(st.UTS, UTSState{Host: text(unix.ByteSliceToString(b[utsHostOff : utsHostOff+utsField])),
+		Domain: text(unix.ByteSliceToString(b[utsNameOff:]))})
 	ps.UTS = len(st.UTS)
 	u.known[link] = ps.UTS
 	return nil
@@ -70,8 +70,8 @@ func (m *memoryRestorer) enterUTS(ctx context.Context, p *Process, ps *ProcessSt
 		b := newArgs(p)
 		return b.flush(ctx, p.threads[0], []call{
 			sys(unix.SYS_UNSHARE, unix.CLONE_NEWUTS).as("unshare(CLONE_NEWUTS)"),
-			sys(unix.SYS_SETHOSTNAME, b.str(u.Host), uint64(len(u.Host))).as("sethostname"),
-			sys(unix.SYS_SETDOMAINNAME, b.str(u.Domain), uint64(len(u.Domain))).as("setdomainname"),
+			sys(unix.SYS_SETHOSTNAME, b.str(string(u.Host)), uint64(len(u.Host))).as("sethostname"),
+			sys(unix.SYS_SETDOMAINNAME, b.str(string(u.Domain)), uint64(len(u.Domain))).as("setdomainname"),
 		})
 	}
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/uts", first.host))

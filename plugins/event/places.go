@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -64,6 +65,9 @@ func (p *Plugin) savePlaces(ctx context.Context) error {
 				errs = append(errs, plugin.Refuse(s.file, "the file of its watch %d (inode %d on device %d:%d) was not found%s",
 					s.inotify.Watches[i].WD, m.ino, m.sdev>>20, m.sdev&0xfffff, l.why))
 				break
+			}
+			if !utf8.ValidString(at.path) { // the state is JSON, RFC 8259
+				errs = append(errs, plugin.Refuse(s.file, "the path %q of its watch %d is not UTF-8", at.path, s.inotify.Watches[i].WD))
 			}
 			s.inotify.Watches[i].Path, s.inotify.Watches[i].From = at.path, at.from
 		}

@@ -1,4 +1,5 @@
-/* host and domain name in UTS namespaces of their own, one of them shared by two processes
+/* host and domain name in UTS namespaces of their own, one of them shared by two
+ * processes, one name not UTF-8
  * as: root
  */
 #include "../object.h"
@@ -46,7 +47,7 @@ int main(void)
 		if (fork() == 0) {
 			for (int k = 0; k <= i; k++)
 				close(p[k][1]);
-			child(p[i][0], q[1], i, i ? "second" : "first");
+			child(p[i][0], q[1], i, i ? "sec\xf6nd" : "first");
 		}
 		CHECK(read(q[0], &c, 1) == 1);
 	}
