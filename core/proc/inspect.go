@@ -35,7 +35,7 @@ func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (sta
 	if err := t.readClocks(st, s); err != nil {
 		return nil, err
 	}
-	ms, uts := newMapSaver(t, st, claim, s.Reference), newUTSSaver(s.Reference)
+	ms, uts, places := newMapSaver(t, st, claim, s.Reference), newUTSSaver(s.Reference), newPlaceChecker(s.Reference)
 	states, err := t.inspectProcesses(ctx)
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (sta
 			if ps.Maps, err = ms.maps(ctx, p, ps); err != nil {
 				errs = append(errs, err)
 			}
-			errs = append(errs, p.refuseNames(ps))
+			errs = append(errs, p.refuseNames(ps), places.check(p, ps))
 		}
 		st.Processes = append(st.Processes, *ps)
 		if s.Terminal != 0 && uint64(uint32(p.stat.TTYNr)) == s.Terminal {

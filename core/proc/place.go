@@ -55,6 +55,58 @@ func (p *Process) readPlace(ps *ProcessState) (err error) {
 	return err
 }
 
+// placeChecker compares directories with what their names lead to, for which it
+// looks at each once.
+type placeChecker struct {
+	root  int // a process whose root directory is the tree's
+	named map[string]inodeID
+}
+
+func newPlaceChecker(root int) *placeChecker {
+	return &placeChecker{root: root, named: map[string]inodeID{}}
+}
+
+// check refuses directories that a restart would not find by their names: a
+// mount covers them, or theirs was unmounted with MNT_DETACH, umount(2).
+func (c *placeChecker) check(p *Process, ps *ProcessState) error {
+	live := p.liveTID()
+	root := ps.Root
+	if root == "" {
+		root = "/"
+	}
+	err := c.compare(p, live, "root", root)
+	if ps.CwdGone == nil {
+		err = errors.Join(err, c.compare(p, live, "cwd", ps.Cwd))
+	}
+	for i := range ps.Threads {
+		if fs := ps.Threads[i].FS; fs != nil && fs.Of == ps.Threads[i].TID {
+			err = errors.Join(err, c.compare(p, p.threads[i].HostTID, "cwd", fs.Cwd))
+		}
+	}
+	return err
+}
+
+// compare looks at one directory of a thread.
+func (c *placeChecker) compare(p *Process, tid int, link, name string) error {
+	var st unix.Stat_t
+	if unix.Stat(fmt.Sprintf("/proc/%d/%s", tid, link), &st) != nil { // not for us to see: it is taken by its name
+		return nil
+	}
+	there, known := c.named[name]
+	if !known {
+		var at unix.Stat_t
+		if err := unix.Stat(rootedAt(c.root, name), &at); err == nil {
+			there = inodeID{at.Dev, at.Ino}
+		}
+		c.named[name] = there
+	}
+	if there == (inodeID{st.Dev, st.Ino}) {
+		return nil
+	}
+	what := map[string]string{"cwd": "working", "root": "root"}[link]
+	return refuse(p, what+" directory "+name, "its name leads elsewhere: a mount covers it, or it is unmounted")
+}
+
 // checkDirectories makes sure that the directories are there.
 func (ps *ProcessState) checkDirectories() error {
 	var errs []error

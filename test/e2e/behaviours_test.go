@@ -65,6 +65,8 @@ func behaviours() []behaviour {
 		{"closed descriptors", nil, closedDescriptors},
 		{"pipe from outside", nil, pipeOutside},
 		{"read-only mount", []string{"unshare", "mount"}, readOnlyMount},
+		{"refused: covered working directory", []string{"unshare", "mount"}, coveredDirectory},
+		{"refused: unmounted working directory", []string{"unshare", "mount"}, unmountedDirectory},
 		{"directory of queues", []string{"unshare", "mount"}, mqueueMount},
 		{"terminal", []string{"bash"}, terminal},
 		{"suspended with ^Z", gcc, suspended},

@@ -326,6 +326,31 @@ func readOnlyMount(tr *trial) {
 	}
 }
 
+// coveredDirectory is the working directory of a program that has mounted another
+// file system on it.
+func coveredDirectory(tr *trial) {
+	misplaced(tr, `cd data && mount -t tmpfs other "$PWD"`)
+}
+
+// unmountedDirectory is one of a file system that was unmounted, umount(2) with
+// MNT_DETACH.
+func unmountedDirectory(tr *trial) {
+	misplaced(tr, `mount -t tmpfs other data && mkdir data/etc && cd data/etc && umount -l "$OLDPWD/data"`)
+}
+
+// misplaced is refused a checkpoint for the working directory to which it went.
+func misplaced(tr *trial, enter string) {
+	tr.privately(":")
+	if err := os.Mkdir(tr.path("data"), 0o777); err != nil {
+		tr.Fatal(err)
+	}
+	tr.own(tr.path("data"))
+	tr.launch("sh", "-c", enter+` || exit 9; echo 1 >"$0/progress"; while [ ! -e "$0/stop" ]; do sleep 0.02; done; echo ok`, tr.dir)
+	tr.reach(1)
+	tr.isRefused(object{refused: "its name leads elsewhere"})
+	tr.finish()
+}
+
 // changedLibrary changes a library and a program between checkpoint and restart:
 // other bytes are refused, and a self-contained image needs neither.
 func changedLibrary(tr *trial) {
