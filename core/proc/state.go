@@ -56,9 +56,9 @@ type ProcessState struct {
 	// (PR_SET_PDEATHSIG), where that is not the first, which makes all in a restart.
 	MadeBy int `json:"made_by,omitempty"`
 	// LeaderGone: the thread-group leader has exited; Threads has the others.
-	LeaderGone bool   `json:"leader_gone,omitempty"`
-	Stopped    bool   `json:"stopped,omitempty"` // by a stop signal
-	Comm       text   `json:"comm"`
+	LeaderGone bool `json:"leader_gone,omitempty"`
+	Stopped    bool `json:"stopped,omitempty"` // by a stop signal
+	Comm       text `json:"comm"`
 
 	Exe        string           `json:"exe,omitempty"`
 	ExeRef     int              `json:"exe_ref,omitempty"` // 1 is the first of State.Exes; 0: the file of its name

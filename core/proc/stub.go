@@ -126,6 +126,9 @@ func (r *Restorer) seizeStub(ctx context.Context, th *Thread) error {
 // the kernel's own and the blob.
 func (r *Restorer) emptyStub(ctx context.Context) error {
 	p := r.stub
+	if err := raiseLimits(p.host); err != nil {
+		return err
+	}
 	maps, err := procfs.ReadMaps(p.host)
 	if err != nil {
 		return err
@@ -141,7 +144,7 @@ func (r *Restorer) emptyStub(ctx context.Context) error {
 	if err := p.own(p.threads[0]); err != nil {
 		return err
 	}
-	if err := r.raiseDescriptors(); err != nil {
+	if err := r.chooseDescriptors(); err != nil {
 		return err
 	}
 	b := newArgs(p)
@@ -224,16 +227,28 @@ func (r *Restorer) freeAddress(stub []procfs.VMA) (uint64, error) {
 // roomSize is the blob and as much for the vdso's passage.
 func (r *Restorer) roomSize() uint64 { return 2*blobSize + 1<<20 }
 
-// raiseDescriptors raises the stub's limit of descriptors and chooses three in
-// a row for us: above all of the tree if that is allowed, else in a gap. Those
-// that are passed arrive below it.
-func (r *Restorer) raiseDescriptors() error {
+// raiseLimits raises the limits under which a tree is rebuilt: they were the
+// program's own to raise, getrlimit(2). Each process gets its own when it is done.
+func raiseLimits(pid int) error {
+	for _, resource := range []int{unix.RLIMIT_AS, unix.RLIMIT_DATA, unix.RLIMIT_FSIZE, unix.RLIMIT_MEMLOCK,
+		unix.RLIMIT_MSGQUEUE, unix.RLIMIT_NOFILE, unix.RLIMIT_NPROC, unix.RLIMIT_SIGPENDING} {
+		var l unix.Rlimit
+		err := unix.Prlimit(pid, resource, nil, &l)
+		if l.Cur = l.Max; err == nil {
+			err = unix.Prlimit(pid, resource, &l, nil)
+		}
+		if err != nil {
+			return fmt.Errorf("prlimit(%d) of process %d: %w", resource, pid, err)
+		}
+	}
+	return nil
+}
+
+// chooseDescriptors chooses three descriptors in a row for us: above all of the
+// tree if that is allowed, else in a gap. Those that are passed arrive below it.
+func (r *Restorer) chooseDescriptors() error {
 	var l unix.Rlimit
 	if err := unix.Prlimit(r.stub.host, unix.RLIMIT_NOFILE, nil, &l); err != nil {
-		return fmt.Errorf("prlimit: %w", err)
-	}
-	l.Cur = l.Max
-	if err := unix.Prlimit(r.stub.host, unix.RLIMIT_NOFILE, &l, nil); err != nil {
 		return fmt.Errorf("prlimit: %w", err)
 	}
 	used, count, top := map[int]bool{}, map[int]int{}, stubReport // where ours are now

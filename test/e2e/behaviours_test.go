@@ -39,6 +39,7 @@ func behaviours() []behaviour {
 		{"refused: tcp to outside", gcc, tcpOutsideRefused},
 		{"refused: unix to outside", gcc, unixOutsideRefused},
 		{"refused: more open files than a restart may have", []string{"python3", "prlimit"}, tooManyFiles},
+		{"soft limits raised by the program", []string{"python3", "prlimit"}, raisedLimits},
 		{"warned: parent-death signal of a thread", []string{"python3"}, childOfThread},
 		{"warned: shared memory with a name", []string{"python3"}, namedMemory},
 		{"tcp to outside closed", gcc, func(tr *trial) { tcpOutsideClosed(tr, "tcp") }},
@@ -413,6 +414,43 @@ print("ok", flush=True)
 		if said := tr.read("stderr"); strings.Count(said, "images keep no copy of what has a name") != c.want {
 			tr.Errorf("want %d warnings of shared memory, got %q", c.want, said)
 		}
+	}
+	tr.finish()
+}
+
+// raisedLimits is a program that has more than the soft limits allow under which it
+// was started, and is restarted.
+func raisedLimits(tr *trial) {
+	tr.write("limits.py", `
+import ctypes, mmap, os, resource, time
+limits = [getattr(resource, "RLIMIT_" + name) for name in ("AS", "DATA", "MEMLOCK")]
+before = resource.getrlimit(resource.RLIMIT_NPROC)
+for limit in limits:
+    hard = resource.getrlimit(limit)[1]
+    resource.setrlimit(limit, (hard, hard))
+kept = [resource.getrlimit(limit) for limit in limits]
+memory = mmap.mmap(-1, 600 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+locked = mmap.mmap(-1, 1 << 20)
+assert ctypes.CDLL(None).mlock(ctypes.byref(ctypes.c_char.from_buffer(locked)), ctypes.c_size_t(1 << 20)) == 0
+n = 0
+while not os.path.exists("stop"):
+    assert [resource.getrlimit(limit) for limit in limits] == kept
+    assert resource.getrlimit(resource.RLIMIT_NPROC) == before
+    assert "VmLck:\t    1024 kB" in open("/proc/self/status").read()
+    n += 1
+    open("new", "w").write(str(n))
+    os.rename("new", "progress")
+    time.sleep(0.02)
+print("ok", flush=True)
+os._exit(0)
+`)
+	tr.under = []string{"prlimit", "--as=4000000000:8000000000", "--data=400000000:2000000000", "--memlock=65536:8388608", "--nproc=5000:6000"}
+	tr.launch("python3", "limits.py")
+	tr.advance(2)
+	for range 2 {
+		tr.suspend()
+		tr.restart()
+		tr.advance(2)
 	}
 	tr.finish()
 }
