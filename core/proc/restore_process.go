@@ -234,7 +234,7 @@ func (r *Restorer) finishProcess(ctx context.Context, p *Process, ps *ProcessSta
 	if ps.LeaderGone {
 		return r.endLeader(ctx, p, ps)
 	}
-	return p.unmapBlob(ctx)
+	return p.leaveBlob(ctx, ps)
 }
 
 // pendingSignals is the set of signals that are pending in the image.
@@ -430,7 +430,7 @@ func (r *Restorer) endLeader(ctx context.Context, p *Process, ps *ProcessState) 
 	if err := b.flush(ctx, leader, append(calls, r.credCalls(b, &ps.Cred)...)); err != nil {
 		return err
 	}
-	if err := p.unmapBlob(ctx); err != nil {
+	if err := p.leaveBlob(ctx, ps); err != nil {
 		return err
 	}
 	p.threads = p.threads[1:]

@@ -253,7 +253,9 @@ func (p *Process) moveVdso(ctx context.Context, ps *ProcessState) error {
 		i := slices.IndexFunc(ps.Maps, func(m MapState) bool { return m.Kind == MapVdso && m.Path == c.Path })
 		if i < 0 {
 			if c.Start <= insn && insn < c.End {
-				return fmt.Errorf("pid %d: the program had unmapped its vdso, without which it cannot be restored yet", p.pid)
+				if p.inj.insn, err = p.blobInsn(); err != nil {
+					return err
+				}
 			}
 			out = append(out, sys(unix.SYS_MUNMAP, c.Start, c.Len()).as("unmap %s", c.Path))
 			continue
@@ -269,6 +271,26 @@ func (p *Process) moveVdso(ctx context.Context, ps *ProcessState) error {
 		tmp = moved.End
 	}
 	return p.run(ctx, p.threads[0], append(out, in...))
+}
+
+// blobInsn finds a system call instruction in the blob, for the time in which a
+// process without a vdso may have no other.
+func (p *Process) blobInsn() (uint64, error) {
+	a, ok := p.scanInsn(procfs.VMA{Start: p.inj.base, End: p.inj.base + blobLen})
+	if !ok {
+		return 0, fmt.Errorf("pid %d: no system call instruction in the blob", p.pid)
+	}
+	return a, nil
+}
+
+// leaveBlob takes the blob away. A process without a vdso has system call
+// instructions in the memory of its own only from then on.
+func (p *Process) leaveBlob(ctx context.Context, ps *ProcessState) error {
+	err := p.unmapBlob(ctx)
+	if err == nil && ps.vdsoOf() == nil {
+		p.inj.insn, err = p.findInsn()
+	}
+	return err
 }
 
 // moveCall moves a mapping. The kernel goes by where its vdso is now.
