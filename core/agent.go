@@ -56,6 +56,7 @@ type agent struct {
 	storeSpeed float64
 	chain      chain
 	sums       proc.Sums         // of mapped files
+	groups     map[string]bool   // control groups that were warned of
 	result     coord.AgentResult // of the checkpoint whose Finish is to come
 	released   chan struct{}     // holds a value after a tree was let go
 

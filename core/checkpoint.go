@@ -151,6 +151,7 @@ func (c *checkpoint) look() {
 	if err != nil { // the freeze tells
 		return
 	}
+	c.a.warnGroups(pids)
 	c.a.sums.Look(c.a.tree.parent, pids)
 	if c.wantsSnapshot() {
 		var changes *proc.Dirty

@@ -147,6 +147,12 @@ func Exe(pid int) (string, error) { return os.Readlink(path(pid, "exe")) }
 // Cwd returns the link /proc/PID/cwd; see Exe.
 func Cwd(pid int) (string, error) { return os.Readlink(path(pid, "cwd")) }
 
+// Groups returns the lines of /proc/PID/cgroup, cgroups(7).
+func Groups(pid int) (string, error) {
+	b, err := ReadFile(path(pid, "cgroup"))
+	return string(b), err
+}
+
 // RootDir returns the link /proc/PID/root.
 func RootDir(pid int) (string, error) { return os.Readlink(path(pid, "root")) }
 

@@ -41,6 +41,7 @@ func behaviours() []behaviour {
 		{"refused: more open files than a restart may have", []string{"python3", "prlimit"}, tooManyFiles},
 		{"soft limits raised by the program", []string{"python3", "prlimit"}, raisedLimits},
 		{"warned: parent-death signal of a thread", []string{"python3"}, childOfThread},
+		{"warned: control group", nil, controlGroup},
 		{"warned: shared memory with a name", []string{"python3"}, namedMemory},
 		{"tcp to outside closed", gcc, func(tr *trial) { tcpOutsideClosed(tr, "tcp") }},
 		{"tcp6 to outside closed", gcc, func(tr *trial) { tcpOutsideClosed(tr, "tcp6") }},
@@ -452,6 +453,37 @@ os._exit(0)
 		tr.restart()
 		tr.advance(2)
 	}
+	tr.finish()
+}
+
+// controlGroup is a program that has gone to a control group of its own: a checkpoint
+// tells once that a restart has it in another.
+func controlGroup(tr *trial) {
+	mounts, err := os.ReadFile("/proc/mounts")
+	if err != nil {
+		tr.Fatal(err)
+	}
+	group := ""
+	for line := range strings.Lines(string(mounts)) {
+		if w := strings.Fields(line); len(w) > 2 && w[2] == "cgroup2" {
+			group = filepath.Join(w[1], filepath.Base(tr.dir))
+		}
+	}
+	if group == "" || os.Mkdir(group, 0o755) != nil || tr.id.uid != 0 {
+		_ = os.Remove(group)
+		tr.Skip("no control group (cgroups(7)) can be made")
+	}
+	tr.Cleanup(func() { _ = os.Remove(group) }) // it is in use where the test has failed
+	tr.launch("sh", "-c", `echo 0 >"$0/cgroup.procs" || exit 9; n=0; while [ ! -e stop ]; do n=$((n+1)); echo $n >new; mv new progress; sleep 0.02; done; echo ok`, group)
+	tr.advance(2)
+	tr.checkpoint()
+	tr.checkpoint()
+	if said := tr.read("stderr"); strings.Count(said, "control group 0::/") != 1 {
+		tr.Errorf("want one warning of the control group, got %q", said)
+	}
+	tr.suspend()
+	tr.restart()
+	tr.advance(2)
 	tr.finish()
 }
 
