@@ -75,7 +75,37 @@ func (d *description) mappedAs() (inodeID, error) {
 	return as, err
 }
 
-// shownAs maps a page of a file that can be read.
+// isOther says whether a path leads to another file than the one that is mapped.
+// Where stat(2) shows other devices than maps do, it is mapped to compare: once for
+// each device if the numbers of the files are the same in both. One that cannot be
+// opened is taken for the mapped one.
+func (s *mapSaver) isOther(path string, st *unix.Stat_t, v *procfs.VMA) bool {
+	if st.Dev == v.Dev() {
+		return st.Ino != v.Ino
+	}
+	if s.shown[st.Dev] == v.Dev() && st.Ino == v.Ino {
+		return false
+	}
+	as, err := mappedFrom(path)
+	if err != nil {
+		return false
+	}
+	s.shown[st.Dev] = as.dev
+	return as != inodeID{v.Dev(), v.Ino}
+}
+
+// mappedFrom is shownAs for the file at a path.
+func mappedFrom(path string) (inodeID, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return inodeID{}, err
+	}
+	defer unix.Close(fd)
+	return shownAs(fd)
+}
+
+// shownAs maps a page of a file that can be read, and returns how /proc/self/maps
+// shows it.
 func shownAs(fd int) (inodeID, error) {
 	page, err := unix.Mmap(fd, 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_PRIVATE)
 	if err != nil {

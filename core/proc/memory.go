@@ -27,6 +27,7 @@ type mapSaver struct {
 	refs    map[string]int // by path and whether it is written to
 	objects map[objectKey]int
 	devs    map[inodeID]uint64    // see statDev
+	shown   map[uint64]uint64     // the device in maps by that of stat(2), see isOther
 	flags   map[*string]flagFacts // of VmFlags that mappings share
 	mounted map[uint64]string     // types of file systems by device; nil until one is asked for
 	links   linkSaver
@@ -66,7 +67,7 @@ type objectKey struct {
 
 func newMapSaver(t *Tree, st *State, claim MapClaim, root int) *mapSaver {
 	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[string]int{}, objects: map[objectKey]int{}, devs: map[inodeID]uint64{},
-		flags: map[*string]flagFacts{}, links: linkSaver{found: map[inodeID]string{}, search: linux.LinkSearch{Left: maxGuesses}}}
+		shown: map[uint64]uint64{}, flags: map[*string]flagFacts{}, links: linkSaver{found: map[inodeID]string{}, search: linux.LinkSearch{Left: maxGuesses}}}
 }
 
 // maps describes all mappings of p. All refusals are joined.
@@ -268,14 +269,14 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 	if err := unix.Stat(path, &st); err != nil {
 		return m, refuse(p, describeVMA(v), "its file cannot be found any more: %v", err)
 	}
-	if st.Dev == v.Dev() && st.Ino != v.Ino {
-		return m, refuse(p, describeVMA(v), "another file has taken its name")
-	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return m, refuse(p, describeVMA(v), "it is memory of a device")
 	}
 	if s.t.leased(&st) {
 		return m, refuse(p, describeVMA(v), "the program has a write lease on its file (fcntl(2)), which it could not take again")
+	}
+	if s.isOther(path, &st, v) { // which opens it: that would break a lease
+		return m, refuse(p, describeVMA(v), "another file has taken its name")
 	}
 	f := s.t.sums.newMappedFile(v.Path, &st)
 	if v.Shared && v.Has("mw") {

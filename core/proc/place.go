@@ -55,7 +55,7 @@ func (p *Process) readPlace(ps *ProcessState) (err error) {
 	return err
 }
 
-// placeChecker compares directories with what their names lead to, for which it
+// placeChecker compares directories and program files with what their names lead to, for which it
 // looks at each once.
 type placeChecker struct {
 	root  int // a process whose root directory is the tree's
@@ -66,7 +66,7 @@ func newPlaceChecker(root int) *placeChecker {
 	return &placeChecker{root: root, named: map[string]inodeID{}}
 }
 
-// check refuses directories that a restart would not find by their names: a
+// check refuses those that a restart would not find by their names: a
 // mount covers them, or theirs was unmounted with MNT_DETACH, umount(2).
 func (c *placeChecker) check(p *Process, ps *ProcessState) error {
 	live := p.liveTID()
@@ -75,6 +75,9 @@ func (c *placeChecker) check(p *Process, ps *ProcessState) error {
 		root = "/"
 	}
 	err := c.compare(p, live, "root", root)
+	if ps.ExeRef == 0 {
+		err = errors.Join(err, c.compare(p, live, "exe", ps.Exe))
+	}
 	if ps.CwdGone == nil {
 		err = errors.Join(err, c.compare(p, live, "cwd", ps.Cwd))
 	}
@@ -86,7 +89,7 @@ func (c *placeChecker) check(p *Process, ps *ProcessState) error {
 	return err
 }
 
-// compare looks at one directory of a thread.
+// compare looks at one of a thread.
 func (c *placeChecker) compare(p *Process, tid int, link, name string) error {
 	var st unix.Stat_t
 	if unix.Stat(fmt.Sprintf("/proc/%d/%s", tid, link), &st) != nil { // not for us to see: it is taken by its name
@@ -103,8 +106,8 @@ func (c *placeChecker) compare(p *Process, tid int, link, name string) error {
 	if there == (inodeID{st.Dev, st.Ino}) {
 		return nil
 	}
-	what := map[string]string{"cwd": "working", "root": "root"}[link]
-	return refuse(p, what+" directory "+name, "its name leads elsewhere: a mount covers it, or it is unmounted")
+	what := map[string]string{"cwd": "working directory", "root": "root directory", "exe": "program file"}[link]
+	return refuse(p, what+" "+name, "its name leads elsewhere: a mount covers it, or it is unmounted")
 }
 
 // checkDirectories makes sure that the directories are there.

@@ -69,6 +69,8 @@ func behaviours() []behaviour {
 		{"read-only mount", []string{"unshare", "mount"}, readOnlyMount},
 		{"refused: covered working directory", []string{"unshare", "mount"}, coveredDirectory},
 		{"refused: unmounted working directory", []string{"unshare", "mount"}, unmountedDirectory},
+		{"refused: covered mapped file", []string{"unshare", "mount", "python3"}, coveredFile},
+		{"refused: covered program", []string{"unshare", "mount", "sh"}, coveredProgram},
 		{"directory of queues", []string{"unshare", "mount"}, mqueueMount},
 		{"terminal", []string{"bash"}, terminal},
 		{"suspended with ^Z", gcc, suspended},

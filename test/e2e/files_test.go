@@ -338,6 +338,47 @@ func unmountedDirectory(tr *trial) {
 	misplaced(tr, `mount -t tmpfs other data && mkdir data/etc && cd data/etc && umount -l "$OLDPWD/data"`)
 }
 
+// coveredFile is mapped, and another file system is mounted on its directory, with
+// a file of its name and its size.
+func coveredFile(tr *trial) {
+	tr.privately(":")
+	tr.write("data.py", `
+import ctypes, os, subprocess, time
+os.mkdir("data")
+def make(text):
+    with open("data/file", "w") as f:
+        f.write(text)
+make("first")
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+with open("data/file") as f: # mmap.mmap would keep a descriptor
+    memory = libc.mmap(None, ctypes.c_size_t(4096), 1, 2, f.fileno(), ctypes.c_long(0))
+subprocess.run(["mount", "-t", "tmpfs", "other", os.path.realpath("data")], check=True)
+make("other")
+open("progress", "w").write("1")
+while not os.path.exists("stop"):
+    time.sleep(0.02)
+assert ctypes.string_at(memory) == b"first"
+print("ok", flush=True)
+os._exit(0)
+`)
+	tr.launch("python3", "data.py")
+	tr.reach(1)
+	tr.isRefused(object{refused: "another file has taken its name"})
+	tr.finish()
+}
+
+// coveredProgram is one on whose directory another file system is mounted, with a
+// file of its name.
+func coveredProgram(tr *trial) {
+	tr.privately("mkdir data && cp $(command -v sh) data/program")
+	tr.launch("data/program", "-c", `mount -t tmpfs other "$PWD/data" && cp /bin/true data/program || exit 9
+echo 1 >progress; while [ ! -e stop ]; do sleep 0.02; done; echo ok`)
+	tr.reach(1)
+	tr.isRefused(object{refused: "its name leads elsewhere"})
+	tr.finish()
+}
+
 // misplaced is refused a checkpoint for the working directory to which it went.
 func misplaced(tr *trial, enter string) {
 	tr.privately(":")
