@@ -34,6 +34,7 @@ parallel parallel
 perl perl
 python3 python3
 redis-server redis-server
+rustc rustc
 Rscript r-base-core
 screen screen
 setpriv util-linux
@@ -52,6 +53,7 @@ missing() {
 		[ -z "$command" ] || [ -x "$(PATH=$path command -v "$command")" ] || echo "$package"
 	done <<<"$needed"
 	[ -e /usr/include/stdio.h ] || echo libc6-dev
+	[ -e /usr/lib/rustlib/wasm32-unknown-unknown ] || echo libstd-rust-dev-wasm32
 	ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || echo postgresql
 }
 
