@@ -109,8 +109,9 @@ func badDisk(f *faulted) {
 	f.require("mkfs.ext4")
 	device := f.path("device")
 	const size = 64 << 20
-	// Without a journal it goes on as soon as the device does.
-	f.device(device, size, "mkfs.ext4", "-q", "-b", "4096", "-O", "^has_journal", "-E", fmt.Sprintf("root_owner=%d:%d", f.id.uid, f.id.gid))
+	// Without a journal it goes on as soon as the device does. Folders need no blocks:
+	// mkdir(2) has ENOMEM for one that is behind the end of the device.
+	f.device(device, size, "mkfs.ext4", "-q", "-b", "4096", "-O", "^has_journal,inline_data", "-E", fmt.Sprintf("root_owner=%d:%d", f.id.uid, f.id.gid))
 	f.launchFaulty()
 	f.checkpoint()
 	f.cutDevice(device, f.stripes()[1]) // what is behind is free
