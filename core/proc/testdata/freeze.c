@@ -138,7 +138,7 @@ static void hops(enum adopter who)
 	}
 }
 
-// vforked has a child in vfork(2) that idle for a line before execve(2).
+// vforked has a child in vfork(2) that waits for a line before execve(2).
 static void vforked(void)
 {
 	pid_t c = vfork();
@@ -147,6 +147,7 @@ static void vforked(void)
 		CHECK(write(1, "ready\n", 6) == 6);
 		while (read(0, &b, 1) == 1 && b != '\n')
 			;
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		execl("/bin/sleep", "sleep", "1000", (char *)0);
 		_exit(1);
 	}
