@@ -1,36 +1,19 @@
 package proc
 
-import (
-	"encoding/json"
-	"unicode/utf8"
-)
+import "github.com/hiatus-project/hiatus/internal/strictjson"
 
 // text is a string of bytes, as the kernel keeps names, which it cuts within a
-// character: in JSON a string where it is UTF-8 (RFC 8259), else
-// {"base64": ...}.
+// character: see strictjson.MarshalBytes.
 type text string
 
-type rawText struct {
-	Base64 []byte `json:"base64"`
-}
-
 // MarshalJSON implements json.Marshaler.
-func (t text) MarshalJSON() ([]byte, error) {
-	if utf8.ValidString(string(t)) {
-		return json.Marshal(string(t))
-	}
-	return json.Marshal(rawText{[]byte(t)})
-}
+func (t text) MarshalJSON() ([]byte, error) { return strictjson.MarshalBytes(string(t)) }
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (t *text) UnmarshalJSON(b []byte) error {
-	if len(b) > 0 && b[0] == '"' {
-		return json.Unmarshal(b, (*string)(t))
+	s, err := strictjson.UnmarshalBytes(b)
+	if err == nil {
+		*t = text(s)
 	}
-	var raw rawText
-	if err := json.Unmarshal(b, &raw); err != nil {
-		return err
-	}
-	*t = text(raw.Base64)
-	return nil
+	return err
 }

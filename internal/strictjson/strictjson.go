@@ -1,4 +1,5 @@
-// Package strictjson reads JSON that may be damaged or hostile.
+// Package strictjson reads JSON that may be damaged or hostile, and keeps strings
+// in it that are no UTF-8.
 package strictjson
 
 import (

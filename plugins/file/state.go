@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -132,31 +131,18 @@ func (f *file) access() int    { return f.Flags & unix.O_ACCMODE }
 func (f *file) readable() bool { return f.access() == unix.O_RDONLY || f.access() == unix.O_RDWR }
 func (f *file) writable() bool { return f.access() == unix.O_WRONLY || f.access() == unix.O_RDWR }
 
-// pathname is a string of bytes, as the kernel keeps names: in JSON a string
-// where it is UTF-8, else {"base64": ...}.
+// pathname is a string of bytes, as the kernel keeps names: see
+// strictjson.MarshalBytes.
 type pathname string
 
-type rawPath struct {
-	Base64 []byte `json:"base64"`
-}
-
-func (p pathname) MarshalJSON() ([]byte, error) {
-	if utf8.ValidString(string(p)) {
-		return json.Marshal(string(p))
-	}
-	return json.Marshal(rawPath{[]byte(p)})
-}
+func (p pathname) MarshalJSON() ([]byte, error) { return strictjson.MarshalBytes(string(p)) }
 
 func (p *pathname) UnmarshalJSON(b []byte) error {
-	if len(b) > 0 && b[0] == '"' {
-		return json.Unmarshal(b, (*string)(p))
+	s, err := strictjson.UnmarshalBytes(b)
+	if err == nil {
+		*p = pathname(s)
 	}
-	var raw rawPath
-	if err := json.Unmarshal(b, &raw); err != nil {
-		return err
-	}
-	*p = pathname(raw.Base64)
-	return nil
+	return err
 }
 
 // Save writes the state.
