@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 	"syscall"
 	"time"
 
@@ -246,7 +244,7 @@ func (p *Process) close(ctx context.Context) error {
 // (kernel/signal.c, complete_signal). What it blocks may be theirs.
 func (p *Process) letLeader() error {
 	const most = 200 * time.Millisecond // of a machine with much to do
-	before := timeslices(p.host)
+	before := procfs.Timeslices(p.host, p.host)
 	if err := detach(p.host); err != nil {
 		return err
 	}
@@ -255,7 +253,7 @@ func (p *Process) letLeader() error {
 		if err != nil || s.State == 'T' {
 			break
 		}
-		if s.ShdPnd&^s.SigBlk == 0 && (s.State != 'R' || before == "" || timeslices(p.host) != before) {
+		if s.ShdPnd&^s.SigBlk == 0 && (s.State != 'R' || before == "" || procfs.Timeslices(p.host, p.host) != before) {
 			break
 		}
 	}
@@ -268,17 +266,6 @@ func (p *Process) letGo(th *Thread) error {
 		return p.letLeader()
 	}
 	return detach(th.HostTID)
-}
-
-// timeslices is how often a leader was on a processor, "" where the kernel does not tell
-// (CONFIG_SCHED_INFO).
-func timeslices(pid int) string {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/schedstat", pid, pid))
-	f := strings.Fields(string(raw))
-	if err != nil || len(f) < 3 {
-		return ""
-	}
-	return f[2]
 }
 
 // release lets every thread run on with its own registers and mask.

@@ -147,6 +147,17 @@ func Exe(pid int) (string, error) { return os.Readlink(path(pid, "exe")) }
 // Cwd returns the link /proc/PID/cwd; see Exe.
 func Cwd(pid int) (string, error) { return os.Readlink(path(pid, "cwd")) }
 
+// Timeslices is how often a thread was on a processor, as /proc/PID/task/TID/schedstat
+// tells; "" where the kernel does not (CONFIG_SCHED_INFO).
+func Timeslices(pid, tid int) string {
+	b, err := ReadFile(taskPath(pid, tid, "schedstat"))
+	f := strings.Fields(string(b))
+	if err != nil || len(f) < 3 {
+		return ""
+	}
+	return f[2]
+}
+
 // Groups returns the lines of /proc/PID/cgroup, cgroups(7).
 func Groups(pid int) (string, error) {
 	b, err := ReadFile(path(pid, "cgroup"))

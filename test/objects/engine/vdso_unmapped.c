@@ -1,10 +1,8 @@
 /* processes that have unmapped their vdso(7), as valgrind does: in one the first thread has ended */
 #include "../object.h"
+#include "pair.h"
 #include <pthread.h>
 #include <sys/mman.h>
-#include <sys/wait.h>
-
-static int in[2][2], out[2];
 
 /* vdso returns the place of the vdso, 0 for none. */
 static unsigned long vdso(unsigned long *end)
@@ -31,12 +29,11 @@ static void unmap(void)
 
 static void told(int n)
 {
-	char c;
 	unsigned long end;
 
 	do
 		CHECK_EQ(vdso(&end), 0);
-	while (write(out[1], "c", 1) == 1 && read(in[n][0], &c, 1) == 1);
+	while (pair_told(n));
 }
 
 static void plain(void)
@@ -62,29 +59,17 @@ static void without_leader(void)
 	syscall(SYS_exit, 0); /* pthread_exit loads a library, and looks at the vdso as at one */
 }
 
+static void child(int n)
+{
+	n ? without_leader() : plain();
+}
+
 int main(void)
 {
-	char c;
-
 	ht_init();
-	CHECK_EQ(pipe(out), 0);
-	for (int n = 0; n < 2; n++) {
-		CHECK_EQ(pipe(in[n]), 0);
-		if (fork() == 0) {
-			for (int k = 0; k <= n; k++)
-				close(in[k][1]);
-			n ? without_leader() : plain();
-		}
-		CHECK_EQ(read(out[0], &c, 1), 1);
-	}
+	pair_start(child);
 	while (point())
-		for (int n = 0; n < 2; n++)
-			CHECK(write(in[n][1], "c", 1) == 1 && read(out[0], &c, 1) == 1);
-	for (int n = 0; n < 2; n++)
-		close(in[n][1]);
-	for (int n = 0; n < 2; n++) {
-		int status;
-		CHECK(wait(&status) > 0 && status == 0);
-	}
+		pair_check();
+	pair_end();
 	return done();
 }

@@ -1,6 +1,6 @@
 /* zombies whose parent has then ignored SIGCHLD, or set SA_NOCLDWAIT: they stay until they are waited for, sigaction(2) */
 #include "../object.h"
-#include <sys/wait.h>
+#include "pair.h"
 
 static void ignore(struct sigaction *a, int n)
 {
@@ -9,12 +9,11 @@ static void ignore(struct sigaction *a, int n)
 }
 
 /* parent has an ended child, and checks it whenever it is asked to. */
-static void parent(int n, int in, int out)
+static void parent(int n)
 {
 	struct sigaction want, now;
 	siginfo_t info;
 	pid_t pid = fork();
-	char c;
 
 	CHECK(pid >= 0);
 	if (pid == 0)
@@ -28,35 +27,16 @@ static void parent(int n, int in, int out)
 		CHECK_EQ(sigaction(SIGCHLD, NULL, &now), 0);
 		CHECK(now.sa_handler == want.sa_handler);
 		CHECK_EQ(now.sa_flags & SA_NOCLDWAIT, want.sa_flags);
-	} while (write(out, "c", 1) == 1 && read(in, &c, 1) == 1);
+	} while (pair_told(n));
 	CHECK_EQ(waitpid(pid, NULL, 0), pid);
-	_exit(0);
 }
 
 int main(void)
 {
-	int in[2][2], out[2];
-	char c;
-
 	ht_init();
-	CHECK_EQ(pipe(out), 0);
-	for (int n = 0; n < 2; n++) {
-		CHECK_EQ(pipe2(in[n], O_CLOEXEC), 0);
-		if (fork() == 0) {
-			for (int k = 0; k <= n; k++)
-				close(in[k][1]);
-			parent(n, in[n][0], out[1]);
-		}
-		CHECK_EQ(read(out[0], &c, 1), 1);
-	}
+	pair_start(parent);
 	while (point())
-		for (int n = 0; n < 2; n++)
-			CHECK(write(in[n][1], "c", 1) == 1 && read(out[0], &c, 1) == 1);
-	for (int n = 0; n < 2; n++)
-		close(in[n][1]);
-	for (int n = 0; n < 2; n++) {
-		int status;
-		CHECK(wait(&status) > 0 && status == 0);
-	}
+		pair_check();
+	pair_end();
 	return done();
 }
