@@ -55,6 +55,7 @@ type agent struct {
 	// second; 0: unknown.
 	storeSpeed float64
 	chain      chain
+	surveyed   *proc.Survey      // of the last generation, if it was written; or nil
 	sums       proc.Sums         // of mapped files
 	groups     map[string]bool   // control groups that were warned of
 	result     coord.AgentResult // of the checkpoint whose Finish is to come

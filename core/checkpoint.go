@@ -90,6 +90,7 @@ func (c *checkpoint) run(ctx context.Context) error {
 	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.PreSuspend, Generation: gen, Request: c.request()}); err != nil {
 		return err
 	}
+	a.tr.AwaitCopies() // of the generation before
 	c.look()
 	defer c.survey.Close()
 	collect := holdCollector()
@@ -146,6 +147,8 @@ func (c *checkpoint) request() plugin.Request {
 // look reads before the pause what takes long there.
 func (c *checkpoint) look() {
 	defer c.timed("look", time.Now())
+	before := c.a.surveyed
+	c.a.surveyed = nil // should this generation fail, it was wrong perhaps
 	c.parent = c.base()
 	pids, err := c.a.all()
 	if err != nil { // the freeze tells
@@ -158,7 +161,7 @@ func (c *checkpoint) look() {
 		if c.parent != nil {
 			changes = c.a.chain.dirty
 		}
-		c.survey = proc.NewSurvey(pids, changes)
+		c.survey = proc.NewSurvey(pids, changes, before)
 	}
 }
 
@@ -351,6 +354,9 @@ func (c *checkpoint) finishImage(ctx context.Context) (coord.AgentResult, error)
 	if err != nil {
 		return coord.AgentResult{}, err
 	}
+	if c.a.chain.dirty == nil { // else mappings are watched since, which it did not see
+		c.a.surveyed = c.survey
+	}
 	c.a.chain.written(c.order.Generation, sum)
 	r := coord.AgentResult{Files: sum.Files, Parent: c.parent, Bytes: sum.Bytes, RawBytes: sum.RawBytes, Pause: c.pause, InPause: c.inPause,
 		Total: time.Since(c.begun), Processes: len(c.state.Processes), Timings: c.timings}
@@ -374,6 +380,7 @@ func (c *checkpoint) giveUp() error {
 	}
 	if c.memory != nil {
 		c.memory.Close()
+		c.a.tr.AwaitCopies()
 	}
 	if c.w != nil {
 		c.w.Abort()

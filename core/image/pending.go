@@ -41,6 +41,7 @@ func (s *Store) Begin(generation uint64) (*Pending, error) {
 	if err := s.Make(); err != nil {
 		return nil, err
 	}
+	s.releasing.Wait() // it may need the room
 	lock, err := s.lock()
 	if err != nil {
 		return nil, err

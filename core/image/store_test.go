@@ -316,6 +316,12 @@ func TestPrune(t *testing.T) {
 		}
 	}
 	wantNames(t, s, "00002", "00003", "00006")
+	check(t, must[*Pending](t)(s.Begin(7)).Abort())
+	for _, fd := range must[[]os.DirEntry](t)(os.ReadDir("/proc/self/fd")) {
+		if to, _ := os.Readlink("/proc/self/fd/" + fd.Name()); strings.HasPrefix(to, s.Path()) {
+			t.Errorf("%s is open", to)
+		}
+	}
 	none := must[*Store](t)(OpenStore(t.TempDir(), "none"))
 	if got := must[[]uint64](t)(none.Prune(testComputation, 1, nil)); got != nil {
 		t.Errorf("removed %v from nothing", got)

@@ -374,9 +374,23 @@ func (c *copying) kill() {
 	_ = unix.PidfdSendSignal(c.pidfd, unix.SIGKILL, nil, 0) // ESRCH: somebody else has
 }
 
-// awaitDeath waits until the copy has given back its memory, which keeps the
-// tracer's thread free for others.
-func (c *copying) awaitDeath() { pidfdEnds(c.pidfd, breakOffTimeout) }
+// buryCopies waits until copies that were killed have given back their memory, some
+// 50 ms for a GiB, for which the tracer's thread is not needed.
+func (t *Tracer) buryCopies(dying []*copying) {
+	for _, c := range dying {
+		pidfdEnds(c.pidfd, breakOffTimeout)
+	}
+	_ = t.Do(func() error {
+		for _, c := range dying {
+			t.endCopy(c)
+		}
+		return nil
+	})
+	_ = faultpoint.At(faultpoint.CopiesEnded)
+}
+
+// AwaitCopies waits for the end of all copies that were killed.
+func (t *Tracer) AwaitCopies() { t.ending.Wait() }
 
 // forgetExit takes the end of what was no child of the program's off the list.
 func (t *Tracer) forgetExit(pid int) {

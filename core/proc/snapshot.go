@@ -71,6 +71,7 @@ func (m *Memory) Snapshot(ctx context.Context, adopter int) error {
 		return nil
 	}
 	m.drop()
+	m.t.tr.AwaitCopies()
 	if errors.Is(err, ErrNoCopy) {
 		if cerr := m.settleInPause(ctx); cerr != nil {
 			return cerr
@@ -220,15 +221,32 @@ func (m *Memory) Write(ctx context.Context, w *image.Writer, progress func(done,
 	own, err := m.pageRuns(ctx, nil, pick, source)
 	if err == nil {
 		runs = append(runs, own...)
-		confirmed := make(chan error, 1)
-		go func() { confirmed <- m.confirmCopied() }()
-		err = writeRuns(ctx, runs, w, progress)
-		err = errors.Join(err, <-confirmed)
+		err = m.writeConfirmed(ctx, runs, w, progress)
 	}
 	if err == nil {
 		err = faultpoint.At(faultpoint.MemoryWritten)
 	}
 	return m.explain(err)
+}
+
+// writeConfirmed writes while what was taken from a survey is proved, and no longer than that fails.
+func (m *Memory) writeConfirmed(ctx context.Context, runs []pageRun, w *image.Writer, progress func(done, total int64)) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	confirmed := make(chan error, 1)
+	go func() {
+		err := m.confirmCopied()
+		if err != nil {
+			stop()
+		}
+		confirmed <- err
+	}()
+	err := writeRuns(ctx, runs, w, progress)
+	cerr := <-confirmed
+	if cerr != nil && errors.Is(err, context.Canceled) {
+		return cerr
+	}
+	return errors.Join(err, cerr)
 }
 
 // confirmCopied proves by the copies what was taken from a survey.
@@ -302,7 +320,7 @@ func writeRuns(ctx context.Context, runs []pageRun, w *image.Writer, progress fu
 }
 
 // Close ends the copies and gives back all that was held. It may be called
-// twice.
+// twice. Copies take a while to give back their memory: [Tracer.AwaitCopies].
 func (m *Memory) Close() {
 	m.drop()
 	m.exes.close()
@@ -311,27 +329,14 @@ func (m *Memory) Close() {
 func (m *Memory) drop() {
 	if len(m.copies) > 0 {
 		_ = faultpoint.At(faultpoint.CopiesEnding)
-		defer func() { _ = faultpoint.At(faultpoint.CopiesEnded) }()
-	}
-	for _, c := range m.copies {
-		if c != nil && c.copy != nil {
-			c.kill()
-		}
-	}
-	for _, c := range m.copies {
-		if c != nil && c.copy != nil {
-			c.awaitDeath()
-		}
-	}
-	if len(m.copies) > 0 {
-		_ = m.t.tr.Do(func() error {
-			for _, c := range m.copies {
-				if c != nil {
-					m.t.tr.endCopy(c)
-				}
+		var dying []*copying
+		for _, c := range m.copies {
+			if c != nil && c.copy != nil {
+				c.kill()
+				dying = append(dying, c)
 			}
-			return nil
-		})
+		}
+		m.t.tr.ending.Go(func() { m.t.tr.buryCopies(dying) })
 	}
 	m.reserve.free()
 	m.copies, m.held = nil, nil

@@ -161,7 +161,7 @@ func (x *subject) saveSnapshot() *generation {
 
 // TestCopiesAreNobodys: what a snapshot is written from has no descriptors, a
 // session of its own and the tracer for its only tie; the next freeze does not
-// find it, and Close leaves nothing.
+// find it, and nothing is left behind Close.
 func TestCopiesAreNobodys(t *testing.T) {
 	x := launchCopied(t)
 	_, m := x.snap()
@@ -189,6 +189,7 @@ func TestCopiesAreNobodys(t *testing.T) {
 	x.order("look")
 	m.Close()
 	m.Close()
+	x.tr.AwaitCopies()
 	if left := copiesBelow(t, x.tr); len(left) != 0 {
 		t.Errorf("copies %v are left", left)
 	}

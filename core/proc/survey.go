@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	"github.com/hiatus-project/hiatus/core/procfs"
@@ -29,8 +30,9 @@ const surveyFrom = 16 << 20
 
 // NewSurvey looks at those of the processes that have much memory, or many mappings,
 // and reserves as much as the snapshot is likely to read in the pause. changes is what
-// tracks the memory, nil where all of it is stored. The caller closes it.
-func NewSurvey(pids []int, changes *Dirty) *Survey {
+// tracks the memory, nil where all of it is stored. before is the survey of a generation that
+// was written, or nil: it is right where the mappings are the same. The caller closes it.
+func NewSurvey(pids []int, changes *Dirty, before *Survey) *Survey {
 	s := &Survey{smaps: map[int][]procfs.VMA{}, states: map[int][]MapState{}}
 	shared := map[objectKey]uint64{}
 	var small, all uint64 // private memory
@@ -46,9 +48,12 @@ func NewSurvey(pids []int, changes *Dirty) *Survey {
 		if resident < surveyFrom && (private <= fewPages || !hasMany(pid)) {
 			continue
 		}
-		vmas, err := procfs.ReadSmaps(pid)
-		if err != nil { // it has ended, or the freeze tells
-			continue
+		vmas := before.still(pid)
+		if vmas == nil {
+			var err error
+			if vmas, err = procfs.ReadSmaps(pid); err != nil { // it has ended, or the freeze tells
+				continue
+			}
 		}
 		s.add(pid, vmas)
 		addShared(shared, vmas)
@@ -77,6 +82,20 @@ func NewSurvey(pids []int, changes *Dirty) *Survey {
 	}
 	s.prepare(need + need/8)
 	return s
+}
+
+// still returns the mappings of a process that have not changed since, nil where others
+// have come or a copy does not show all. Whether their advices have changed the copy tells.
+func (s *Survey) still(pid int) []procfs.VMA {
+	if s == nil {
+		return nil
+	}
+	known := s.smaps[pid]
+	hidden := func(v procfs.VMA) bool { return v.Has("dc") }
+	if known == nil || slices.ContainsFunc(known, hidden) || !unchanged(pid, pid, known, nil) {
+		return nil
+	}
+	return known
 }
 
 // hasMany says whether a process has as many mappings as make it worth while to copy it.
@@ -108,10 +127,11 @@ func (s *Survey) prepare(size uint64) {
 	}
 }
 
-// Close gives back what no snapshot has taken.
+// Close gives back what no snapshot has taken. What was found out remains.
 func (s *Survey) Close() {
 	if s != nil {
 		s.reserve.free()
+		s.states, s.runs = nil, nil
 	}
 }
 
@@ -152,7 +172,7 @@ func (t *Tree) UseSurvey(s *Survey) {
 // mappings reads the mappings of p with all their properties.
 func (t *Tree) mappings(p *Process) ([]procfs.VMA, error) {
 	if t.relies && p.private() > fewPages { // it will be copied, or read again
-		if known := t.survey.smaps[p.host]; known != nil && p.unchanged(known) {
+		if known := t.survey.smaps[p.host]; known != nil && unchanged(p.host, p.liveTID(), known, p.isOurs) {
 			p.surveyed = known
 			return known, nil
 		}
@@ -160,16 +180,16 @@ func (t *Tree) mappings(p *Process) ([]procfs.VMA, error) {
 	return procfs.ReadSmaps(p.liveTID())
 }
 
-// unchanged says whether p has these mappings, and has locked none: a copy would
-// not show that.
-func (p *Process) unchanged(known []procfs.VMA) bool {
-	status, err := procfs.ReadTaskStatus(p.host, p.liveTID())
+// unchanged says whether a process has these mappings, but for ours, and has locked none: a
+// copy would not show that.
+func unchanged(pid, tid int, known []procfs.VMA, ours func(*procfs.VMA) bool) bool {
+	status, err := procfs.ReadTaskStatus(pid, tid)
 	if err != nil || status.VmLck != 0 { // of our own too, by mlockall(2) with MCL_FUTURE
 		return false
 	}
 	same, n := true, 0
-	err = procfs.VisitMaps(p.liveTID(), func(v *procfs.VMA) bool { // anew: plugins map what they want to have saved
-		if !p.isOurs(v) {
+	err = procfs.VisitMaps(tid, func(v *procfs.VMA) bool { // anew: plugins map what they want to have saved
+		if ours == nil || !ours(v) {
 			same = n < len(known) && sameMapping(v, &known[n])
 			n++
 		}

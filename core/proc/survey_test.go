@@ -1,10 +1,14 @@
 package proc
 
 import (
+	"errors"
 	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/plugin"
 )
 
 // TestManyMappings copies a process that has little memory in many mappings: nothing
@@ -33,7 +37,7 @@ func TestManyMappings(t *testing.T) {
 	}
 	x.release(tree)
 
-	survey := NewSurvey([]int{x.pid}, nil)
+	survey := NewSurvey([]int{x.pid}, nil, nil)
 	defer survey.Close()
 	tree = x.freeze()
 	tree.UseSurvey(survey)
@@ -69,4 +73,75 @@ func TestManyMappings(t *testing.T) {
 		t.Error("the copy was not asked for a policy")
 	}
 	x.writeSnapshot(m)
+}
+
+// TestSurveyBefore: what was found out holds for the next generation where mappings are the
+// same, and the copy tells where an advice has changed.
+func TestSurveyBefore(t *testing.T) {
+	x := newSubject(t, newTracer(t))
+	x.start(command(program(t, "threads"), "1", "1", "3000"))
+	x.untilReady()
+	call := func(nr uintptr, args ...uintptr) uintptr {
+		tree := x.freeze()
+		x.open(tree)
+		r, err := procOf(t, tree, x.pid).Syscall(soon(t), nr, args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x.release(tree)
+		return uintptr(r)
+	}
+	size := 16 * uintptr(os.Getpagesize())
+	mmap := func() uintptr {
+		return call(unix.SYS_MMAP, 0, size, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, ^uintptr(0), 0)
+	}
+	at := mmap()
+	call(unix.SYS_MPROTECT, at, size, unix.PROT_NONE) // no neighbour has it
+	reused := func(s, before *Survey) bool { return &s.smaps[x.pid][0] == &before.smaps[x.pid][0] }
+	survey := func(before *Survey) *Survey {
+		s := NewSurvey([]int{x.pid}, nil, before)
+		t.Cleanup(s.Close)
+		return s
+	}
+	write := func(s *Survey) error {
+		tree := x.freeze()
+		tree.UseSurvey(s)
+		m := tree.NewMemory(x.inspect(tree), nil)
+		defer m.Close()
+		if err := m.Snapshot(soon(t), x.where.Reference); err != nil {
+			t.Fatal(err)
+		}
+		x.release(tree)
+		w, err := image.Create(t.TempDir(), image.Options{Stripes: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer w.Abort()
+		return m.Write(soon(t), w, func(_, _ int64) {})
+	}
+
+	first := survey(nil)
+	if err := write(first); err != nil {
+		t.Fatal(err)
+	}
+	if s := survey(first); !reused(s, first) {
+		t.Error("nothing has changed, and smaps was read again")
+	} else if err := write(s); err != nil {
+		t.Error(err)
+	}
+	call(unix.SYS_MADVISE, at, size, unix.MADV_DONTDUMP)
+	if err := write(survey(first)); !errors.Is(err, plugin.ErrPassing) {
+		t.Errorf("with an advice of which the survey does not know: %v", err)
+	}
+	second := survey(nil)
+	mmap()
+	third := survey(second)
+	if reused(third, second) {
+		t.Error("with a new mapping smaps was not read")
+	}
+	call(unix.SYS_MADVISE, at, size, unix.MADV_DONTFORK)
+	hidden := survey(nil)
+	if reused(survey(hidden), hidden) {
+		t.Error("smaps was not read again, where a copy does not show all")
+	}
 }

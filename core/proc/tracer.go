@@ -48,7 +48,8 @@ type Tracer struct {
 	held map[int]bool
 
 	copies copySet
-	gate   *gate // nil: the tree has all its memory
+	ending sync.WaitGroup // of copies
+	gate   *gate          // nil: the tree has all its memory
 
 	guards sync.Once
 	marked bool  // see guardsMarked
@@ -91,6 +92,7 @@ func (t *Tracer) Do(f func() error) error {
 
 // Close ends the thread; tracees still attached are let go by the kernel.
 func (t *Tracer) Close() {
+	t.AwaitCopies()
 	signal.Stop(t.child)
 	close(t.work)
 	<-t.stopped

@@ -45,10 +45,12 @@ static void *second(void *arg)
 
 static char *map(const char *name, size_t pages, int prot, int flags, int fd)
 {
-	char *p = mmap(0, (pages + 2) * PAGE, prot, flags, fd, 0);
-	CHECK(p != MAP_FAILED);
 	// A gap on either side keeps the kernel from merging it with another.
-	CHECK(munmap(p + pages * PAGE, 2 * PAGE) == 0);
+	char *room = mmap(0, (pages + 2) * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(room != MAP_FAILED);
+	char *p = mmap(room + PAGE, pages * PAGE, prot, flags | MAP_FIXED, fd, 0);
+	CHECK(p != MAP_FAILED);
+	CHECK(munmap(room, PAGE) == 0 && munmap(p + pages * PAGE, PAGE) == 0);
 	dprintf(1, "%s %p\n", name, p);
 	return p;
 }
