@@ -34,39 +34,71 @@ type Client struct {
 // may be "" where exactly one runs. Otherwise the error, which matches
 // ErrNotRunning where there is no such computation, lists those that run.
 func Dial(ctx context.Context, name string) (*Client, error) {
-	dir, err := RuntimeDir()
+	dirs, err := runtimeDirs()
 	if err != nil {
 		return nil, err
 	}
-	return dialIn(ctx, dir, name)
+	return dialIn(ctx, dirs, name)
 }
 
-func dialIn(ctx context.Context, dir, name string) (*Client, error) {
-	names, err := running(dir)
+func dialIn(ctx context.Context, dirs []string, name string) (*Client, error) {
+	at, err := find(dirs, name)
 	if err != nil {
 		return nil, err
 	}
-	if name, err = choose(names, name); err != nil {
-		return nil, err
-	}
-	return connect(ctx, dir, name)
+	return connect(ctx, at.dir, at.name)
 }
 
 // Find returns the address for Join of the computation called name. Its errors
 // are Dial's.
 func Find(name string) (addr string, err error) {
-	dir, err := RuntimeDir()
+	dirs, err := runtimeDirs()
 	if err != nil {
 		return "", err
 	}
-	names, err := running(dir)
+	at, err := find(dirs, name)
 	if err != nil {
 		return "", err
+	}
+	return unixScheme + socketPath(at.dir, at.name), nil
+}
+
+// place is where a coordinator listens.
+type place struct{ dir, name string }
+
+// places lists the coordinators in all dirs, by name.
+func places(dirs []string) (all []place, err error) {
+	for _, dir := range dirs {
+		names, err := running(dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			all = append(all, place{dir, name})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b place) int { return strings.Compare(a.name, b.name) })
+	return all, nil
+}
+
+// find returns the one that is meant.
+func find(dirs []string, name string) (place, error) {
+	all, err := places(dirs)
+	if err != nil {
+		return place{}, err
+	}
+	var names []string
+	for _, at := range all {
+		names = append(names, at.name)
 	}
 	if name, err = choose(names, name); err != nil {
-		return "", err
+		return place{}, err
 	}
-	return unixScheme + socketPath(dir, name), nil
+	i := slices.Index(names, name)
+	if i+1 < len(names) && names[i+1] == name { // two that were launched at once
+		return place{}, fmt.Errorf("%q runs in %s and in %s: XDG_RUNTIME_DIR chooses", name, all[i].dir, all[i+1].dir)
+	}
+	return all[i], nil
 }
 
 // choose returns the name that is meant.
@@ -208,29 +240,29 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// ListRunning asks every coordinator in the runtime directory for its status,
+// ListRunning asks every coordinator in the runtime directories for its status,
 // all at once, by name. It waits until ctx is done, 7 s at most; one that has
 // not answered is StateUnreachable. What dead coordinators have left behind is
 // removed.
 func ListRunning(ctx context.Context) ([]Status, error) {
-	dir, err := RuntimeDir()
+	dirs, err := runtimeDirs()
 	if err != nil {
 		return nil, err
 	}
-	return listIn(ctx, dir)
+	return listIn(ctx, dirs)
 }
 
-func listIn(ctx context.Context, dir string) ([]Status, error) {
-	names, err := running(dir)
+func listIn(ctx context.Context, dirs []string) ([]Status, error) {
+	all, err := places(dirs)
 	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
-	list := make([]Status, len(names))
+	list := make([]Status, len(all))
 	var wg sync.WaitGroup
-	for i, name := range names {
-		wg.Go(func() { list[i] = ask(ctx, dir, name) })
+	for i, at := range all {
+		wg.Go(func() { list[i] = ask(ctx, at.dir, at.name) })
 	}
 	wg.Wait()
 	return slices.DeleteFunc(list, func(st Status) bool { return st.Name == "" }), nil

@@ -39,7 +39,7 @@ func TestStoppedCoordinator(t *testing.T) {
 	if l, err := bufio.NewReader(out).ReadString('\n'); l != "ready\n" {
 		t.Fatalf("the coordinator says %q, %v", l, err)
 	}
-	c, err := dialIn(t.Context(), dir, "job")
+	c, err := dialIn(t.Context(), []string{dir}, "job")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,13 +57,13 @@ func TestStoppedCoordinator(t *testing.T) {
 	if _, err := c.Status(t.Context()); !errors.Is(err, ErrStopped) {
 		t.Errorf("Status: %v, want ErrStopped", err)
 	}
-	if _, err := dialIn(t.Context(), dir, "job"); !errors.Is(err, ErrStopped) {
+	if _, err := dialIn(t.Context(), []string{dir}, "job"); !errors.Is(err, ErrStopped) {
 		t.Errorf("Dial: %v, want ErrStopped", err)
 	}
 	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	again, err := dialIn(t.Context(), dir, "job")
+	again, err := dialIn(t.Context(), []string{dir}, "job")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -94,7 +94,8 @@
 // <name>.lock is held with flock(2) as long as the coordinator lives, so that
 // a dead one's socket can be told from a slow one's. Where the file is gone, a
 // connection says whether it lives. Names are claimed and
-// stale ones removed under a flock on the directory itself.
+// stale ones removed under a flock on the directory itself. A socket that others
+// remove is made again in the directory that stays, /tmp/hiatus-<euid>.
 //
 // # Lock order
 //

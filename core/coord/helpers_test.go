@@ -92,7 +92,7 @@ func startServer(t testing.TB, cfg Config) *Server {
 
 func startClient(t *testing.T, s *Server) *Client {
 	t.Helper()
-	c, err := dialIn(t.Context(), s.cfg.RuntimeDir, s.Name())
+	c, err := dialIn(t.Context(), []string{s.cfg.RuntimeDir}, s.Name())
 	if err != nil {
 		t.Fatal(err)
 	}

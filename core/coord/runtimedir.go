@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 
@@ -26,7 +27,7 @@ func RuntimeDir() (string, error) {
 }
 
 func runtimeDir(xdg, tmp string, uid int) (string, error) {
-	dir := filepath.Join(tmp, "hiatus-"+strconv.Itoa(uid))
+	dir := lastingDir(tmp, uid)
 	if usableBase(xdg, uid) {
 		dir = filepath.Join(xdg, "hiatus")
 	}
@@ -35,6 +36,39 @@ func runtimeDir(xdg, tmp string, uid int) (string, error) {
 	}
 	return dir, nil
 }
+
+// runtimeDirs returns [RuntimeDir], and behind it the other place where computations of the
+// caller may be, if it is there: a login session has /run/user/UID, of which cron(8) and a
+// batch system know nothing, and which goes with the last session. A directory of the caller's
+// own choice is the only one.
+func runtimeDirs() ([]string, error) {
+	uid := os.Geteuid()
+	return runtimeDirsOf(os.Getenv("XDG_RUNTIME_DIR"), sessionBase(uid), "/tmp", uid)
+}
+
+func runtimeDirsOf(xdg, session, tmp string, uid int) ([]string, error) {
+	own, err := runtimeDir(xdg, tmp, uid)
+	if err != nil {
+		return nil, err
+	}
+	dirs := []string{own}
+	known := []string{filepath.Join(session, "hiatus"), lastingDir(tmp, uid)}
+	if !slices.Contains(known, own) {
+		return dirs, nil
+	}
+	for _, dir := range known {
+		if dir != own && checkPrivate(dir, uid) == nil {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs, nil
+}
+
+// sessionBase is what pam_systemd(8) makes XDG_RUNTIME_DIR.
+func sessionBase(uid int) string { return filepath.Join("/run/user", strconv.Itoa(uid)) }
+
+// lastingDir is the runtime directory that does not go with a session.
+func lastingDir(tmp string, uid int) string { return filepath.Join(tmp, "hiatus-"+strconv.Itoa(uid)) }
 
 // usableBase says whether base is what the XDG Base Directory Specification
 // asks of XDG_RUNTIME_DIR, as far as matters: an absolute path to a directory
@@ -57,6 +91,10 @@ func makePrivate(dir string, uid int) error {
 	if err := private.MakeDir(dir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("runtime directory: %w", err)
 	}
+	return checkPrivate(dir, uid)
+}
+
+func checkPrivate(dir string, uid int) error {
 	info, err := os.Lstat(dir)
 	if err != nil {
 		return fmt.Errorf("runtime directory: %w", err)

@@ -1,11 +1,13 @@
 package coord
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -40,13 +42,15 @@ type Config struct {
 	Manifest   func() image.Manifest // the base fields of a manifest: command, cwd, ...
 	Log        zerolog.Logger
 	RuntimeDir string // "": RuntimeDir()
+
+	elsewhere []string // other runtime directories, whose names are taken too
+	lasting   string   // see stay; "": that of the user
 }
 
 // Server is the coordinator of one computation.
 type Server struct {
 	cfg     Config
-	slot    *slot
-	ln      *net.UnixListener
+	name    string
 	log     zerolog.Logger
 	started time.Time
 
@@ -60,6 +64,9 @@ type Server struct {
 	asking  chan struct{} // holds one value while a checkpoint or a check is
 
 	mu      sync.Mutex
+	slot    *slot // they move, see stay
+	ln      *net.UnixListener
+	staying sync.WaitGroup
 	closing bool
 	open    map[*conn]struct{}
 	members map[string]*member // by id
@@ -97,7 +104,7 @@ func Listen(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("coordinator: %w", err)
 	}
 	s := &Server{
-		cfg: cfg, slot: slot, ln: ln, started: time.Now(),
+		cfg: cfg, name: slot.name, slot: slot, ln: ln, started: time.Now(),
 		log:             cfg.Log,
 		closed:          make(chan struct{}),
 		intervalChanged: make(chan struct{}, 1),
@@ -120,6 +127,11 @@ func Listen(cfg Config) (*Server, error) {
 
 // open opens the store of the final name.
 func (cfg *Config) open(name string) (err error) {
+	for _, dir := range cfg.elsewhere {
+		if answers(socketPath(dir, name)) {
+			return fmt.Errorf("name %q: %w (%s)", name, ErrNameTaken, dir)
+		}
+	}
 	if cfg.OpenStore != nil {
 		cfg.Store, err = cfg.OpenStore(name)
 	}
@@ -133,17 +145,32 @@ func (cfg *Config) complete() (err error) {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = defaultTimeout
 	}
+	cfg.lasting = cmp.Or(cfg.lasting, lastingDir("/tmp", os.Geteuid()))
 	if cfg.RuntimeDir == "" {
-		cfg.RuntimeDir, err = RuntimeDir()
+		var dirs []string
+		if dirs, err = runtimeDirs(); err == nil {
+			cfg.RuntimeDir, cfg.elsewhere = dirs[0], dirs[1:]
+		}
 	}
 	return err
 }
 
 // Name returns the name of the computation, which may have got a number.
-func (s *Server) Name() string { return s.slot.name }
+func (s *Server) Name() string { return s.name }
 
 // Addr returns the address for Join: "unix:" and the path of the socket.
-func (s *Server) Addr() string { return unixScheme + socketPath(s.slot.dir, s.slot.name) }
+// It changes where the socket is removed by others.
+func (s *Server) Addr() string {
+	slot, _ := s.listening()
+	return unixScheme + socketPath(slot.dir, slot.name)
+}
+
+// listening returns the socket of the moment.
+func (s *Server) listening() (*slot, *net.UnixListener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.slot, s.ln
+}
 
 // Serve accepts connections and takes the periodic checkpoints until ctx is
 // done or Close is called; then it closes the server and returns nil. A
@@ -152,14 +179,21 @@ func (s *Server) Serve(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { s.Close() })
 	defer stop()
 	go s.periodic()
+	s.mu.Lock()
+	if !s.closing {
+		s.staying.Go(s.stay)
+	}
+	s.mu.Unlock()
 	for {
-		nc, err := s.ln.AcceptUnix()
+		_, ln := s.listening()
+		nc, err := ln.AcceptUnix()
 		switch {
 		case err == nil:
 			s.admit(nc)
 		case s.ctx.Err() != nil:
 			<-s.closed
 			return nil
+		case errors.Is(err, net.ErrClosed): // it has moved
 		case passing(err):
 			s.log.Warn().Err(err).Msg("connection not accepted")
 			within(s.ctx.Done(), acceptPause)
@@ -405,6 +439,7 @@ func (s *Server) Close() error {
 	s.mu.Lock()
 	again := s.closing
 	s.closing = true
+	slot, ln := s.slot, s.ln // which do not change any more
 	s.mu.Unlock()
 	if again {
 		<-s.closed
@@ -412,7 +447,8 @@ func (s *Server) Close() error {
 	}
 	defer close(s.closed)
 	s.cancel(ErrClosed)
-	err := errors.Join(removeIfThere(socketPath(s.slot.dir, s.slot.name)), s.ln.Close())
+	s.staying.Wait()
+	err := errors.Join(removeIfThere(socketPath(slot.dir, slot.name)), ln.Close())
 
 	select {
 	case s.running <- struct{}{}: // never given back
@@ -428,7 +464,7 @@ func (s *Server) Close() error {
 		s.eachConn(func(c *conn) { c.abort(ErrClosed) })
 		within(ended, closeGrace)
 	}
-	return errors.Join(err, s.cfg.Store.Close(), s.slot.release())
+	return errors.Join(err, s.cfg.Store.Close(), slot.release())
 }
 
 // within waits for done, at most for d.

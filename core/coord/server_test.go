@@ -306,23 +306,23 @@ func TestCoordinatorLost(t *testing.T) {
 
 func TestDial(t *testing.T) {
 	cfg := testConfig(t)
-	_, err := dialIn(t.Context(), cfg.RuntimeDir, "")
+	_, err := dialIn(t.Context(), []string{cfg.RuntimeDir}, "")
 	wantError(t, err, ErrNotRunning, "none is")
-	_, err = dialIn(t.Context(), cfg.RuntimeDir, "job")
+	_, err = dialIn(t.Context(), []string{cfg.RuntimeDir}, "job")
 	wantError(t, err, ErrNotRunning, `"job"`)
 	startServer(t, cfg)
-	c, err := dialIn(t.Context(), cfg.RuntimeDir, "")
+	c, err := dialIn(t.Context(), []string{cfg.RuntimeDir}, "")
 	if err != nil || c.Name() != "job" {
 		t.Fatal(c, err)
 	}
 	c.Close()
 	cfg.Name = "other"
 	startServer(t, cfg)
-	_, err = dialIn(t.Context(), cfg.RuntimeDir, "")
+	_, err = dialIn(t.Context(), []string{cfg.RuntimeDir}, "")
 	if err == nil || !strings.Contains(err.Error(), "job, other") {
 		t.Errorf("error is %v", err)
 	}
-	_, err = dialIn(t.Context(), cfg.RuntimeDir, "third")
+	_, err = dialIn(t.Context(), []string{cfg.RuntimeDir}, "third")
 	wantError(t, err, ErrNotRunning, "job, other")
 }
 
@@ -349,14 +349,14 @@ func TestListRunning(t *testing.T) {
 		}
 		cancel()
 	}()
-	list, err := listIn(ctx, cfg.RuntimeDir)
+	list, err := listIn(ctx, []string{cfg.RuntimeDir})
 	if err != nil || len(list) != 2 {
 		t.Fatalf("list %+v, error %v", list, err)
 	}
 	if list[1].Name != "silent" || list[1].State != StateUnreachable || list[1].LastError == "" {
 		t.Errorf("silent is %+v", list[1])
 	}
-	list, err = listIn(t.Context(), shortDir(t))
+	list, err = listIn(t.Context(), []string{shortDir(t)})
 	if err != nil || len(list) != 0 {
 		t.Errorf("empty directory: %+v, %v", list, err)
 	}
@@ -411,7 +411,7 @@ func TestStale(t *testing.T) {
 	if left() != 2 {
 		t.Fatal("the test leaves nothing")
 	}
-	list, err := listIn(t.Context(), cfg.RuntimeDir)
+	list, err := listIn(t.Context(), []string{cfg.RuntimeDir})
 	if err != nil || len(list) != 0 || left() != 0 {
 		t.Errorf("list %+v, error %v, %d files left", list, err, left())
 	}

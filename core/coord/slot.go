@@ -166,6 +166,9 @@ func (s *slot) remove() error {
 // release is remove for a caller without the directory's lock.
 func (s *slot) release() error {
 	unlock, err := lockDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.lock.Close()
+	}
 	if err != nil {
 		return errors.Join(err, s.lock.Close())
 	}

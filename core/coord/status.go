@@ -20,9 +20,10 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 	if err != nil {
 		return Status{}, fmt.Errorf("status: %w", err)
 	}
+	addr := s.Addr()
 	s.mu.Lock()
 	st := Status{
-		Name: s.Name(), Computation: s.cfg.Computation, Addr: s.Addr(), Dir: s.cfg.Store.Path(),
+		Name: s.name, Computation: s.cfg.Computation, Addr: addr, Dir: s.cfg.Store.Path(),
 		Generations: generations, State: StateRunning, Interval: s.interval,
 		LastPause: s.last.pause, LastTotal: s.last.total, LastBytes: s.last.bytes, LastTimings: s.last.timings,
 		LastError: s.last.err, LastTime: s.last.at, Started: s.started,

@@ -1,0 +1,126 @@
+package coord
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+)
+
+// TestStay: a computation can be found again where its socket was removed.
+func TestStay(t *testing.T) {
+	for name, remove := range map[string]func(dir string) error{
+		"socket": func(dir string) error { return os.Remove(socketPath(dir, "job")) },
+		"socket and lock": func(dir string) error {
+			return errors.Join(os.Remove(lockPath(dir, "job")), os.Remove(socketPath(dir, "job")))
+		},
+		"directory": os.RemoveAll,
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := testConfig(t)
+			cfg.lasting = filepath.Join(shortDir(t), "lasting")
+			s := startServer(t, cfg)
+			before := startClient(t, s)
+			for range 2 { // the second is watched too
+				slot, _ := s.listening()
+				if err := remove(slot.dir); err != nil {
+					t.Fatal(err)
+				}
+				dir := cfg.lasting
+				eventually(t, func() bool {
+					c, err := dialIn(t.Context(), []string{dir}, "job")
+					if err == nil {
+						defer c.Close()
+						_, err = c.Status(t.Context())
+					}
+					return err == nil
+				})
+				if got := s.Addr(); got != unixScheme+socketPath(dir, "job") {
+					t.Errorf("address %s", got)
+				}
+			}
+			if _, err := before.Status(t.Context()); err != nil {
+				t.Errorf("a connection that was there: %v", err)
+			}
+			slot, _ := s.listening()
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+			if left, err := os.ReadDir(slot.dir); err != nil || len(left) > 0 {
+				t.Errorf("left: %v, %v", left, err)
+			}
+		})
+	}
+}
+
+// eventually waits for what no event tells the test.
+func eventually(t *testing.T, done func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !done(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it does not come")
+		}
+	}
+}
+
+// TestTwoPlaces: commands find computations of the session and those outside of it, whose names are taken.
+func TestTwoPlaces(t *testing.T) {
+	first, second := testConfig(t), testConfig(t)
+	second.Name = "other"
+	dirs := []string{first.RuntimeDir, second.RuntimeDir}
+	startServer(t, first)
+	startServer(t, second)
+	list, err := listIn(t.Context(), dirs)
+	if err != nil || len(list) != 2 || list[0].Name != "job" || list[1].Name != "other" {
+		t.Errorf("list %v, %v", list, err)
+	}
+	for _, name := range []string{"job", "other"} {
+		if c, err := dialIn(t.Context(), dirs, name); err != nil {
+			t.Error(err)
+		} else {
+			c.Close()
+		}
+	}
+	third := testConfig(t)
+	third.elsewhere = dirs
+	if _, err := Listen(third); !errors.Is(err, ErrNameTaken) {
+		t.Errorf("a name of another place: %v", err)
+	}
+	third.Unique = true
+	if s := startServer(t, third); s.Name() != "job-2" {
+		t.Errorf("name %s", s.Name())
+	}
+
+	fourth := testConfig(t) // at the same moment as the first
+	startServer(t, fourth)
+	if _, err := dialIn(t.Context(), []string{first.RuntimeDir, fourth.RuntimeDir}, "job"); err == nil {
+		t.Error("one of two with the same name was chosen")
+	}
+}
+
+func TestRuntimeDirs(t *testing.T) {
+	uid, root := os.Geteuid(), t.TempDir()
+	session, own, tmp := filepath.Join(root, "session"), filepath.Join(root, "own"), filepath.Join(root, "tmp")
+	for _, dir := range []string{session, own, tmp, filepath.Join(session, "hiatus")} {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct {
+		xdg  string
+		want []string
+	}{
+		{session, []string{filepath.Join(session, "hiatus")}}, // the other one is not there, and not made
+		{own, []string{filepath.Join(own, "hiatus")}},
+		{"", []string{lastingDir(tmp, uid), filepath.Join(session, "hiatus")}},
+		{session, []string{filepath.Join(session, "hiatus"), lastingDir(tmp, uid)}},
+		{own, []string{filepath.Join(own, "hiatus")}},
+	} {
+		got, err := runtimeDirsOf(tc.xdg, session, tmp, uid)
+		if err != nil || !slices.Equal(got, tc.want) {
+			t.Errorf("%q: %v, %v; want %v", tc.xdg, got, err, tc.want)
+		}
+	}
+}
