@@ -22,6 +22,9 @@ func (a *agent) warnGroups(pids []int) {
 		if a.groups == nil {
 			a.groups = map[string]bool{}
 		}
+		if st, err := procfs.ReadStat(pid); err != nil || st.State == 'Z' { // of which version 1 says that it is in the root
+			continue
+		}
 		a.groups[groups] = true
 		a.log.Warn().Int("host_pid", pid).Msgf("a process is in the control group %s: after a restart it is in that of hiatus, cgroups(7)",
 			firstOther(groups, own))

@@ -36,8 +36,8 @@ func Launch(ctx context.Context, o LaunchOptions) (code int, err error) {
 	if !o.Join {
 		a.computation = newComputation()
 	}
-	if a.cwd, err = os.Getwd(); err != nil {
-		return 0, err
+	if a.cwd, err = os.Getwd(); err != nil { // it was removed
+		a.cwd, _ = os.Readlink("/proc/self/cwd")
 	}
 	// Orphans of the tree become children of the agent.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {

@@ -59,11 +59,17 @@ func (p *Process) readPlace(ps *ProcessState) (err error) {
 // looks at each once.
 type placeChecker struct {
 	root  int // a process whose root directory is the tree's
-	named map[string]inodeID
+	named map[string]namedPlace
+}
+
+// namedPlace is what a name leads to.
+type namedPlace struct {
+	inode inodeID
+	err   error
 }
 
 func newPlaceChecker(root int) *placeChecker {
-	return &placeChecker{root: root, named: map[string]inodeID{}}
+	return &placeChecker{root: root, named: map[string]namedPlace{}}
 }
 
 // check refuses those that a restart would not find by their names: a
@@ -98,15 +104,17 @@ func (c *placeChecker) compare(p *Process, tid int, link, name string) error {
 	there, known := c.named[name]
 	if !known {
 		var at unix.Stat_t
-		if err := unix.Stat(rootedAt(c.root, name), &at); err == nil {
-			there = inodeID{at.Dev, at.Ino}
-		}
+		there.err = unix.Stat(rootedAt(c.root, name), &at)
+		there.inode = inodeID{at.Dev, at.Ino}
 		c.named[name] = there
 	}
-	if there == (inodeID{st.Dev, st.Ino}) {
+	what := map[string]string{"cwd": "working directory", "root": "root directory", "exe": "program file"}[link]
+	switch {
+	case errors.Is(there.err, unix.EACCES):
+		return refuse(p, what+" "+name, "this user may not come to it again: stat: %v", there.err)
+	case there.err == nil && there.inode == inodeID{st.Dev, st.Ino}:
 		return nil
 	}
-	what := map[string]string{"cwd": "working directory", "root": "root directory", "exe": "program file"}[link]
 	return refuse(p, what+" "+name, "its name leads elsewhere: a mount covers it, or it is unmounted")
 }
 
