@@ -89,12 +89,13 @@ func (c *Client) Run(ctx context.Context, cmd Command) (Result, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var r Result
+	var patience time.Time
 	if deadline, ok := ctx.Deadline(); ok {
 		cmd.Timeout = time.Until(deadline)
-		// The server keeps the time; this is for a server that is gone.
-		if err := c.conn.SetDeadline(deadline.Add(5 * time.Second)); err != nil {
-			return r, err
-		}
+		patience = deadline.Add(5 * time.Second) // the server keeps the time; this is for one that is gone
+	}
+	if err := c.conn.SetDeadline(patience); err != nil {
+		return r, err
 	}
 	if err := c.enc.Encode(cmd); err != nil {
 		return r, fmt.Errorf("helper: %w", err)
