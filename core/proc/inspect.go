@@ -154,7 +154,11 @@ func hostClocks() (mono, boot time.Duration, err error) {
 func (t *Tree) inspectProcesses(ctx context.Context) (map[*Process]*ProcessState, error) {
 	states := map[*Process]*ProcessState{}
 	for _, p := range t.procs {
-		states[p] = t.seen(p)
+		ps := t.seen(p)
+		states[p] = ps
+		if parent := states[t.byHost[p.parent]]; parent != nil && !p.zombie {
+			parent.children = append(parent.children, ps)
+		}
 	}
 	return states, t.tr.Do(func() error {
 		return t.tr.each(t.Procs(), func(p *Process) error { return t.inspectProcess(ctx, p, states[p]) })
@@ -164,7 +168,7 @@ func (t *Tree) inspectProcesses(ctx context.Context) (map[*Process]*ProcessState
 // seen returns what the freeze knows of a process.
 func (t *Tree) seen(p *Process) *ProcessState {
 	ps := &ProcessState{PID: p.pid, PGID: p.status.InnerPGID(), SID: p.status.InnerSID(), Zombie: p.zombie,
-		LeaderGone: p.leaderGone(), Stopped: p.stopSignal() != 0, Comm: text(p.stat.Comm),
+		LeaderGone: p.leaderGone(), Stopped: p.stopSignal() != 0, StopSignal: int(p.stopSignal()), Comm: text(p.stat.Comm),
 		Umask: p.status.Umask, Cred: credentialsOf(&p.status)}
 	if ps.Zombie || ps.LeaderGone || ps.Stopped { // else it is a stop of ours that was not waited for yet
 		ps.ExitCode = p.stat.ExitCode
@@ -183,6 +187,9 @@ func (t *Tree) inspectProcess(ctx context.Context, p *Process, ps *ProcessState)
 		return fmt.Errorf("pid %d: %w", p.pid, err)
 	}
 	if err := p.askProcess(ctx, ps); err != nil {
+		return err
+	}
+	if err := p.askChildren(ctx, ps); err != nil {
 		return err
 	}
 	for i, th := range p.threads {

@@ -152,6 +152,9 @@ func (r *Restorer) Finish(ctx context.Context) error {
 		if err := r.endZombies(ctx); err != nil {
 			return err
 		}
+		if err := r.setStops(ctx); err != nil {
+			return err
+		}
 		for i := range r.st.Processes {
 			ps := &r.st.Processes[i]
 			if ps.Zombie {
@@ -251,15 +254,16 @@ func (ps *ProcessState) pendingSignals() (set uint64) {
 	return set
 }
 
-// queueShared gives the process its pending signals: those that the end of
-// helpers and zombies has caused are taken away first. To ignore a signal would
-// take it away too, sigaction(2).
+// queueShared gives the process its pending signals: those that the end of helpers and
+// zombies has caused, and setStops, are taken away first. To ignore a signal would take
+// it away too, sigaction(2).
 func (r *Restorer) queueShared(ctx context.Context, p *Process, ps *ProcessState) error {
 	b := newArgs(p)
-	child := b.put(le.AppendUint64(nil, 1<<(uint(unix.SIGCHLD)-1)))
+	ours := b.put(le.AppendUint64(nil, sigBit(unix.SIGCHLD)|sigBit(unix.SIGCONT)))
 	zero := b.put(make([]byte, 16))
+	take := sys(unix.SYS_RT_SIGTIMEDWAIT, ours, 0, zero, 8).may()
 	calls := []call{
-		sys(unix.SYS_RT_SIGTIMEDWAIT, child, 0, zero, 8).may(),
+		take, take, // one of each, at most
 		sys(unix.SYS_RT_SIGACTION, uint64(unix.SIGCHLD), b.put(ps.Actions[unix.SIGCHLD-1]), 0, 8).as("rt_sigaction %d", unix.SIGCHLD),
 	}
 	pending, err := withoutExpired(ps.Pending, p.threads[0], true)
@@ -435,7 +439,11 @@ func (r *Restorer) endLeader(ctx context.Context, p *Process, ps *ProcessState) 
 	}
 	p.threads = p.threads[1:]
 	regs := leader.Regs
-	regs.atSyscall(p.inj.insn, unix.SYS_EXIT, [6]uint64{uint64(unix.WaitStatus(ps.ExitCode).ExitStatus())})
+	status := unix.WaitStatus(ps.ExitCode)
+	if ps.Stopped { // the kernel does not tell it
+		status = 0
+	}
+	regs.atSyscall(p.inj.insn, unix.SYS_EXIT, [6]uint64{uint64(status.ExitStatus())})
 	if err := setRegs(leader.HostTID, regs); err != nil {
 		return err
 	}

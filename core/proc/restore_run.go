@@ -32,14 +32,11 @@ func (r *Restorer) Run(ctx context.Context) error {
 			_ = faultpoint.At(faultpoint.RestartReleasing)
 			p := r.byPID[ps.PID]
 			p.closeMem()
-			if ps.Stopped {
-				errs = append(errs, unix.Kill(p.host, unix.SIGSTOP))
-			}
 			for _, th := range p.threads {
 				errs = append(errs, r.letGo(p, th))
 			}
 			if ps.Stopped {
-				errs = append(errs, r.awaitStopOf(ctx, ps))
+				p.awaitStopped()
 			}
 		}
 		return errors.Join(append(errs, r.letReapersGo(reapers))...)
@@ -80,22 +77,6 @@ func (r *Restorer) releaseReapers(ctx context.Context) error {
 		return err
 	}
 	return r.letReapersGo(reapers)
-}
-
-// awaitStopOf lets the parent of a stopped process take note of the stop, if it
-// had, so that it is not told a second time.
-func (r *Restorer) awaitStopOf(ctx context.Context, ps *ProcessState) error {
-	parent := r.byPID[ps.PPID]
-	if parent == nil { // the reaper reports it
-		return nil
-	}
-	const idPID = 1 // P_PID
-	flags := uint64(unix.WSTOPPED)
-	if ps.ExitCode != 0 { // not reported yet
-		flags |= unix.WNOWAIT
-	}
-	_, err := parent.single(ctx, parent.threads[0], sys(unix.SYS_WAITID, idPID, uint64(ps.PID), 0, flags, 0).as("waitid(%d)", ps.PID))
-	return err
 }
 
 // prepareReapers makes the reaper and the first process wait for children as

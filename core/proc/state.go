@@ -44,12 +44,14 @@ type Clocks struct {
 
 // ProcessState is one process.
 type ProcessState struct {
-	PID      int  `json:"pid"`
-	PPID     int  `json:"ppid"` // 0: none in the tree
-	PGID     int  `json:"pgid"`
-	SID      int  `json:"sid"`
-	Zombie   bool `json:"zombie,omitempty"`
-	ExitCode int  `json:"exit_code,omitempty"` // a wait status, of a zombie or an exited leader
+	PID    int  `json:"pid"`
+	PPID   int  `json:"ppid"` // 0: none in the tree
+	PGID   int  `json:"pgid"`
+	SID    int  `json:"sid"`
+	Zombie bool `json:"zombie,omitempty"`
+	// ExitCode is the wait status of a zombie or an exited leader. Of a stopped process it
+	// is the signal by which it is, as long as its parent has not waited for that.
+	ExitCode int `json:"exit_code,omitempty"`
 	// ExitSignal is what its parent in the tree gets when it ends, clone(2); nil: SIGCHLD.
 	ExitSignal *int `json:"exit_signal,omitempty"`
 	// MadeBy is the thread of its parent that made it and whose end it is told of
@@ -58,7 +60,10 @@ type ProcessState struct {
 	// LeaderGone: the thread-group leader has exited; Threads has the others.
 	LeaderGone bool `json:"leader_gone,omitempty"`
 	Stopped    bool `json:"stopped,omitempty"` // by a stop signal
-	Comm       text `json:"comm"`
+	StopSignal int  `json:"stop_signal,omitempty"`
+	// Continued: SIGCONT has ended a stop, and its parent has not waited for that.
+	Continued bool `json:"continued,omitempty"`
+	Comm      text `json:"comm"`
 
 	Exe        string           `json:"exe,omitempty"`
 	ExeRef     int              `json:"exe_ref,omitempty"` // 1 is the first of State.Exes; 0: the file of its name
@@ -84,6 +89,8 @@ type ProcessState struct {
 	Space      uint32           `json:"space"` // of its private memory in the image
 	keptSpace  uint32           // and in that of the parent
 	MaxFD      int              `json:"-"`
+
+	children []*ProcessState // that are no zombies
 }
 
 // MMState holds the addresses of struct prctl_mm_map, PR_SET_MM_MAP(2const).

@@ -220,6 +220,11 @@ func hostileProcesses() []hostile {
 		{"zombie ended by a stop signal", func(st *State) { st.Processes[2].ExitCode = int(unix.SIGSTOP) }, "wait status"},
 		{"zombie ended by an ignored signal", func(st *State) { st.Processes[2].ExitCode = int(unix.SIGCHLD) }, "wait status"},
 		{"zombie that is stopped", func(st *State) { st.Processes[2].ExitCode = 0x7f }, "wait status"},
+		{"zombie that was continued", func(st *State) { st.Processes[2].Continued = true }, "stopped"},
+		{"stopped by a signal that ends", inFirst(func(p *ProcessState) { p.Stopped, p.StopSignal = true, int(unix.SIGTERM) }), "signal 15"},
+		{"stopped by signal 65", inFirst(func(p *ProcessState) { p.Stopped, p.StopSignal = true, nsig+1 }), "signal 65"},
+		{"stopped and not", inFirst(func(p *ProcessState) { p.StopSignal = int(unix.SIGSTOP) }), "signal 19"},
+		{"stopped and continued", inFirst(func(p *ProcessState) { p.Stopped, p.Continued = true, true }), "stopped"},
 		{"zombie with a long name", func(st *State) { st.Processes[2].Comm = text(strings.Repeat("x", 1<<20)) }, "name too long"},
 		{"space of another process", func(st *State) { st.Processes[1].Space = 0 }, "space 0"},
 	}

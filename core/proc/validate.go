@@ -127,6 +127,9 @@ func (st *State) validateProcess(p *ProcessState) error {
 	if s := p.ExitSignal; s != nil && (*s < 0 || *s > nsig) {
 		return fmt.Errorf("exit signal %d", *s)
 	}
+	if !p.validStop() {
+		return fmt.Errorf("stopped by signal %d", p.StopSignal)
+	}
 	if p.Zombie {
 		return validateZombie(p)
 	}

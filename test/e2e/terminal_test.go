@@ -94,12 +94,17 @@ func terminal(tr *trial) {
 	tr.typed(first, "PS1='> '; kept=$((6 * 7))\n", "> ")
 	tr.typed(first, "echo is $kept\n", "is 42")
 	useShell(tr, first)
+	stopJob(tr, first)
+	tr.checkpoint()
+	continueJob(tr, first)
+	stopJob(tr, first)
 	tr.suspend()
 
 	second := newPTY(tr)
 	tr.front = tr.onTerminal(second, "restart", tr.images())
 	tr.running()
 	tr.typed(second, "echo still $kept\n", "still 42")
+	continueJob(tr, second)
 	useShell(tr, second)
 	if _, err := second.master.WriteString("exit 6\n"); err != nil {
 		tr.Fatal(err)
@@ -135,17 +140,28 @@ func suspended(tr *trial) {
 }
 
 // useShell interrupts, stops and continues commands from the keyboard. The
-// commands speak first, when they are in the foreground. The one that is
-// stopped starts no other: a shell that is in vfork(2) when ^Z stops its child
-// waits for ever, without us too.
+// commands speak first, when they are in the foreground.
 func useShell(tr *trial, p *pty) {
 	tr.Helper()
 	tr.typed(p, "sh -c 'echo $((40 + 1)); exec sleep 1000'\n", "41")
 	tr.typed(p, "\x03", "> ")
 	tr.typed(p, "echo code $?\n", "code 130")
+	stopJob(tr, p)
+	continueJob(tr, p)
+}
+
+// stopJob leaves a stopped command behind, which starts no other: a shell that is in
+// vfork(2) when ^Z stops its child waits for ever, without us too.
+func stopJob(tr *trial, p *pty) {
+	tr.Helper()
 	tr.typed(p, "perl -e '$| = 1; $SIG{CONT} = sub { print \"go\" . \"on\\n\" }; print 40 + 2, \"\\n\"; select undef, undef, undef, 0.02 while 1'\n", "42")
 	tr.typed(p, "\x1a", "Stopped")
-	tr.typed(p, "jobs -l\n", "Stopped")
+}
+
+// continueJob looks at that command, has it go on in the foreground, and ends it.
+func continueJob(tr *trial, p *pty) {
+	tr.Helper()
+	tr.typed(p, "jobs -l\n", "Stopped    ")
 	tr.typed(p, "fg\n", "goon")
 	tr.typed(p, "\x03", "> ")
 	tr.typed(p, "echo code $?\n", "code 130")
