@@ -339,7 +339,7 @@ func (p *Process) askProcess(ctx context.Context, ps *ProcessState) error {
 }
 
 func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState, err error) {
-	ts = ThreadState{TID: th.TID, Regs: th.Regs, Mask: th.Mask, Sleep: th.sleep}
+	ts = ThreadState{TID: th.TID, Regs: th.Regs, Mask: th.Mask, Masked: th.masked, Sleep: th.sleep}
 	comm, err := procfs.Comm(p.host, th.HostTID)
 	if err != nil {
 		return ts, err

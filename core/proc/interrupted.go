@@ -153,7 +153,7 @@ func (s *Sleeps) prune(t *Tree) {
 // run again as issued.
 func (t *Tree) settleCall(p *Process, th *Thread) error {
 	before := th.sleep
-	th.sleep = nil
+	th.sleep, th.masked = nil, false
 	nr, in := th.Regs.SyscallNr()
 	if !in {
 		return nil
@@ -167,11 +167,14 @@ func (t *Tree) settleCall(p *Process, th *Thread) error {
 		th.sleep = t.describeSleep(p, th, nr, before)
 		t.sleeps.note(th.HostTID, th.sleep)
 	case errRestartNohand:
+		th.masked = p.hasOtherMask(th, nr)
 		if rest, ok := p.restIn(th, nr); ok {
 			th.until = time.Now().Add(rest)
 		}
 	case unix.EINTR:
-		if !hasHandledSignal(p.host, th.HostTID) {
+		// One that only the mask of the call lets through interrupts it when it is made again.
+		th.masked = p.hasOtherMask(th, nr)
+		if th.masked || !hasHandledSignal(p.host, th.HostTID) {
 			before.confirm(p.host, th.HostTID)
 			th.shortenTimeout(nr, before)
 			th.Regs.rerun()

@@ -31,6 +31,8 @@ func (r *Restorer) lateProblem() string {
 			return fmt.Sprintf("pid %d is stopped by a signal", ps.PID)
 		case ps.LockFuture != 0:
 			return fmt.Sprintf("pid %d has its memory locked, mlockall(2)", ps.PID)
+		case slices.ContainsFunc(ps.Threads, func(t ThreadState) bool { return t.Masked && ps.lets(&t) != 0 }):
+			return fmt.Sprintf("pid %d has a signal pending that only a system call blocks", ps.PID)
 		case slices.ContainsFunc(ps.Threads, func(t ThreadState) bool { return t.Seccomp != nil }):
 			return fmt.Sprintf("pid %d has system calls filtered, seccomp(2)", ps.PID)
 		}

@@ -32,6 +32,7 @@ type Thread struct {
 	stopSig syscall.Signal   // of its group stop, 0 where it is not stopped
 	aside   []syscall.Signal // came in during an injection
 	sleep   *Sleep           // where it sleeps in a call that the kernel restarts by a restart block
+	masked  bool             // it is to make a call again that has a signal mask of its own
 	until   time.Time        // where it waits in a call that is run again, the end of its time-out; else zero
 }
 
@@ -261,11 +262,14 @@ func (p *Process) letLeader() error {
 }
 
 // letGo detaches from a thread.
-func (p *Process) letGo(th *Thread) error {
-	if th.HostTID == p.host && len(p.threads) > 1 {
-		return p.letLeader()
+func (p *Process) letGo(th *Thread) (err error) {
+	if th.masked {
+		err = p.reenter(th)
 	}
-	return detach(th.HostTID)
+	if th.HostTID == p.host && len(p.threads) > 1 {
+		return errors.Join(err, p.letLeader())
+	}
+	return errors.Join(err, detach(th.HostTID))
 }
 
 // release lets every thread run on with its own registers and mask.

@@ -131,6 +131,15 @@ func (r *Regs) rerun() {
 	r.Rip -= syscallInsnLen
 }
 
+// enter is rerun for a thread at the entry of a system call, which becomes that one.
+func (r *Regs) enter() {
+	if _, in := r.SyscallNr(); !in { // rerun already
+		r.OrigRax = r.Rax
+		r.Rip += syscallInsnLen
+	}
+	r.setRet(-int64(unix.ENOSYS))
+}
+
 // interrupted says whether the thread's system call has failed with EINTR.
 func (r *Regs) interrupted() bool {
 	_, in := r.SyscallNr()

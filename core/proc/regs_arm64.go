@@ -105,6 +105,9 @@ func threadPointer(th *Thread) (uint64, error) {
 // rerun has nothing to do: see Regs.
 func (r *Regs) rerun() {}
 
+// enter is not called: see Regs.
+func (r *Regs) enter() {}
+
 // interrupted is false: see Regs.
 func (r *Regs) interrupted() bool { return false }
 

@@ -389,7 +389,7 @@ func (r *Restorer) wakeUp(ctx context.Context, p *Process, th *Thread, ts *Threa
 	for _, err := range setScheduling(th.HostTID, ts) {
 		r.warn("pid %d tid %d: %v", p.pid, th.TID, err)
 	}
-	th.Regs, th.Mask = ts.Regs, ts.Mask
+	th.Regs, th.Mask, th.masked = ts.Regs, ts.Mask, ts.Masked
 	if ts.Sleep != nil {
 		sl := *ts.Sleep
 		th.sleep = &sl

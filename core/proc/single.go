@@ -38,10 +38,7 @@ func (p *Process) single(ctx context.Context, th *Thread, c call) (int64, error)
 	_ = faultpoint.At(faultpoint.CallInterrupted)
 	err = errors.Join(err, p.own(th))
 	_ = faultpoint.At(faultpoint.CallOwn)
-	if p.inj.nest != 0 {
-		err = errors.Join(err, p.writeMem(p.inj.nest, make([]byte, nestSize)))
-	}
-	if err != nil {
+	if err = errors.Join(err, p.clearNest()); err != nil {
 		return 0, fmt.Errorf("pid %d: inject %s: %w", p.pid, c.what, err)
 	}
 	c.ret = r.ret()
@@ -64,32 +61,49 @@ func (p *Process) settleIn(th *Thread) uint64 {
 	return p.inj.nest
 }
 
+// clearNest takes away what settleIn has written.
+func (p *Process) clearNest() error {
+	if p.inj.nest == 0 {
+		return nil
+	}
+	return p.writeMem(p.inj.nest, make([]byte, nestSize))
+}
+
 // enterAndLeave passes the entry and the exit stop of a system call, and
 // returns the registers behind it with the thread in a PTRACE_EVENT_STOP: also
 // where the caller's time is up.
 func (p *Process) enterAndLeave(th *Thread) (Regs, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), breakOffTimeout)
 	defer cancel()
-	sig := syscall.Signal(0)
-	for stops := 0; stops < 2; {
-		if err := ptrace(unix.PTRACE_SYSCALL, th.HostTID, 0, uintptr(sig)); err != nil {
+	for _, step := range []faultpoint.Step{faultpoint.CallEntered, faultpoint.CallLeft} {
+		if err := p.nextCallStop(ctx, th); err != nil {
 			return Regs{}, err
 		}
-		ws, err := p.tr.wait(ctx, th.HostTID)
-		if err != nil {
-			return Regs{}, err
-		}
-		if ws.StopSignal() == unix.SIGTRAP|0x80 {
-			_ = faultpoint.At([]faultpoint.Step{faultpoint.CallEntered, faultpoint.CallLeft}[stops])
-			stops++
-		}
-		sig = stopOnly(ws)
+		_ = faultpoint.At(step)
 	}
 	r, err := getRegs(th.HostTID)
 	if err != nil {
 		return r, err
 	}
 	return r, p.interrupt(th)
+}
+
+// nextCallStop takes a thread to its next stop at a system call.
+func (p *Process) nextCallStop(ctx context.Context, th *Thread) error {
+	sig := syscall.Signal(0)
+	for {
+		if err := ptrace(unix.PTRACE_SYSCALL, th.HostTID, 0, uintptr(sig)); err != nil {
+			return err
+		}
+		ws, err := p.tr.wait(ctx, th.HostTID)
+		if err != nil {
+			return err
+		}
+		if ws.StopSignal() == unix.SIGTRAP|0x80 {
+			return nil
+		}
+		sig = stopOnly(ws)
+	}
 }
 
 // findNest finds the room between the end of the vdso's image and the end of

@@ -136,7 +136,8 @@ type ThreadState struct {
 	Regs       Regs      `json:"regs"`
 	Extra      []RegSet  `json:"extra"` // xstate and others
 	Mask       uint64    `json:"mask"`
-	AltStack   []byte    `json:"alt_stack"` // stack_t
+	Masked     bool      `json:"masked,omitempty"` // it is to make a call again that has a signal mask of its own
+	AltStack   []byte    `json:"alt_stack"`        // stack_t
 	TIDAddr    uint64    `json:"tid_address"`
 	Robust     [2]uint64 `json:"robust_list"` // head, length
 	Rseq       Rseq      `json:"rseq"`

@@ -29,6 +29,7 @@ func TestFaults(t *testing.T) {
 		{"all steps are met", allStepsMet},
 		{"agent killed in a checkpoint", agentKilled},
 		{"agent killed in an injection", agentKilledInjecting},
+		{"agent killed over stopped processes", stoppedOrphaned},
 		{"agent killed in a restart", agentKilledRestarting},
 		{"agent stopped", agentStopped},
 		{"command killed", commandKilled},

@@ -1,5 +1,4 @@
-/*
- * Children that are stopped or were continued: by which signal, and whether their
+/* Children that are stopped or were continued: by which signal, and whether their
  * parent was told, by wait(2) and by SIGCHLD, of which none comes anew.
  */
 #include "../object.h"
@@ -88,18 +87,26 @@ static void put(pid_t pid, const struct stop *s)
 	send(pid, SIGCONT, leave, CLD_CONTINUED);
 }
 
+static char state(pid_t pid)
+{
+	char path[64], c;
+
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	FILE *f = fopen(path, "r");
+	CHECK(f && fscanf(f, "%*d %*s %c", &c) == 1);
+	fclose(f);
+	return c;
+}
+
 static void look(pid_t pid, const struct stop *s)
 {
 	int sig, code = report(pid, WNOHANG | WNOWAIT, &sig), want = s->sig ? CLD_STOPPED : CLD_CONTINUED;
-	char path[64], state;
 
 	CHECK_EQ(code, s->told ? 0 : want);
 	CHECK_EQ(sig, s->told ? 0 : s->sig ? s->sig : SIGCONT);
-	snprintf(path, sizeof path, "/proc/%d/stat", pid);
-	FILE *f = fopen(path, "r");
-	CHECK(f && fscanf(f, "%*d %*s %c", &state) == 1);
-	fclose(f);
-	CHECK_EQ(state == 'T', s->sig != 0);
+	while (s->sig && state(pid) != 'T') /* it goes back to it when its tracer dies */
+		ht_nap(1);
+	CHECK_EQ(state(pid) == 'T', s->sig != 0);
 }
 
 static void end(pid_t pid, const struct stop *s)

@@ -1,0 +1,73 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand"
+	"os"
+	"strings"
+
+	"github.com/hiatus-project/hiatus/internal/faultpoint"
+)
+
+// stoppedOrphaned ends the agent at each step of a checkpoint of processes that are
+// stopped: they stay so, and their parents may have them go on.
+func stoppedOrphaned(f *faulted) {
+	o := readObject(f.T, "../objects/engine/stopped.c")
+	binary := f.suite.buildObject(f.T, o)
+	f.launchStopped(o, binary)
+	f.write("trace", "")
+	f.order("trace: " + f.path("trace"))
+	f.checkpoint()
+	met := map[string]int{}
+	for line := range strings.Lines(f.read("trace")) {
+		met[strings.TrimSpace(line)]++
+	}
+	f.endStopped()
+	f.ends(f.front, 0)
+
+	r := rand.New(rand.NewSource(int64(f.id.uid)))
+	var steps []string
+	for _, step := range faultpoint.OfCheckpoint() {
+		if met[string(step)] > 0 {
+			steps = append(steps, string(step))
+		}
+	}
+	for _, step := range append(faultpoint.OfInjection(), faultpoint.ThreadSeized, faultpoint.ThreadStopped, faultpoint.Releasing) {
+		for range 3 {
+			steps = append(steps, fmt.Sprintf("%s#%d", step, 1+r.Intn(met[string(step)])))
+		}
+	}
+	for _, step := range steps {
+		f.launchStopped(o, binary)
+		f.order(step + ": kill")
+		f.hiatus("checkpoint", f.name)
+		f.orphaned()
+		f.pass(1)
+		f.endStopped()
+		if f.Failed() {
+			f.Fatalf("at the step %q", step)
+		}
+	}
+}
+
+func (f *faulted) launchStopped(o object, binary string) {
+	f.Helper()
+	for _, name := range []string{"go", "stop", "progress"} {
+		_ = os.Remove(f.path(name))
+	}
+	f.front = f.run("launch", "--name", f.name, "--ckptdir", f.images(), "--", binary)
+	f.reach(1)
+}
+
+// endStopped has the program make its last checks, and end.
+func (f *faulted) endStopped() {
+	f.Helper()
+	f.write("stop", "")
+	f.nothingLeft()
+	if text := f.read("failed"); text != "" {
+		f.Fatalf("the program failed: %s", text)
+	}
+	if out := f.read("stdout"); !strings.HasSuffix(out, "ok\n") {
+		f.Errorf("the program did not print ok, but %q", out)
+	}
+}
