@@ -233,7 +233,7 @@ func (p *Process) settle(th *Thread) error {
 		if event(ws) == eventStop {
 			return nil
 		}
-		err = p.setAside(th, ws)
+		err = p.setAside(th, ws, false)
 		if err == nil {
 			err = ptrace(ptraceInterrupt, th.HostTID, 0, 0)
 		}
@@ -246,9 +246,11 @@ func (p *Process) settle(th *Thread) error {
 	}
 }
 
-// setAside keeps a signal that came in while th ran our code, and is not our
-// own, until the thread is let go.
-func (p *Process) setAside(th *Thread, ws unix.WaitStatus) error {
+// setAside keeps a signal that came in while th ran our code, and is not our own, until
+// the thread is let go. At the end of a batch one that says nothing of its sender is the
+// announcement, for which there was no siginfo_t: RLIMIT_SIGPENDING is used up
+// (kernel/signal.c, collect_signal).
+func (p *Process) setAside(th *Thread, ws unix.WaitStatus, end bool) error {
 	sig := ws.StopSignal()
 	if event(ws) != 0 || sig == unix.SIGSTOP || sig&0x80 != 0 {
 		return nil
@@ -257,7 +259,8 @@ func (p *Process) setAside(th *Thread, ws unix.WaitStatus) error {
 	if err != nil {
 		return err
 	}
-	if int32(le.Uint32(si[siCodeOff:])) == siTkill && int(le.Uint32(si[siPidOff:])) == p.pid {
+	code, sender := int32(le.Uint32(si[siCodeOff:])), int(le.Uint32(si[siPidOff:]))
+	if code == siTkill && sender == p.pid || end && code == siUser && sender == 0 {
 		return nil
 	}
 	th.aside = append(th.aside, sig)
@@ -460,11 +463,12 @@ func (p *Process) batch(ctx context.Context, th *Thread) error {
 // announced says whether th has come to the end of the batch. A signal of
 // another, sent meanwhile, is set aside.
 func (p *Process) announced(th *Thread, ws unix.WaitStatus) (bool, error) {
-	if err := p.setAside(th, ws); err != nil {
+	r, err := getRegs(th.HostTID)
+	if err != nil {
 		return false, err
 	}
-	r, err := getRegs(th.HostTID)
-	return r.PC() == p.inj.base+uint64(blobEnd()), err
+	end := r.PC() == p.inj.base+uint64(blobEnd())
+	return end, p.setAside(th, ws, end)
 }
 
 // isFault says whether a signal is the kernel's word for a fault of our code.

@@ -159,6 +159,7 @@ func (p *Process) readPolicy(ctx context.Context, m *MapState) error {
 // describeMemory gives mappings what few have: memory policies, names and
 // guard regions.
 func (m *memoryRestorer) describeMemory(ctx context.Context, p *Process, maps []MapState) error {
+	const reserve = 32 << 10 // for the arguments of one mapping
 	b := newArgs(p)
 	var calls []call
 	flush := func() error {
@@ -173,7 +174,7 @@ func (m *memoryRestorer) describeMemory(ctx context.Context, p *Process, maps []
 	}
 	for i := range maps {
 		ms := &maps[i]
-		if b.full(2*argsReserve) || len(calls) > maxRecords/2 {
+		if b.full(reserve) || len(calls) > maxRecords/2 {
 			if err := flush(); err != nil {
 				return err
 			}

@@ -30,6 +30,7 @@ const (
 	eventStop              = 128 // PTRACE_EVENT_STOP
 	siginfoSize            = 128
 	siTkill                = -6 // SI_TKILL
+	siUser                 = 0  // SI_USER
 	siCodeOff              = 8  // in siginfo_t
 	siPidOff               = 16
 )

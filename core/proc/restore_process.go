@@ -1,12 +1,10 @@
 package proc
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -190,6 +188,10 @@ func (r *Restorer) finishProcess(ctx context.Context, p *Process, ps *ProcessSta
 	if err := r.queueShared(ctx, p, ps); err != nil {
 		return err
 	}
+	// Before RLIMIT_SIGPENDING, which may be less than is pending.
+	if err := p.eachThread(ps, func(th *Thread, ts *ThreadState) error { return r.queueOwn(ctx, p, th, ts) }); err != nil {
+		return err
+	}
 	if err := r.setRoot(ctx, p, ps); err != nil {
 		return err
 	}
@@ -210,16 +212,8 @@ func (r *Restorer) finishProcess(ctx context.Context, p *Process, ps *ProcessSta
 	if err := r.restrict(ctx, p, ps); err != nil {
 		return err
 	}
-	byTID := map[int]*ThreadState{}
-	for i := range ps.Threads {
-		byTID[ps.Threads[i].TID] = &ps.Threads[i]
-	}
-	for _, th := range p.threads {
-		if ts := byTID[th.TID]; ts != nil {
-			if err := r.setThread(ctx, p, th, ps, ts); err != nil {
-				return err
-			}
-		}
+	if err := p.eachThread(ps, func(th *Thread, ts *ThreadState) error { return r.setThread(ctx, p, th, ps, ts) }); err != nil {
+		return err
 	}
 	if err := writeOOMScore(p.host, ps.OOMScore); err != nil {
 		r.warn("pid %d: %v", p.pid, err)
@@ -227,12 +221,8 @@ func (r *Restorer) finishProcess(ctx context.Context, p *Process, ps *ProcessSta
 	if err := r.sealMemory(ctx, p, ps); err != nil {
 		return err
 	}
-	for _, th := range p.threads {
-		if ts := byTID[th.TID]; ts != nil {
-			if err := r.wakeUp(ctx, p, th, ts); err != nil {
-				return err
-			}
-		}
+	if err := p.eachThread(ps, func(th *Thread, ts *ThreadState) error { return r.wakeUp(ctx, p, th, ts) }); err != nil {
+		return err
 	}
 	if ps.LeaderGone {
 		return r.endLeader(ctx, p, ps)
@@ -240,81 +230,20 @@ func (r *Restorer) finishProcess(ctx context.Context, p *Process, ps *ProcessSta
 	return p.leaveBlob(ctx, ps)
 }
 
-// pendingSignals is the set of signals that are pending in the image.
-func (ps *ProcessState) pendingSignals() (set uint64) {
-	add := func(list [][]byte) {
-		for _, si := range list {
-			set |= sigBit(syscall.Signal(le.Uint32(si)))
-		}
-	}
-	add(ps.Pending)
+// eachThread calls f for the threads that the image has of a process.
+func (p *Process) eachThread(ps *ProcessState, f func(th *Thread, ts *ThreadState) error) error {
+	byTID := map[int]*ThreadState{}
 	for i := range ps.Threads {
-		add(ps.Threads[i].Pending)
+		byTID[ps.Threads[i].TID] = &ps.Threads[i]
 	}
-	return set
-}
-
-// queueShared gives the process its pending signals: those that the end of helpers and
-// zombies has caused, and setStops, are taken away first. To ignore a signal would take
-// it away too, sigaction(2).
-func (r *Restorer) queueShared(ctx context.Context, p *Process, ps *ProcessState) error {
-	b := newArgs(p)
-	ours := b.put(le.AppendUint64(nil, sigBit(unix.SIGCHLD)|sigBit(unix.SIGCONT)))
-	zero := b.put(make([]byte, 16))
-	take := sys(unix.SYS_RT_SIGTIMEDWAIT, ours, 0, zero, 8).may()
-	calls := []call{
-		take, take, // one of each, at most
-		sys(unix.SYS_RT_SIGACTION, uint64(unix.SIGCHLD), b.put(ps.Actions[unix.SIGCHLD-1]), 0, 8).as("rt_sigaction %d", unix.SIGCHLD),
-	}
-	pending, err := withoutExpired(ps.Pending, p.threads[0], true)
-	if err != nil {
-		return err
-	}
-	for _, si := range pending {
-		if b.full(len(si)) {
-			if err := b.flush(ctx, p.threads[0], calls); err != nil {
+	for _, th := range p.threads {
+		if ts := byTID[th.TID]; ts != nil { // else a leader that is to end
+			if err := f(th, ts); err != nil {
 				return err
 			}
-			calls = nil
-		}
-		calls = append(calls, sys(unix.SYS_RT_SIGQUEUEINFO, uint64(p.pid), uint64(le.Uint32(si)), b.put(si)).as("rt_sigqueueinfo"))
-	}
-	return b.flush(ctx, p.threads[0], calls)
-}
-
-// withoutExpired leaves out the signals of POSIX timers that have expired again
-// since they were made: the kernel has queued such a signal itself, and counts
-// further expirations with it.
-func withoutExpired(saved [][]byte, th *Thread, shared bool) ([][]byte, error) {
-	if !slices.ContainsFunc(saved, ofTimer) {
-		return saved, nil
-	}
-	queued, err := peekSignals(th.HostTID, shared)
-	if err != nil {
-		return nil, err
-	}
-	var rest [][]byte
-	for _, si := range saved {
-		again := ofTimer(si) && slices.ContainsFunc(queued, func(q []byte) bool {
-			return ofTimer(q) && bytes.Equal(q[:4], si[:4]) && bytes.Equal(q[siTimerID:siTimerID+4], si[siTimerID:siTimerID+4])
-		})
-		if !again {
-			rest = append(rest, si)
 		}
 	}
-	return rest, nil
-}
-
-// Places in a siginfo_t (include/uapi/asm-generic/siginfo.h).
-const (
-	siCode    = 8
-	siTimerID = 16 // si_timerid
-)
-
-// ofTimer says whether a POSIX timer has sent a signal.
-func ofTimer(si []byte) bool {
-	const siTimer = -2 // SI_TIMER
-	return int32(le.Uint32(si[siCode:])) == siTimer
+	return nil
 }
 
 // setThread sets what a thread has of its own but registers and mask.
@@ -335,19 +264,6 @@ func (r *Restorer) setThread(ctx context.Context, p *Process, th *Thread, ps *Pr
 	if ts.Rseq.Addr != 0 {
 		calls = append(calls, sys(unix.SYS_RSEQ, ts.Rseq.Addr, uint64(ts.Rseq.Size), 0, uint64(ts.Rseq.Sig)).as("rseq"))
 	}
-	pending, err := withoutExpired(ts.Pending, th, false)
-	if err != nil {
-		return err
-	}
-	for _, si := range pending {
-		if b.full(len(si) + argsReserve) {
-			if err := b.flush(ctx, th, calls); err != nil {
-				return err
-			}
-			calls = nil
-		}
-		calls = append(calls, sys(unix.SYS_RT_TGSIGQUEUEINFO, uint64(p.pid), uint64(th.TID), uint64(le.Uint32(si)), b.put(si)).as("rt_tgsigqueueinfo"))
-	}
 	calls = append(calls, fsCalls(b, ts)...)
 	cred := ps.credOf(ts)
 	calls = append(calls, r.credCalls(b, cred)...)
@@ -359,9 +275,6 @@ func (r *Restorer) setThread(ctx context.Context, p *Process, th *Thread, ps *Pr
 	calls = append(calls, setDumpable(ps.Prctl.Dumpable)) // last: a change of credentials resets it
 	return b.flush(ctx, th, calls)
 }
-
-// argsReserve is room for the arguments behind the pending signals.
-const argsReserve = 16 << 10
 
 // setLimits sets the limits of resources as far as those here allow.
 func (p *Process) setLimits(ps *ProcessState, warn func(string, ...any)) error {
