@@ -59,6 +59,7 @@ type agent struct {
 	sums       proc.Sums         // of mapped files
 	groups     map[string]bool   // control groups that were warned of
 	result     coord.AgentResult // of the checkpoint whose Finish is to come
+	toldWhy    bool              // that this agent has given it up
 	released   chan struct{}     // holds a value after a tree was let go
 
 	mu   sync.Mutex // of what follows

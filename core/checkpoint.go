@@ -73,6 +73,7 @@ func (a *agent) Checkpoint(ctx context.Context, order coord.Order) (coord.AgentR
 	if err != nil {
 		err = errors.Join(err, c.giveUp())
 		a.log.Warn().Err(err).Uint64("generation", order.Generation).Msg("checkpoint given up")
+		a.toldWhy = true
 		return coord.AgentResult{}, err
 	}
 	return a.result, nil
@@ -412,9 +413,10 @@ func (a *agent) Finish(_ context.Context, order coord.Order, committed bool, rea
 	defer func() { _ = faultpoint.At(faultpoint.Finished) }()
 	defer a.tellOutcome(order, committed, reason)
 	a.chain.end(committed)
-	held := a.held
-	a.held = nil
+	held, told := a.held, a.toldWhy
+	a.held, a.toldWhy = nil, false
 	switch {
+	case !committed && told:
 	case !committed:
 		a.log.Warn().Uint64("generation", order.Generation).Str("reason", reason).Msg("generation not committed")
 	default:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,8 +64,16 @@ func (c *aioContext) readRing(proc plugin.Process) (header []byte, err error) {
 	return header, nil
 }
 
-// ClaimMap saves an asynchronous I/O context, which is known by its ring.
+// ClaimMap saves an asynchronous I/O context, which is known by its ring, and refuses memory
+// of descriptors that are refused: once, however many there are.
 func (p *Plugin) ClaimMap(ctx context.Context, proc plugin.Process, m plugin.Mapping) (plugin.MapPolicy, error) {
+	if why := refusalOf(m.Path); why != "" {
+		if slices.Contains(p.refused, m.Path) {
+			return plugin.MapSkip, nil
+		}
+		p.refused = append(p.refused, m.Path)
+		return 0, plugin.RefuseProcess(proc, "memory of "+m.Path, "%s", why)
+	}
 	if !strings.HasPrefix(m.Path, "/[aio]") {
 		return 0, plugin.ErrNotMine
 	}

@@ -31,6 +31,7 @@ type Plugin struct {
 	tree  tree
 	state state
 
+	refused  []string          // links whose refusal this checkpoint has been told
 	searches []search          // of a checkpoint: for the files of watches
 	places   map[markKey]place // where they were the last time
 
@@ -50,7 +51,7 @@ type made struct {
 func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 	switch ev.Kind {
 	case plugin.PreCheckpoint:
-		p.tree, p.state, p.searches = newTree(ev.Procs), state{}, nil
+		p.tree, p.state, p.searches, p.refused = newTree(ev.Procs), state{}, nil, nil
 	case plugin.Resume:
 		p.searches = nil
 	case plugin.Restart:
@@ -144,6 +145,7 @@ func (p *Plugin) pathOf(procs map[int]plugin.Process) func(watch) (string, bool,
 // ClaimFile saves the object behind f.
 func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
 	if why := refusalOf(f.Link); why != "" {
+		p.refused = append(p.refused, f.Link)
 		return plugin.Refuse(f, "%s", why)
 	}
 	claim := p.claimerOf(f.Link)

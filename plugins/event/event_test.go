@@ -421,6 +421,18 @@ func TestClaimMap(t *testing.T) {
 	}
 }
 
+// The memory of a ring is refused where its descriptor is closed, and once.
+func TestClaimMapOfRefused(t *testing.T) {
+	const ring = "anon_inode:[io_uring]"
+	p, self := new(Plugin), plugintest.Self(t)
+	if _, err := p.ClaimMap(t.Context(), self, plugin.Mapping{Path: ring}); err == nil || !strings.Contains(err.Error(), "io_uring(7)") {
+		t.Errorf("first: %v", err)
+	}
+	if policy, err := p.ClaimMap(t.Context(), self, plugin.Mapping{Path: ring}); err != nil || policy != plugin.MapSkip {
+		t.Errorf("second: %d, %v", policy, err)
+	}
+}
+
 func TestRefusalOf(t *testing.T) {
 	for link, refused := range map[string]bool{
 		"anon_inode:bpf-map": true, "anon_inode:bpf_link": true, "anon_inode:[perf_event]": true, "anon_inode:[io_uring]": true,

@@ -214,7 +214,7 @@ func (tr *trial) beside(name string, args ...string) {
 	})
 }
 
-// isRefused makes sure that a checkpoint and a check name the object.
+// isRefused makes sure that a checkpoint and a check name the object, and the log once for each try.
 func (tr *trial) isRefused(o object) {
 	tr.Helper()
 	for _, command := range []string{"check", "checkpoint"} {
@@ -222,6 +222,18 @@ func (tr *trial) isRefused(o object) {
 		if out.code != 1 || !strings.Contains(out.stdout+out.stderr, o.refused) {
 			tr.Fatalf("hiatus %s: want a refusal with %q, got %s", command, o.refused, out)
 		}
+		if noise := "unknown kind of memory"; o.refused != noise && strings.Contains(out.stdout+out.stderr, noise) {
+			tr.Fatalf("hiatus %s: want no more than a refusal with %q, got %s", command, o.refused, out)
+		}
+	}
+	told, log := 0, tr.read("stderr")
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, o.refused) {
+			told++
+		}
+	}
+	if tries := strings.Count(log, "checkpoint given up"); told != tries || tries == 0 {
+		tr.Fatalf("the refusal with %q stands %d times in the log of %d tries:\n%s", o.refused, told, tries, log)
 	}
 }
 

@@ -1,4 +1,4 @@
-/* io_uring: a ring
+/* io_uring: a ring, its memory and that of one that is closed
  * refused: io_uring(7)
  */
 #include "../object.h"
@@ -14,6 +14,9 @@ int main(void)
 	CHECK(fd >= 0);
 	void *ring = mmap(NULL, p.sq_off.array + p.sq_entries * 4, PROT_READ | PROT_WRITE, MAP_SHARED, fd, IORING_OFF_SQ_RING);
 	CHECK(ring != MAP_FAILED);
+	int closed = syscall(SYS_io_uring_setup, 4, &p);
+	ring = mmap(NULL, p.sq_entries * sizeof(struct io_uring_sqe), PROT_READ | PROT_WRITE, MAP_SHARED, closed, IORING_OFF_SQES);
+	CHECK(ring != MAP_FAILED && close(closed) == 0);
 	while (point())
 		CHECK_EQ(syscall(SYS_io_uring_enter, fd, 0, 0, 0, NULL, 0), 0);
 	return done();
