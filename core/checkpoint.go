@@ -32,6 +32,7 @@ type agentState struct {
 	Main    int      `json:"main"`            // pid of the command's own process
 	Ended   *int     `json:"ended,omitempty"` // its wait status, where only its children live on
 	Command []string `json:"command"`
+	Size    *winsize `json:"terminal_size,omitempty"` // nil: there is no terminal
 }
 
 // checkpoint is one generation in the making.
@@ -271,7 +272,7 @@ func (c *checkpoint) write(ctx context.Context) (err error) {
 	if why := c.w.Buffered(); why != nil {
 		a.log.Warn().Err(why).Uint64("generation", c.order.Generation).Msg("written through the page cache")
 	}
-	own, err := json.Marshal(agentState{Main: a.tree.mainPID, Ended: c.ended, Command: a.command})
+	own, err := json.Marshal(agentState{Main: a.tree.mainPID, Ended: c.ended, Command: a.command, Size: a.term.size()})
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,6 @@
 package core
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -464,20 +463,7 @@ func (r *restart) adopt(fresh, inherit bool) {
 	}
 	a.adopt(treeRoots{parent: reaper, reaper: r.state.Reaper, session: session, main: t.HostPID(r.core.Main), mainPID: r.core.Main,
 		ended: r.core.Ended, reports: reports})
-	if a.term == nil || !a.term.inFront() {
-		return
-	}
-	// A tree saved in the background comes to the front with its agent.
-	front := cmp.Or(r.state.Front, r.state.GroupOf(r.core.Main))
-	for _, p := range t.Procs() {
-		st, err := unix.Getpgid(p.HostPID())
-		if err == nil && r.state.GroupOf(p.PID()) == front {
-			if err := a.term.give(st); err != nil {
-				a.log.Warn().Err(err).Msg("cannot give the terminal to the program")
-			}
-			return
-		}
-	}
+	r.giveTerminal()
 }
 
 // DirOf returns the --ckptdir that holds the folder of a generation.

@@ -73,6 +73,7 @@ func behaviours() []behaviour {
 		{"refused: covered program", []string{"unshare", "mount", "sh"}, coveredProgram},
 		{"directory of queues", []string{"unshare", "mount"}, mqueueMount},
 		{"terminal", []string{"bash"}, terminal},
+		{"terminal of another size", []string{"perl"}, resized},
 		{"suspended with ^Z", gcc, suspended},
 		{"readme tour", []string{"python3"}, readmeTour},
 	}

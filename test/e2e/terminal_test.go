@@ -116,6 +116,41 @@ func terminal(tr *trial) {
 	}
 }
 
+// resize gives the terminal a size.
+func (p *pty) resize(tr *trial, rows, cols uint16) {
+	tr.Helper()
+	if err := unix.IoctlSetWinsize(int(p.slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}); err != nil {
+		tr.Fatal(err)
+	}
+}
+
+// resized is restarted on a terminal of another size, of which SIGWINCH tells, and on one
+// of the same.
+func resized(tr *trial) {
+	p := newPTY(tr)
+	p.resize(tr, 30, 100)
+	tr.front = tr.onTerminal(p, "launch", "--name", tr.name, "--ckptdir", tr.images(), "--",
+		"perl", "-e", "$| = 1; $SIG{WINCH} = sub { print \"win\" . \"ch\\n\" }; print 40 + 2, \"\\n\"; while (<STDIN>) { print \"go\" . \"t $_\" }")
+	tr.await("the program", func() bool { return strings.Contains(p.text.String(), "42") })
+	for _, c := range []struct {
+		rows uint16
+		told int
+	}{{30, 0}, {31, 1}, {31, 0}} {
+		tr.suspend()
+		p = newPTY(tr)
+		p.resize(tr, c.rows, 100)
+		tr.front = tr.onTerminal(p, "restart", tr.images())
+		tr.running()
+		tr.typed(p, "line\n", "got line") // behind a signal of the restart
+		if text := p.text.String(); strings.Count(text, "winch") != c.told {
+			tr.Errorf("with %d rows: %q, want SIGWINCH %d times", c.rows, text, c.told)
+		}
+	}
+	tr.must("kill", tr.name)
+	tr.wait(tr.front)
+	tr.gone()
+}
+
 // suspended stops the program from the keyboard, and the agent with it: a
 // command says so until they run on.
 func suspended(tr *trial) {
