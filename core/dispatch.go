@@ -54,6 +54,7 @@ type member struct {
 	holder   plugin.Holder
 	paths    plugin.PathMapper
 	contents plugin.ContentKeeper
+	shows    plugin.Publisher
 
 	mu     sync.Mutex
 	broken string // the phase in which it outlived its deadline, "" while all is well
@@ -111,6 +112,7 @@ func (m *member) adopt(p plugin.Plugin) {
 	m.holder, _ = p.(plugin.Holder)
 	m.paths, _ = p.(plugin.PathMapper)
 	m.contents, _ = p.(plugin.ContentKeeper)
+	m.shows, _ = p.(plugin.Publisher)
 }
 
 // checkDefinitions asserts what the list of plugins promises.

@@ -31,6 +31,7 @@ const (
 	phaseRestore = "restore-process"
 	phaseTake    = "take-file"
 	phaseHold    = "hold"
+	phasePublish = "publish"
 )
 
 // subject is what a call is about, for the log; its zero value is nothing in

@@ -341,6 +341,10 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := r.mapPaths(); err != nil {
 		return err
 	}
+	// Until all have looked at what is there, nobody uses any of it.
+	if err := r.meet(ctx, "looked"); err != nil {
+		return err
+	}
 	if err := faultpoint.At(faultpoint.RestartObjects); err != nil {
 		return err
 	}
@@ -382,12 +386,13 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := faultpoint.At(faultpoint.RestartFinished); err != nil {
 		return err
 	}
-	if err := r.meet(ctx, "restored"); err != nil {
+	if err := r.publish(ctx); err != nil {
 		return err
 	}
 	if err := faultpoint.At(faultpoint.RestartRestored); err != nil {
 		return err
 	}
+	a.plugins.Published(ctx)
 	r.adopt(fresh, inherit)
 	r.loop.listenAll()
 	r.interruption.disarm()

@@ -117,6 +117,10 @@ type Mapping struct {
 	Ino        uint64
 	Path       string   // as in /proc/PID/maps
 	Flags      []string // VmFlags of /proc/PID/smaps, proc_pid_smaps(5)
+	// Named says of a mapping of a file in memory (tmpfs(5)) that the file has the
+	// name Path, and that a process of the tree may write to it through a shared
+	// mapping: this one or another.
+	Named bool
 }
 
 // MapPolicy tells the engine what to do with a claimed mapping.

@@ -145,6 +145,17 @@ type ContentKeeper interface {
 	ContentTarget(ctx context.Context, object int, size int64) (io.WriterAt, error)
 }
 
+// Publisher is a plugin that changes in a restart what others can see, as files
+// with names.
+type Publisher interface {
+	// Publish is called when all else is made, behind Hold. What it changes an
+	// Exit with Failed takes back.
+	Publish(ctx context.Context) error
+	// Published is called when no other agent can fail any more: nothing is taken
+	// back then.
+	Published()
+}
+
 // Host is what a plugin may ask of the core. Its methods may be called from
 // any method of the plugin but Save and Load, which may use Log only.
 type Host interface {

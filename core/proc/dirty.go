@@ -16,6 +16,7 @@ import (
 	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/internal/linux"
+	"github.com/hiatus-project/hiatus/internal/parallel"
 )
 
 // Dirty tracks which private anonymous memory changes from one generation to
@@ -194,7 +195,7 @@ func (t *Tree) mark(ctx context.Context, p *Process, ps *ProcessState, base, gen
 		return err
 	}
 	w.ranges = trackedRanges(ps)
-	err = forEach(ctx, w.ranges, runtime.GOMAXPROCS(0), func(_ int, r *linux.PageRange) error { return linux.Rearm(pagemap, r.Start, r.End) })
+	err = parallel.Each(ctx, w.ranges, runtime.GOMAXPROCS(0), func(_ int, r *linux.PageRange) error { return linux.Rearm(pagemap, r.Start, r.End) })
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/internal/linux"
+	"github.com/hiatus-project/hiatus/internal/parallel"
 )
 
 // filling is what a Restorer knows of memory.
@@ -124,7 +125,7 @@ func (r *Restorer) eachPiece(ctx context.Context, pieces []image.Piece, progress
 	}
 	defer room.free()
 	done := tally{total: all, report: progress}
-	return forEach(ctx, pieces, workers, func(worker int, x *image.Piece) error {
+	return parallel.Each(ctx, pieces, workers, func(worker int, x *image.Piece) error {
 		b := room.of(worker)[:x.Len]
 		if err := r.img.ReadPiece(*x, b); err != nil {
 			return err

@@ -29,7 +29,6 @@ type Tree struct {
 	relies bool           // on the survey, so that smaps is not read in the pause
 	sums   *Sums          // of mapped files; nil: none is known
 	carry  bool           // mapped files go into the image
-	goesOn bool           // the program does, when the image is made
 
 	moving sync.Once // see moves
 

@@ -11,6 +11,7 @@ import (
 	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/internal/linux"
+	"github.com/hiatus-project/hiatus/internal/parallel"
 )
 
 // reserve is memory of the agent for what is read in the pause. It should be there
@@ -66,7 +67,7 @@ func (m *Memory) hold(ctx context.Context, runs []pageRun) error {
 	if err := m.reserve.assign(runs); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoCopy, err)
 	}
-	err := forEach(ctx, batchesOf(runs), runtime.GOMAXPROCS(0), func(_ int, b *[]pageRun) error { return readRuns(*b) })
+	err := parallel.Each(ctx, batchesOf(runs), runtime.GOMAXPROCS(0), func(_ int, b *[]pageRun) error { return readRuns(*b) })
 	if err != nil {
 		return err
 	}

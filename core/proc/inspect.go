@@ -40,6 +40,9 @@ func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (sta
 	if err != nil {
 		return nil, err
 	}
+	if err := ms.read(); err != nil {
+		return nil, err
+	}
 	var errs []error
 	for i, p := range t.procs {
 		ps := states[p]

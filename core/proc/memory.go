@@ -26,6 +26,8 @@ type mapSaver struct {
 	root    int            // a process whose root directory is the tree's
 	refs    map[string]int // by path and whether it is written to
 	objects map[objectKey]int
+	all     map[*Process]processMaps
+	written map[inodeID]bool      // files in memory that have names, see read
 	devs    map[inodeID]uint64    // see statDev
 	shown   map[uint64]uint64     // the device in maps by that of stat(2), see isOther
 	flags   map[*string]flagFacts // of VmFlags that mappings share
@@ -66,16 +68,14 @@ type objectKey struct {
 }
 
 func newMapSaver(t *Tree, st *State, claim MapClaim, root int) *mapSaver {
-	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[string]int{}, objects: map[objectKey]int{}, devs: map[inodeID]uint64{},
+	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[string]int{}, objects: map[objectKey]int{},
+		all: map[*Process]processMaps{}, written: map[inodeID]bool{}, devs: map[inodeID]uint64{},
 		shown: map[uint64]uint64{}, flags: map[*string]flagFacts{}, links: linkSaver{found: map[inodeID]string{}, search: linux.LinkSearch{Left: maxGuesses}}}
 }
 
 // maps describes all mappings of p. All refusals are joined.
 func (s *mapSaver) maps(ctx context.Context, p *Process, ps *ProcessState) ([]MapState, error) {
-	vmas, watched, err := s.t.readMaps(p)
-	if err != nil {
-		return nil, fmt.Errorf("pid %d: %w", p.pid, err)
-	}
+	vmas, watched := s.all[p].vmas, s.all[p].watched
 	out := s.t.stateRoom(p, len(vmas))
 	var errs []error
 	for i := range vmas {
@@ -147,6 +147,13 @@ func (s *mapSaver) describe(ctx context.Context, p *Process, v *procfs.VMA) (Map
 	}
 	pm := plugin.Mapping{Start: v.Start, End: v.End, Prot: v.Prot(), Shared: v.Shared, Offset: v.Offset,
 		Dev: m.Dev, Ino: v.Ino, Path: v.Link(), Flags: v.Flags}
+	name, err := s.nameOf(p, v)
+	if err != nil {
+		return m, err
+	}
+	if name != "" {
+		pm.Path, pm.Named, m.Path = name, true, name
+	}
 	owner, policy, err := s.claim(ctx, p, pm)
 	if err != nil {
 		return m, err
@@ -280,7 +287,7 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 	}
 	f := s.t.sums.newMappedFile(v.Path, &st)
 	if v.Shared && v.Has("mw") {
-		f = MappedFile{Path: v.Path, Size: st.Size, Write: true, GoesOn: s.t.goesOn && !s.onDisk(v)}
+		f = MappedFile{Path: v.Path, Size: st.Size, Write: true}
 	}
 	key := fmt.Sprint(f.Write, f.Path)
 	i, ok := s.refs[key]

@@ -104,7 +104,7 @@ func (r *Restorer) remakeFiles() error {
 	for _, f := range r.st.Refs {
 		name := r.Root() + f.Path
 		if f.GoesOn && unix.Access(name, unix.F_OK) == nil {
-			r.warn("shared memory %s: it is as it is now, not as it was at the checkpoint, behind which the program ran on: images keep no copy of what has a name", f.Path)
+			r.warn("shared memory %s: it is as it is now, not as it was at the checkpoint, behind which the program ran on: this image is of a version that kept no copy of what has a name", f.Path)
 		}
 		if f.Content == nil {
 			continue

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
+	"github.com/hiatus-project/hiatus/internal/parallel"
 )
 
 // Memory is the content of a frozen tree's memory on its way into an image. It
@@ -310,7 +311,7 @@ func writeRuns(ctx context.Context, runs []pageRun, w *image.Writer, progress fu
 	}
 	defer room.free()
 	done := tally{total: total(runs), report: progress}
-	return forEach(ctx, runs, w.PageWriters(), func(i int, r *pageRun) error {
+	return parallel.Each(ctx, runs, w.PageWriters(), func(i int, r *pageRun) error {
 		if err := r.write(w.PageWriter(i), room.of(i)); err != nil {
 			return err
 		}

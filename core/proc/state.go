@@ -254,8 +254,8 @@ type MappedFile struct {
 	Sum     uint64    `json:"sum,omitempty"`     // of its content, XXH3; 0: not taken
 	Write   bool      `json:"write,omitempty"`   // mapped shared and writable: its content may change
 	Carried bool      `json:"carried,omitempty"` // the image has what is mapped of it
-	// GoesOn says of a file that is memory to its users, as those in /dev/shm, that the
-	// program could write to it behind the checkpoint.
+	// GoesOn says in older images of a file that is memory to its users, as those in
+	// /dev/shm, that the program could write to it behind the checkpoint.
 	GoesOn bool `json:"goes_on,omitempty"`
 	// Content is kept of small files with Write, in case they are gone.
 	Content []byte `json:"content,omitempty"`

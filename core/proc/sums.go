@@ -93,8 +93,8 @@ func (s *Sums) Look(root int, pids []int) {
 }
 
 // UseFiles tells the tree the sums of files that it may have mapped, and whether
-// its image is to carry the files, and the program goes on when it is made.
-func (t *Tree) UseFiles(s *Sums, carry, goesOn bool) { t.sums, t.carry, t.goesOn = s, carry, goesOn }
+// its image is to carry the files.
+func (t *Tree) UseFiles(s *Sums, carry bool) { t.sums, t.carry = s, carry }
 
 // rootedAt is the path of a file of the tree's.
 func rootedAt(root int, path string) string { return fmt.Sprintf("/proc/%d/root%s", root, path) }

@@ -104,6 +104,7 @@ const (
 	RestartThreads    Step = "restart threads"    // all threads are there
 	RestartRunning    Step = "restart running"    // plugins have heard Running
 	RestartFinished   Step = "restart finished"   // nothing is left but to let go
+	RestartPublished  Step = "restart published"  // files have their names and their content
 	RestartRestored   Step = "restart restored"   // behind the barrier
 	RestartReleasing  Step = "restart releasing"  // of each process: before its threads run
 	RestartLastHold   Step = "restart last hold"  // all run, but would end with the agent
@@ -143,5 +144,5 @@ func OfInjection() []Step {
 func OfRestart() []Step {
 	return []Step{RestartRead, RestartJoined, RestartStub, RestartEmptied, RestartReaper, RestartForked, RestartTree, RestartPrivate, RestartObjects,
 		RestartReopened, RestartFilled, RestartMapped, RestartMemory, RestartInstalled, RestartProcesses, RestartThreads, RestartRunning,
-		RestartFinished, RestartRestored, RestartReleasing, RestartLastHold, RestartReleased, RestartSupervised}
+		RestartFinished, RestartPublished, RestartRestored, RestartReleasing, RestartLastHold, RestartReleased, RestartSupervised}
 }

@@ -229,6 +229,19 @@ func (r trip) restart(t *testing.T, files []plugin.OpenFile, state []byte, conte
 	}
 	r.handle(t, p, plugin.Running)
 	r.hold(t, p, plugin.Running)
+	publish(t, p)
+}
+
+func publish(t *testing.T, p plugin.Plugin) {
+	t.Helper()
+	publisher, ok := p.(plugin.Publisher)
+	if !ok {
+		return
+	}
+	if err := publisher.Publish(t.Context()); err != nil {
+		t.Fatalf("Publish: %v", err)
+	}
+	publisher.Published()
 }
 
 func (r trip) hold(t *testing.T, p plugin.Plugin, k plugin.Kind) {

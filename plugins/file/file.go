@@ -49,6 +49,7 @@ func newPlugin(h plugin.Host) (plugin.Plugin, error) {
 	p := &Plugin{host: h, config: c, given: given}
 	p.saving.reset()
 	p.making.reset()
+	p.named.reset()
 	return p, nil
 }
 
@@ -60,6 +61,7 @@ type Plugin struct {
 	state  state           // what Save writes and Load has read
 	saving saving          // of the checkpoint under way
 	making making          // of the restart under way
+	named  named           // likewise, until its end
 }
 
 // Handle begins and ends checkpoints and restarts.
@@ -76,6 +78,7 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 		p.saving.reset()
 	case plugin.Restart:
 		p.making.reset()
+		p.named.reset()
 		return p.checkFiles()
 	case plugin.Running:
 		defer p.making.reset()
@@ -83,6 +86,7 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 	case plugin.Exit:
 		p.saving.reset()
 		p.making.reset()
+		return p.named.takeBack()
 	}
 	return nil
 }
@@ -331,4 +335,5 @@ var (
 	_ plugin.MapReopener   = (*Plugin)(nil)
 	_ plugin.ProcessSaver  = (*Plugin)(nil)
 	_ plugin.ContentKeeper = (*Plugin)(nil)
+	_ plugin.Publisher     = (*Plugin)(nil)
 )

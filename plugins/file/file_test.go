@@ -172,6 +172,10 @@ func restart(t testing.TB, h *plugintest.Host, state []byte, running func(*Plugi
 		running(p)
 	}
 	handle(t, p, plugin.Running)
+	if err := p.Publish(t.Context()); err != nil {
+		t.Fatalf("Publish: %v", err)
+	}
+	p.Published()
 	return fds
 }
 

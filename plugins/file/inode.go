@@ -45,6 +45,10 @@ type inode struct {
 	// Mapped says that the program may write to a named file through its memory,
 	// without a trace in its time of change.
 	Mapped bool `json:"mapped,omitempty"`
+	// Memory says that a named file is memory to its users, see claimMemory, and
+	// Written that a mapping of it could be written to.
+	Memory  bool `json:"memory,omitempty"`
+	Written bool `json:"written,omitempty"`
 }
 
 func (d *inode) validate() error {
@@ -66,7 +70,7 @@ func (d *inode) validate() error {
 	default:
 		return fmt.Errorf("unknown origin %q", d.Origin)
 	}
-	if d.Mapped && d.Origin != originNamed {
+	if (d.Mapped || d.Memory || d.Written) && d.Origin != originNamed {
 		return fmt.Errorf("a %s file that is mapped", d.Origin)
 	}
 	if d.Size < 0 || d.Mode&^0o7777 != 0 {
@@ -266,12 +270,15 @@ func (p *Plugin) ContentTarget(_ context.Context, object int, size int64) (io.Wr
 		return nil, fmt.Errorf("content %d of %d bytes: not in the state", object, size)
 	}
 	d := p.state.Inodes[object]
-	if d.Origin == originNamed && p.making.asIs[object] {
+	if p.named.asIs[object] {
 		return discard{}, nil
 	}
 	fd, err := p.anchor(object)
 	if err != nil {
 		return nil, err
+	}
+	if x := p.named.puts[object]; x != nil {
+		return x.target(size)
 	}
 	if d.Huge > 0 {
 		h := &linux.HugeFile{FD: fd, Size: d.Size}
@@ -293,9 +300,9 @@ func (p *Plugin) anchor(index int) (int, error) {
 	}
 	p.making.inodes[index] = fd
 	p.making.anchors.add(fd)
-	if d.Origin != originDirectory {
-		if err := unix.Ftruncate(fd, d.Size); err != nil {
-			return -1, fmt.Errorf("%s: ftruncate to %d: %w", d.Path, d.Size, err)
+	if d.Origin != originDirectory && p.named.puts[index] == nil {
+		if err := ftruncate(fd, d.Size); err != nil {
+			return -1, fmt.Errorf("%s: %w", d.Path, err)
 		}
 	}
 	return fd, nil
@@ -393,7 +400,7 @@ func createDirectory(dir, base string) (int, error) {
 
 // reopenInode makes a description of an inode.
 func (p *Plugin) reopenInode(s *file) (int, error) {
-	if p.making.asIs[s.Index] {
+	if p.named.asIs[s.Index] || p.named.puts[s.Index] != nil {
 		return p.reopenPath(s)
 	}
 	anchor, err := p.anchor(s.Index)
@@ -413,20 +420,15 @@ func (p *Plugin) reopenInode(s *file) (int, error) {
 	return fd, nil
 }
 
-// finishInodes sets what stands in the way of filling them, and then gives
-// their names back to those that have one.
+// finishInodes sets what stands in the way of filling them.
 func (p *Plugin) finishInodes() error {
 	for index, fd := range p.making.inodes {
 		d := p.state.Inodes[index]
+		if p.named.puts[index] != nil { // it has kept all else
+			continue
+		}
 		if err := p.finishInode(d, fd); err != nil {
 			return fmt.Errorf("%s: %w", d.Path, err)
-		}
-	}
-	for index := range p.making.inodes {
-		if d := p.state.Inodes[index]; d.Origin == originNamed {
-			if err := p.publish(index, d); err != nil {
-				return fmt.Errorf("%s: %w", d.Path, err)
-			}
 		}
 	}
 	return nil

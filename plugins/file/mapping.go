@@ -21,6 +21,11 @@ func (p *Plugin) ClaimMap(_ context.Context, proc plugin.Process, m plugin.Mappi
 	if m.Ino == 0 {
 		return 0, plugin.ErrNotMine
 	}
+	if m.Named {
+		if err := p.claimMemory(proc, m); err != nil {
+			return 0, err
+		}
+	}
 	c := p.saving.inodes[inodeKey{m.Dev, m.Ino}]
 	if c == nil {
 		return 0, plugin.ErrNotMine
@@ -48,8 +53,9 @@ func (p *Plugin) ReopenMap(_ context.Context, _ plugin.Process, m plugin.Mapping
 	if writes(m) {
 		access = unix.O_RDWR
 	}
-	name := p.place(p.state.Inodes[index].Path)
-	if !p.making.asIs[index] {
+	d := p.state.Inodes[index]
+	name := p.place(d.Path)
+	if !p.named.asIs[index] {
 		anchor, err := p.anchor(index)
 		if err != nil {
 			return -1, err
@@ -59,7 +65,7 @@ func (p *Plugin) ReopenMap(_ context.Context, _ plugin.Process, m plugin.Mapping
 		}
 		name = procSelf(anchor)
 	}
-	fd, err := unix.Open(name, access|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := p.openPath(name, &file{Kind: kindRegular, Path: d.Path, Flags: access | unix.O_NONBLOCK})
 	if err != nil {
 		return -1, fmt.Errorf("mapping %x-%x %s: open: %w", m.Start, m.End, m.Path, err)
 	}

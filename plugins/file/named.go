@@ -1,10 +1,12 @@
 package file
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -26,6 +28,9 @@ func (p *Plugin) claimNamed(f plugin.OpenFile, s *file, fd int) error {
 // that is to be written back already moves no time, so that of a mapped file
 // nobody knows: it is replaced where the user allows it, and stays else.
 func (p *Plugin) decideNamed(index int, d *inode) error {
+	if d.Memory {
+		return p.decideMemory(index, d)
+	}
 	var now unix.Stat_t
 	err := unix.Stat(p.place(d.Path), &now)
 	switch {
@@ -36,14 +41,14 @@ func (p *Plugin) decideNamed(index int, d *inode) error {
 	case now.Mode&unix.S_IFMT != unix.S_IFREG:
 		return fmt.Errorf("%s: %w", d.Path, errReplaced)
 	case now.Size == d.Size && now.Mtim.Nano() == d.Mtime && !(d.Mapped && p.config.AllowFileOverwrite):
-		p.making.asIs[index] = true
+		p.named.asIs[index] = true
 		p.warnMapped(d)
 		return nil
 	case p.config.AllowFileOverwrite:
-		p.making.replace[index] = true
+		p.named.replace[index] = true
 		return nil
 	case p.config.AllowChangedFiles:
-		p.making.asIs[index] = true
+		p.named.asIs[index] = true
 		return nil
 	}
 	return fmt.Errorf("%s: %s; --allow-file-overwrite puts the saved content in its place, --allow-changed-files keeps it as it is now",
@@ -58,9 +63,36 @@ func (p *Plugin) warnMapped(d *inode) {
 	}
 }
 
-// makeNamed makes the file beside its place. It gets its name in Running, when
-// all is well, so that no moment leaves a half-written file.
+// named is what a restart does with files that have names and saved content, by index.
+type named struct {
+	asIs      map[int]bool      // the file that is there is used
+	puts      map[int]*exchange // the file that is there gets its content in place
+	replace   map[int]bool      // the file that is there goes
+	temporary map[int]string    // path of the new file until it has its name, and then of the one that it replaces
+	undo      []func() error
+}
+
+func (n *named) reset() {
+	for _, x := range n.puts {
+		x.close()
+	}
+	for _, name := range n.temporary {
+		_ = os.Remove(name)
+	}
+	*n = named{
+		asIs:      map[int]bool{},
+		puts:      map[int]*exchange{},
+		replace:   map[int]bool{},
+		temporary: map[int]string{},
+	}
+}
+
+// makeNamed makes the file beside its place. It gets its name when all is well, so that
+// no moment leaves a half-written file.
 func (p *Plugin) makeNamed(index int, d *inode) (int, error) {
+	if x := p.named.puts[index]; x != nil {
+		return p.openExchange(x, d)
+	}
 	dir := path.Dir(p.place(d.Path))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return -1, err
@@ -70,28 +102,76 @@ func (p *Plugin) makeNamed(index int, d *inode) (int, error) {
 		return -1, err
 	}
 	defer f.Close()
-	p.making.temporary[index] = f.Name()
+	p.named.temporary[index] = f.Name()
+	if d.Memory {
+		_ = unix.Fsetxattr(int(f.Fd()), markRemade, d.identity(), 0) // not every kernel has it
+	}
 	return dup(int(f.Fd()))
 }
 
-// publish gives a file its name.
-func (p *Plugin) publish(index int, d *inode) error {
-	from, to := p.making.temporary[index], p.place(d.Path)
-	flags := uint(unix.RENAME_NOREPLACE)
-	if p.making.replace[index] {
-		flags = 0
+// Publish gives files their names, and memory in place its content.
+func (p *Plugin) Publish(ctx context.Context) error {
+	for index, d := range p.state.Inodes {
+		var err error
+		switch {
+		case p.named.puts[index] != nil:
+			x := p.named.puts[index]
+			p.named.undo = append(p.named.undo, x.undo)
+			err = x.swap(ctx)
+		case p.named.temporary[index] != "":
+			err = p.named.rename(index, p.place(d.Path))
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", d.Path, err)
+		}
 	}
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, flags)
-	if errors.Is(err, unix.EINVAL) && flags != 0 { // not every file system has it, rename(2)
-		if _, lerr := os.Lstat(to); errors.Is(lerr, os.ErrNotExist) {
+	return nil
+}
+
+// Published ends what could be taken back.
+func (p *Plugin) Published() { p.named.reset() }
+
+// rename gives a file its name: where it is that of another, by an exchange with it.
+func (n *named) rename(index int, to string) error {
+	from := n.temporary[index]
+	if n.replace[index] {
+		swap := func() error { return unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_EXCHANGE) }
+		err := swap()
+		if errors.Is(err, unix.EINVAL) { // not every file system has it, rename(2)
+			err = unix.Rename(from, to)
+		} else if err == nil {
+			n.undo = append(n.undo, swap)
+		}
+		return describe(err)
+	}
+	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) {
+		if _, there := os.Lstat(to); errors.Is(there, os.ErrNotExist) {
 			err = unix.Rename(from, to)
 		} else {
 			err = unix.EEXIST
 		}
 	}
+	if err == nil {
+		delete(n.temporary, index)
+		n.undo = append(n.undo, func() error { return os.Remove(to) })
+	}
+	return describe(err)
+}
+
+func describe(err error) error {
 	if err != nil {
 		return fmt.Errorf("rename to its name: %w", err)
 	}
-	delete(p.making.temporary, index)
 	return nil
+}
+
+// takeBack undoes Publish, and ends what was begun.
+func (n *named) takeBack() error {
+	defer n.reset()
+	var errs []error
+	for _, undo := range slices.Backward(n.undo) {
+		errs = append(errs, undo())
+	}
+	return errors.Join(errs...)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/internal/procparse"
@@ -151,8 +150,7 @@ func (p *Plugin) RestoreProcess(ctx context.Context, proc plugin.Process) error 
 }
 
 // finish does what needs all threads, and what no other plugin may be behind:
-// of those that hear of Running, this one is the last. Files get their names
-// when nothing can fail any more.
+// of those that hear of Running, this one is the last.
 func (p *Plugin) finish(ctx context.Context, procs []plugin.Process) error {
 	if err := p.finishPtys(); err != nil {
 		return err
@@ -181,11 +179,6 @@ type making struct {
 	terminal bool                // its settings are in force
 	// smallPipes: there was a pipe that could not have its capacity.
 	smallPipes bool
-
-	// Of files with a name and saved content, by index.
-	asIs      map[int]bool   // the file that is there is used
-	replace   map[int]bool   // the file that is there goes
-	temporary map[int]string // path until it has its name
 }
 
 // asyncFile is a description to set, and its number in the process.
@@ -200,20 +193,14 @@ func (m *making) reset() {
 	for _, a := range m.ptys {
 		a.close()
 	}
-	for _, name := range m.temporary {
-		_ = os.Remove(name)
-	}
 	for _, h := range m.huge {
 		h.Close()
 	}
 	*m = making{
-		inodes:    map[int]int{},
-		asIs:      map[int]bool{},
-		replace:   map[int]bool{},
-		temporary: map[int]string{},
-		pipes:     map[int]pipeAnchors{},
-		ptys:      map[int]*ptyAnchors{},
-		async:     map[int][]asyncFile{},
+		inodes: map[int]int{},
+		pipes:  map[int]pipeAnchors{},
+		ptys:   map[int]*ptyAnchors{},
+		async:  map[int][]asyncFile{},
 	}
 }
 

@@ -1,0 +1,63 @@
+package proc
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
+)
+
+// processMaps are the mappings of a process, see Tree.readMaps.
+type processMaps struct {
+	vmas    []procfs.VMA
+	watched map[uint64]bool
+}
+
+// read reads the mappings of all processes, and finds files in memory that the tree
+// writes to through them: by what one process does a file is memory to all.
+func (s *mapSaver) read() error {
+	for _, p := range s.t.procs {
+		if p.zombie {
+			continue
+		}
+		vmas, watched, err := s.t.readMaps(p)
+		if err != nil {
+			return fmt.Errorf("pid %d: %w", p.pid, err)
+		}
+		s.all[p] = processMaps{vmas, watched}
+		for i := range vmas {
+			if v := &vmas[i]; isWritten(v) && isNamedMemory(s.filesystems()[v.Dev()]) {
+				s.written[inodeID{v.Dev(), v.Ino}] = true
+			}
+		}
+	}
+	return nil
+}
+
+// isWritten says whether a mapping is shared with its file and may be written to.
+func isWritten(v *procfs.VMA) bool { return v.Shared && v.Ino != 0 && v.Has("mw") }
+
+// isNamedMemory says whether files of a type of file systems are memory that has names,
+// and nothing else: hugetlbfs has none but huge pages.
+func isNamedMemory(filesystem string) bool {
+	return slices.Contains([]string{"tmpfs", "ramfs", "devtmpfs"}, filesystem)
+}
+
+// nameOf returns the name of the file of v, where it is such memory; "" where it is
+// not, or has none by which it can be opened again.
+func (s *mapSaver) nameOf(p *Process, v *procfs.VMA) (string, error) {
+	if !s.written[inodeID{v.Dev(), v.Ino}] {
+		return "", nil
+	}
+	if v.Deleted {
+		return s.linkOf(p, v)
+	}
+	var st unix.Stat_t
+	path := rootedAt(s.root, v.Path)
+	if unix.Stat(path, &st) != nil || !s.isFile(path, &st, v) || s.t.leased(&st) { // as file tells
+		return "", nil
+	}
+	return v.Path, nil
+}
