@@ -42,7 +42,11 @@ func behaviours() []behaviour {
 		{"soft limits raised by the program", []string{"python3", "prlimit"}, raisedLimits},
 		{"warned: parent-death signal of a thread", []string{"python3"}, childOfThread},
 		{"warned: control group", nil, controlGroup},
-		{"warned: shared memory with a name", []string{"python3"}, namedMemory},
+		{"named memory", []string{"python3"}, namedMemory},
+		{"named memory of before", []string{"python3"}, namedMemoryGone},
+		{"named memory in use", []string{"python3"}, namedMemoryUsed},
+		{"named memory replaced", []string{"python3"}, namedMemoryReplaced},
+		{"named memory only read", []string{"python3"}, namedMemoryRead},
 		{"tcp to outside closed", gcc, func(tr *trial) { tcpOutsideClosed(tr, "tcp") }},
 		{"tcp6 to outside closed", gcc, func(tr *trial) { tcpOutsideClosed(tr, "tcp6") }},
 		{"snapshot: not possible", gcc, noSnapshot},
@@ -383,41 +387,6 @@ os._exit(0)
 	tr.advance(2)
 	if said := tr.read("stderr"); strings.Count(said, "PR_SET_PDEATHSIG") != 1 {
 		tr.Errorf("want one warning of PR_SET_PDEATHSIG, got %q", said)
-	}
-	tr.finish()
-}
-
-// namedMemory has shared memory of shm_open(3), of which images have no copy: where the
-// program ran on behind the checkpoint, a restart says so.
-func namedMemory(tr *trial) {
-	tr.launch("python3", "-c", `
-import mmap, os, time
-name = "/dev/shm/ht" + str(os.getpid())
-f = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-os.ftruncate(f, 8192)
-m = mmap.mmap(f, 8192)
-os.close(f)
-n = 0
-while not os.path.exists("stop"):
-    n += 1
-    m[0] = n % 256
-    open("new", "w").write(str(n))
-    os.rename("new", "progress")
-    time.sleep(0.02)
-os.unlink(name)
-print("ok", flush=True)
-`)
-	tr.advance(2)
-	for _, c := range []struct {
-		end  func()
-		want int
-	}{{tr.suspend, 0}, {func() { tr.checkpoint(); tr.killAll() }, 1}} {
-		c.end()
-		tr.restart()
-		tr.advance(2)
-		if said := tr.read("stderr"); strings.Count(said, "images keep no copy of what has a name") != c.want {
-			tr.Errorf("want %d warnings of shared memory, got %q", c.want, said)
-		}
 	}
 	tr.finish()
 }
