@@ -1,21 +1,6 @@
 package core
 
-import (
-	"context"
-
-	"github.com/hiatus-project/hiatus/internal/faultpoint"
-)
-
-// publish shows others what was made, and meets the other agents when they have, too.
-func (r *restart) publish(ctx context.Context) error {
-	if err := r.a.plugins.Publish(ctx); err != nil {
-		return err
-	}
-	if err := faultpoint.At(faultpoint.RestartPublished); err != nil {
-		return err
-	}
-	return r.meet(ctx, "restored")
-}
+import "context"
 
 // Publish has the plugins, in reverse, show what they have made.
 func (s *pluginSet) Publish(ctx context.Context) error {

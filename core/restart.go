@@ -374,6 +374,12 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Running, Generation: generation, Procs: procs}); err != nil {
 		return err
 	}
+	if err := a.plugins.Publish(ctx); err != nil {
+		return err
+	}
+	if err := faultpoint.At(faultpoint.RestartPublished); err != nil {
+		return err
+	}
 	if err := a.plugins.Hold(ctx, plugin.Event{Kind: plugin.Running, Generation: generation, Procs: procs}); err != nil {
 		return err
 	}
@@ -386,7 +392,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := faultpoint.At(faultpoint.RestartFinished); err != nil {
 		return err
 	}
-	if err := r.publish(ctx); err != nil {
+	if err := r.meet(ctx, "restored"); err != nil {
 		return err
 	}
 	if err := faultpoint.At(faultpoint.RestartRestored); err != nil {

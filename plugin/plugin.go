@@ -148,8 +148,8 @@ type ContentKeeper interface {
 // Publisher is a plugin that changes in a restart what others can see, as files
 // with names.
 type Publisher interface {
-	// Publish is called when all else is made, behind Hold. What it changes an
-	// Exit with Failed takes back.
+	// Publish is called behind Running, and before Hold, which may need what has a
+	// name. What it changes an Exit with Failed takes back.
 	Publish(ctx context.Context) error
 	// Published is called when no other agent can fail any more: nothing is taken
 	// back then.

@@ -102,9 +102,9 @@ const (
 	RestartInstalled  Step = "restart installed"  // all processes have their descriptors
 	RestartProcesses  Step = "restart processes"  // plugins have restored what is of a process
 	RestartThreads    Step = "restart threads"    // all threads are there
+	RestartPublished  Step = "restart published"  // files have their names, and shared memory its content
 	RestartRunning    Step = "restart running"    // plugins have heard Running
 	RestartFinished   Step = "restart finished"   // nothing is left but to let go
-	RestartPublished  Step = "restart published"  // files have their names and their content
 	RestartRestored   Step = "restart restored"   // behind the barrier
 	RestartReleasing  Step = "restart releasing"  // of each process: before its threads run
 	RestartLastHold   Step = "restart last hold"  // all run, but would end with the agent
@@ -143,6 +143,6 @@ func OfInjection() []Step {
 // OfRestart returns the steps that every restart comes to.
 func OfRestart() []Step {
 	return []Step{RestartRead, RestartJoined, RestartStub, RestartEmptied, RestartReaper, RestartForked, RestartTree, RestartPrivate, RestartObjects,
-		RestartReopened, RestartFilled, RestartMapped, RestartMemory, RestartInstalled, RestartProcesses, RestartThreads, RestartRunning,
-		RestartFinished, RestartPublished, RestartRestored, RestartReleasing, RestartLastHold, RestartReleased, RestartSupervised}
+		RestartReopened, RestartFilled, RestartMapped, RestartMemory, RestartInstalled, RestartProcesses, RestartThreads, RestartPublished,
+		RestartRunning, RestartFinished, RestartRestored, RestartReleasing, RestartLastHold, RestartReleased, RestartSupervised}
 }

@@ -228,8 +228,8 @@ func (r trip) restart(t *testing.T, files []plugin.OpenFile, state []byte, conte
 		}
 	}
 	r.handle(t, p, plugin.Running)
-	r.hold(t, p, plugin.Running)
 	publish(t, p)
+	r.hold(t, p, plugin.Running)
 }
 
 func publish(t *testing.T, p plugin.Plugin) {

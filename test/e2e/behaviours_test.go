@@ -194,23 +194,24 @@ func killedHard(tr *trial) {
 
 // twins runs one image twice at once, while the original still runs: in
 // namespaces, the same process ids exist three times.
-func twins(tr *trial) { tr.twins("threads") }
+func twins(tr *trial) { tr.twins(nil, "threads") }
 
-// sharedTwins have System V objects of their own, and one file in /dev/shm.
+// sharedTwins have System V objects of their own, and one file in /dev/shm, if the user
+// wants it so.
 func sharedTwins(tr *trial) {
 	name := filepath.Base(tr.dir)
 	tr.Cleanup(func() { _ = os.Remove("/dev/shm/" + name) })
-	tr.twins("shared", "/"+name)
+	tr.twins([]string{"--allow-changed-files"}, "shared", "/"+name)
 }
 
-func (tr *trial) twins(fixture string, args ...string) {
+func (tr *trial) twins(flags []string, fixture string, args ...string) {
 	tr.launch(append([]string{tr.suite.fixture(fixture)}, args...)...)
 	tr.advance(2)
 	tr.checkpoint()
 	original := tr.front
 	var copies []*front
 	for _, name := range []string{"first", "second"} {
-		tr.restart("--name", name)
+		tr.restart(append(flags, "--name", name)...)
 		copies = append(copies, tr.front)
 		tr.await(name, func() bool { return tr.hiatus("status", name).code == 0 })
 	}

@@ -304,7 +304,7 @@ func memoryFaults(f *faulted) {
 	f.crash()
 	one, two := f.contentOf(folder+"/one"), f.contentOf(folder+"/two")
 	for _, action := range []string{"error ENOMEM", "kill"} {
-		for _, step := range []faultpoint.Step{faultpoint.RestartMemory, faultpoint.RestartRunning, faultpoint.RestartPublished, faultpoint.RestartRestored} {
+		for _, step := range []faultpoint.Step{faultpoint.RestartMemory, faultpoint.RestartThreads, faultpoint.RestartPublished, faultpoint.RestartRestored} {
 			f.order(string(step) + ": " + action)
 			f.front = f.start("restart", f.images())
 			if code := f.wait(f.front); code == 0 {
