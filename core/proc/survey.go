@@ -34,7 +34,7 @@ const surveyFrom = 16 << 20
 // was written, or nil: it is right where the mappings are the same. The caller closes it.
 func NewSurvey(pids []int, changes *Dirty, before *Survey) *Survey {
 	s := &Survey{smaps: map[int][]procfs.VMA{}, states: map[int][]MapState{}}
-	shared := map[objectKey]uint64{}
+	shared := sharedSizes{all: map[objectKey]uint64{}}
 	var small, all uint64 // private memory
 	changed := costs{}
 	var written uint64
@@ -56,7 +56,7 @@ func NewSurvey(pids []int, changes *Dirty, before *Survey) *Survey {
 			}
 		}
 		s.add(pid, vmas)
-		addShared(shared, vmas)
+		shared.add(pid, vmas)
 		changed.add(private, vmas)
 		if changes != nil {
 			size, n := changes.written(pid)
@@ -65,7 +65,7 @@ func NewSurvey(pids []int, changes *Dirty, before *Survey) *Survey {
 		}
 	}
 	need := small
-	for _, size := range shared {
+	for _, size := range shared.all {
 		need += size
 	}
 	switch little := all < copyFrom && s.mappings < manyMappings; {
@@ -135,17 +135,30 @@ func (s *Survey) Close() {
 	}
 }
 
-// addShared adds what a process has of memory that is shared and in no file.
-func addShared(all map[objectKey]uint64, vmas []procfs.VMA) {
+// sharedSizes is how much there is of each memory that is shared and in no file on a disk.
+type sharedSizes struct {
+	all         map[objectKey]uint64
+	filesystems map[uint64]string // nil until one is asked for
+}
+
+// add adds what a process has of it.
+func (s *sharedSizes) add(pid int, vmas []procfs.VMA) {
 	own := map[objectKey]uint64{}
 	for i := range vmas {
-		if v := &vmas[i]; v.Shared && (v.Deleted || v.Ino == 0) {
+		if v := &vmas[i]; v.Shared && (v.Deleted || v.Ino == 0) || isWritten(v) && isNamedMemory(s.filesystem(pid, v)) {
 			own[objectKey{dev: v.Dev(), ino: v.Ino}] += v.Rss
 		}
 	}
 	for k, size := range own {
-		all[k] = max(all[k], size)
+		s.all[k] = max(s.all[k], size)
 	}
+}
+
+func (s *sharedSizes) filesystem(pid int, v *procfs.VMA) string {
+	if s.filesystems == nil {
+		s.filesystems, _ = procfs.ReadFilesystems(pid) // the checkpoint tells of an error
+	}
+	return s.filesystems[v.Dev()]
 }
 
 // residentBytes reads /proc/PID/statm; 0 of a process that has ended.

@@ -89,7 +89,12 @@ func (x *exchange) swap(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = parallel.Each(ctx, pieces, runtime.GOMAXPROCS(0), func(_ int, r *plugin.Range) error { return x.swapPiece(*r) })
+	workers := runtime.GOMAXPROCS(0)
+	room := make([][2][exchangeStep]byte, min(workers, len(pieces)))
+	err = parallel.Each(ctx, pieces, workers, func(i int, r *plugin.Range) error {
+		n := r.End - r.Start
+		return x.swapPiece(*r, room[i][0][:n], room[i][1][:n])
+	})
 	if err != nil {
 		return err
 	}
@@ -142,8 +147,7 @@ func (x *exchange) pieces(size int64) (pieces []plugin.Range, err error) {
 	return pieces, nil
 }
 
-func (x *exchange) swapPiece(r plugin.Range) error {
-	theirs, ours := make([]byte, r.End-r.Start), make([]byte, r.End-r.Start)
+func (x *exchange) swapPiece(r plugin.Range, theirs, ours []byte) error {
 	if _, err := reader(x.file).ReadAt(theirs, r.Start); err != nil {
 		return err
 	}
