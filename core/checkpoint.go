@@ -106,6 +106,9 @@ func (c *checkpoint) run(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := c.meetOthers(ctx); err != nil {
+		return err
+	}
 	if c.order.Kill {
 		a.held = &heldTree{c}
 		c.pause = time.Since(c.frozen)
@@ -117,6 +120,15 @@ func (c *checkpoint) run(ctx context.Context) error {
 		return err
 	}
 	return faultpoint.At(faultpoint.Resumed)
+}
+
+// meetOthers waits for the other trees: what they share, as files in memory, all must
+// have kept before one of them runs on.
+func (c *checkpoint) meetOthers(ctx context.Context) error {
+	if c.order.Agents < 2 {
+		return nil
+	}
+	return c.a.coordinator().Barrier(ctx, c.order.Generation, "kept")
 }
 
 // suspend stops the program and takes its state.

@@ -245,7 +245,7 @@ func (a *attempt) run() (path string, err error) {
 		}
 		a.orders = append(a.orders, orderBody{
 			Generation: a.session.generation, Dir: dir, Kill: a.req.Kill, OpenFiles: a.req.OpenFiles,
-			NoSnapshot: a.req.NoSnapshot, SelfContained: a.req.SelfContained, Left: time.Until(a.deadline),
+			NoSnapshot: a.req.NoSnapshot, SelfContained: a.req.SelfContained, Agents: len(a.agents), Left: time.Until(a.deadline),
 		})
 	}
 	if err := a.ask(); err != nil {

@@ -235,7 +235,7 @@ func (m *Member) accept(body json.RawMessage) (task, error) {
 	}
 	r := &localRun{
 		order: Order{Generation: in.Generation, Dir: in.Dir, Kill: in.Kill, OpenFiles: in.OpenFiles,
-			NoSnapshot: in.NoSnapshot, SelfContained: in.SelfContained, Deadline: time.Now().Add(in.Left)},
+			NoSnapshot: in.NoSnapshot, SelfContained: in.SelfContained, Agents: in.Agents, Deadline: time.Now().Add(in.Left)},
 		returned: make(chan struct{}),
 	}
 	m.mu.Lock()

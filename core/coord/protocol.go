@@ -64,6 +64,7 @@ type orderBody struct {
 	OpenFiles     bool          `json:"open_files,omitempty"`
 	NoSnapshot    bool          `json:"no_snapshot,omitempty"`
 	SelfContained bool          `json:"self_contained,omitempty"`
+	Agents        int           `json:"agents,omitempty"`
 	Left          time.Duration `json:"left"`
 }
 

@@ -91,6 +91,7 @@ type Order struct {
 	OpenFiles     bool      // save the content of open files
 	NoSnapshot    bool      // write the memory while the program stands still
 	SelfContained bool      // carry programs and libraries
+	Agents        int       // that have this order
 	Deadline      time.Time // when the coordinator gives up, on this host's clock
 }
 

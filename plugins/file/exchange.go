@@ -166,16 +166,25 @@ func (x *exchange) swapPiece(r plugin.Range, theirs, ours []byte) error {
 	return put(x.file, ours, r.Start)
 }
 
-// put writes b, or makes a hole where it is zero.
+// put writes b, which begins at a page, and makes holes of the pages that are zero.
 func put(fd int, b []byte, at int64) error {
-	page := int64(os.Getpagesize())
-	if at%page == 0 && int64(len(b))%page == 0 && len(bytes.TrimLeft(b, "\x00")) == 0 {
-		if err := unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at, int64(len(b))); err == nil {
-			return nil
+	page := os.Getpagesize()
+	zero := make([]byte, page)
+	isHole := func(i int) bool { return bytes.Equal(b[i:min(i+page, len(b))], zero[:min(page, len(b)-i)]) }
+	for i := 0; i < len(b); {
+		from, hole := i, isHole(i)
+		for i < len(b) && isHole(i) == hole {
+			i += page
+		}
+		i = min(i, len(b))
+		if hole && unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, at+int64(from), int64(i-from)) == nil {
+			continue
+		}
+		if _, err := writer(fd).WriteAt(b[from:i], at+int64(from)); err != nil {
+			return err
 		}
 	}
-	_, err := writer(fd).WriteAt(b, at)
-	return err
+	return nil
 }
 
 func ftruncate(fd int, size int64) error {

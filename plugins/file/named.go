@@ -144,7 +144,11 @@ func (n *named) rename(index int, to string) error {
 		}
 		return describe(err)
 	}
-	err := unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
+	made, err := os.Lstat(from)
+	if err != nil {
+		return describe(err)
+	}
+	err = unix.Renameat2(unix.AT_FDCWD, from, unix.AT_FDCWD, to, unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EINVAL) {
 		if _, there := os.Lstat(to); errors.Is(there, os.ErrNotExist) {
 			err = unix.Rename(from, to)
@@ -154,9 +158,18 @@ func (n *named) rename(index int, to string) error {
 	}
 	if err == nil {
 		delete(n.temporary, index)
-		n.undo = append(n.undo, func() error { return os.Remove(to) })
+		n.undo = append(n.undo, func() error { return removeSame(to, made) })
 	}
 	return describe(err)
+}
+
+// removeSame removes a file, but not another that has taken its name.
+func removeSame(name string, made os.FileInfo) error {
+	now, err := os.Lstat(name)
+	if err != nil || !os.SameFile(now, made) {
+		return nil
+	}
+	return os.Remove(name)
 }
 
 func describe(err error) error {

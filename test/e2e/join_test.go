@@ -21,6 +21,7 @@ var joinTests = map[string]func(*trial){
 	"coordinator-dies": showCoordinatorDies,
 	"first-ends":       showFirstEnds,
 	"restart-fails":    showJoinedRestartFails,
+	"named-memory":     showJoinedMemory,
 	"kill":             showJoinedKill,
 }
 

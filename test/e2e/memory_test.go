@@ -280,6 +280,55 @@ print("ok" if m[:] == b"behind" else m[:], flush=True)
 	tr.finish()
 }
 
+// joinedSharer counts for itself, and in shared memory that the other trees have too.
+const joinedSharer = `
+import mmap, os, sys, time
+os.chdir(os.environ["HT_DIR"])
+name, at, n = sys.argv[1], int(sys.argv[2]), 0
+f = os.open(sys.argv[3], os.O_RDWR)
+m = mmap.mmap(f, 8192)
+progress = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+while not os.path.exists("stop"):
+    if m[at] != n % 256:
+        open("failed", "w").write("%s is at %d, and finds %d" % (name, n % 256, m[at]))
+        os._exit(3)
+    n += 1
+    m[at] = n % 256
+    os.pwrite(progress, b"%08d %06d" % (n, os.getpid()), 0)
+    time.sleep(0.01)
+print("ok", flush=True)
+`
+
+// showJoinedMemory has two trees share memory by its name.
+func showJoinedMemory(tr *trial) {
+	memory := filepath.Join("/dev/shm", filepath.Base(tr.dir))
+	if err := os.WriteFile(memory, make([]byte, 8192), 0o600); err != nil {
+		tr.Fatal(err)
+	}
+	tr.Cleanup(func() { _ = os.Remove(memory) })
+	tr.own(memory)
+	tr.write("sharer.py", joinedSharer)
+	tr.launch("python3", tr.path("sharer.py"), "one", "0", memory)
+	tr.steps(1, "one")
+	tr.start("launch", "--join", tr.name, "--", "python3", tr.path("sharer.py"), "two", "5000", memory)
+	tr.steps(1, "two")
+	tr.checkpoint()
+	for range 3 {
+		tr.steps(20, "one", "two")
+		tr.killAll()
+		for _, f := range tr.fronts {
+			tr.wait(f)
+		}
+		tr.gone()
+		tr.write("one", "00000000 000000")
+		tr.write("two", "00000000 000000")
+		tr.restart()
+		tr.steps(1, "one", "two")
+	}
+	tr.finish()
+	tr.gone()
+}
+
 // TestMemoryFaults fails restarts, and ends their agents: shared memory with a name is as
 // it was, or at worst, where the agent was ended in the moment, as the next restart makes it.
 func TestMemoryFaults(t *testing.T) {
