@@ -6,7 +6,7 @@
 // made by its New function. It must implement [Plugin]; what else it can do
 // is found by type assertion: [Stater], [FileClaimer], [FileFiller],
 // [MapClaimer], [MapReopener], [MapAttacher], [Placer], [ProcessSaver],
-// [ContentKeeper].
+// [ContentKeeper], [Publisher].
 //
 // # Order
 //
@@ -36,6 +36,8 @@
 //	(the engine installs the descriptors and the memory in every process)
 //	RestoreProcess for each process, whose descriptors and memory are there, with one thread
 //	Handle(Running)                 all is made; threads are about to run
+//	Publish                         others may see it
+//	Published                       all agents have come as far; nothing is taken back any more
 //
 // # Errors
 //

@@ -151,8 +151,8 @@ type Publisher interface {
 	// Publish is called behind Running, and before Hold, which may need what has a
 	// name. What it changes an Exit with Failed takes back.
 	Publish(ctx context.Context) error
-	// Published is called when no other agent can fail any more: nothing is taken
-	// back then.
+	// Published is called when all agents have come as far: nothing is taken back
+	// any more.
 	Published()
 }
 

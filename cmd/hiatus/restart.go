@@ -49,6 +49,10 @@ the checkpoint. --allow-changed-files goes on with files as they are now. Of an
 image with the content of open files (--ckpt-open-files), files that are gone are
 made again; --allow-file-overwrite replaces changed ones too.
 
+Shared memory with a name, as in /dev/shm, gets the content that it had. Where other
+processes use it now, the restart is refused; --allow-changed-files goes on with it
+as it is.
+
 Programs and libraries must have the bytes that they had: restart compares them
 before it makes anything. An image made with --self-contained has them with it.
 

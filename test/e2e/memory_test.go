@@ -26,9 +26,9 @@ f = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
 os.ftruncate(f, 1 << 20)
 m = mmap.mmap(f, 1 << 20)
 def get(m, at):
-    return struct.unpack_from("i", m, at)[0]
+    return memoryview(m).cast("i")[at // 4]
 def put(m, at, n):
-    struct.pack_into("i", m, at, n)
+    memoryview(m).cast("i")[at // 4] = n # struct.pack_into writes zeros first
 def wrong(text):
     open("failed", "w").write(text)
     os._exit(3)
@@ -75,7 +75,7 @@ os._exit(0)
 `
 
 // launchSharer starts the sharer, and returns the folder with its memory.
-func (tr *trial) launchSharer() string {
+func (tr *trial) launchSharer(flags ...string) string {
 	tr.Helper()
 	folder, err := os.MkdirTemp("/dev/shm", "ht-")
 	if err != nil {
@@ -85,7 +85,7 @@ func (tr *trial) launchSharer() string {
 	tr.own(folder)
 	tr.write("folder", folder)
 	tr.write("sharer.py", sharer)
-	tr.launch("python3", "sharer.py")
+	tr.launchWith(flags, "python3", "sharer.py")
 	tr.advance(2)
 	return folder
 }
@@ -162,15 +162,17 @@ func namedMemory(tr *trial) {
 
 // namedMemoryGone removes what the program shares, as a boot does.
 func namedMemoryGone(tr *trial) {
-	folder := tr.launchSharer()
-	tr.checkpoint()
-	tr.advance(2)
-	tr.crash()
+	folder := tr.launchSharer("--incremental")
 	for range 2 {
+		tr.checkpoint()
+		tr.advance(2)
+	}
+	tr.crash()
+	for _, flags := range [][]string{nil, {"--lazy"}} {
 		if err := os.RemoveAll(folder); err != nil {
 			tr.Fatal(err)
 		}
-		tr.restart()
+		tr.restart(flags...)
 		tr.advance(3)
 		tr.crash()
 	}
@@ -229,7 +231,7 @@ func (tr *trial) refusesMemoryOfTwin(file string) {
 
 // namedMemoryReplaced has another file take the name.
 func namedMemoryReplaced(tr *trial) {
-	folder := tr.launchSharer()
+	folder := tr.launchSharer("--ckpt-open-files")
 	tr.suspend()
 	one := folder + "/one"
 	if err := os.Remove(one); err != nil {
