@@ -54,6 +54,9 @@ func (s *mapSaver) findLink(p *Process, v *procfs.VMA) (string, error) {
 		if s.names(d.Link, v) {
 			return d.Link, nil
 		}
+		if d.Stat.Nlink > 0 && s.written[inodeID{v.Dev(), v.Ino}] {
+			return s.searchLink(v, true), nil
+		}
 		return "", nil // its plugin finds the name, or refuses it
 	}
 	links, known := p.linksOf(v)

@@ -3,6 +3,7 @@ package file
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"syscall"
 	"time"
@@ -82,9 +83,8 @@ func (p *Plugin) decideMemory(index int, d *inode) error {
 		return fmt.Errorf("%s: %w", d.Path, errReplaced)
 	}
 	used := p.inUse(d)
-	same := uint64(now.Dev) == d.Dev && now.Ino == d.Ino || p.isRemade(d)
 	switch {
-	case used == nil && same:
+	case used == nil && p.isSame(d, &now):
 		p.named.puts[index] = &exchange{dev: uint64(now.Dev), ino: now.Ino, file: -1, other: -1}
 	case used == nil && p.config.AllowFileOverwrite:
 		p.named.replace[index] = true
@@ -140,8 +140,15 @@ const markRemade = "user.hiatus.remade"
 
 func (d *inode) identity() []byte { return fmt.Appendf(nil, "%d:%d", d.Dev, d.Ino) }
 
-// isRemade says whether the file that is there was made by an earlier restart.
-func (p *Plugin) isRemade(d *inode) bool {
+// isSame says whether the file that is there is that of the checkpoint, or was made by
+// an earlier restart. Numbers come again, and anybody can set an attribute of his own file.
+func (p *Plugin) isSame(d *inode, now *unix.Stat_t) bool {
+	if now.Uid != d.UID && now.Uid != uint32(os.Geteuid()) {
+		return false
+	}
+	if uint64(now.Dev) == d.Dev && now.Ino == d.Ino {
+		return true
+	}
 	b := make([]byte, 64)
 	n, err := unix.Getxattr(p.place(d.Path), markRemade, b)
 	return err == nil && slices.Equal(b[:n], d.identity())

@@ -16,7 +16,7 @@ import (
 // sharer is two processes that count, each for itself, and in shared memory that each has
 // by its name: the first as an open file, the second only mapped. What they have in common
 // and what each remembers must fit. The second file grows by a page at each step, up to a
-// limit, and has a second link.
+// limit, and has two links, which are not the name by which it was opened.
 const sharer = `
 import mmap, os, struct, time
 folder = open("folder").read()
@@ -48,9 +48,11 @@ if os.fork() == 0:
         if get(mine, 0) != n:
             wrong("the second process expects %d, and finds %d" % (n, get(mine, 0)))
         put(mine, 500000, n)
-two = os.open(other, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+two = os.open(other + ".new", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
 os.ftruncate(two, 4096)
-os.link(other, other + "-linked")
+os.link(other + ".new", other)
+os.link(other + ".new", other + "-linked")
+os.unlink(other + ".new")
 small = mmap.mmap(two, 4096)
 n = 0
 while not os.path.exists("stop"):
