@@ -135,3 +135,19 @@ func TestTakenBack(t *testing.T) {
 		}
 	}
 }
+
+// TestSameMemory: numbers of inodes come again, and a file of somebody else is another.
+func TestSameMemory(t *testing.T) {
+	p := newTestPlugin(t, plugintest.NewHost(t))
+	d := &inode{Path: "/dev/shm/nothing", Dev: 1, Ino: 2, UID: 70000}
+	for want, now := range map[bool][]unix.Stat_t{
+		true:  {{Dev: 1, Ino: 2, Uid: 70000}, {Dev: 1, Ino: 2, Uid: uint32(os.Geteuid())}},
+		false: {{Dev: 1, Ino: 2, Uid: 70001}, {Dev: 1, Ino: 3, Uid: 70000}, {Dev: 2, Ino: 2, Uid: 70000}},
+	} {
+		for _, st := range now {
+			if got := p.isSame(d, &st); got != want {
+				t.Errorf("%+v: %t", st, got)
+			}
+		}
+	}
+}

@@ -108,7 +108,7 @@ func (p *Plugin) inUse(d *inode) error {
 	const patience = time.Second
 	begun := time.Now()
 	for nap := time.Millisecond; ; nap *= 2 {
-		err := p.lease(d)
+		err := p.lease(p.place(d.Path))
 		switch {
 		case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
 			return fmt.Errorf("it cannot be seen whether others use it now: %w", err)
@@ -122,8 +122,8 @@ func (p *Plugin) inUse(d *inode) error {
 }
 
 // lease takes a write lease and gives it back.
-func (p *Plugin) lease(d *inode) error {
-	fd, err := p.openPath(p.place(d.Path), &file{Kind: kindRegular, Path: d.Path, Flags: unix.O_RDONLY | unix.O_NONBLOCK})
+func (p *Plugin) lease(name string) error {
+	fd, err := p.openPath(name, &file{Kind: kindRegular, Path: pathname(name), Flags: unix.O_RDONLY | unix.O_NONBLOCK})
 	if err != nil {
 		return err
 	}

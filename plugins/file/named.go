@@ -97,7 +97,7 @@ func (p *Plugin) makeNamed(index int, d *inode) (int, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return -1, err
 	}
-	f, err := os.CreateTemp(dir, ".hiatus-restart-")
+	f, err := p.createBeside(dir, path.Base(string(d.Path)))
 	if err != nil {
 		return -1, err
 	}
@@ -107,6 +107,21 @@ func (p *Plugin) makeNamed(index int, d *inode) (int, error) {
 		_ = unix.Fsetxattr(int(f.Fd()), markRemade, d.identity(), 0) // not every kernel has it
 	}
 	return dup(int(f.Fd()))
+}
+
+// createBeside makes a file that is to get the name base. Its own name is always the
+// same, so that what a restart that was killed has left goes with the next.
+func (p *Plugin) createBeside(dir, base string) (*os.File, error) {
+	const prefix = ".hiatus-restart-"
+	name := path.Join(dir, prefix+base)
+	if st, err := os.Lstat(name); err == nil && st.Mode().IsRegular() && p.lease(name) == nil {
+		_ = os.Remove(name)
+	}
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil { // it is another's, or too long
+		return os.CreateTemp(dir, prefix)
+	}
+	return f, nil
 }
 
 // Publish gives files their names, and memory in place its content.

@@ -371,8 +371,16 @@ func memoryFaults(f *faulted) {
 			f.onlyNamed(folder)
 		}
 	}
+	if err := errors.Join(os.Remove(folder+"/one"), os.Remove(folder+"/two"), os.Remove(folder+"/two-linked")); err != nil {
+		f.Fatal(err)
+	}
+	f.order(string(faultpoint.RestartThreads) + ": kill")
+	f.front = f.start("restart", f.images())
+	f.wait(f.front)
+	f.gone()
 	f.order()
 	f.restart()
 	f.advance(3)
+	f.onlyNamed(folder)
 	f.finish()
 }
