@@ -105,8 +105,7 @@ func (p *Plugin) decideMemory(index int, d *inode) error {
 // write lease on it can be had then, fcntl(2). Another restart of the same computation
 // looks in the same way, and processes that were killed take their time to end.
 func (p *Plugin) inUse(d *inode) error {
-	const patience = time.Second
-	begun := time.Now()
+	const patience = time.Second // for all files together
 	for nap := time.Millisecond; ; nap *= 2 {
 		err := p.lease(p.place(d.Path))
 		switch {
@@ -114,7 +113,7 @@ func (p *Plugin) inUse(d *inode) error {
 			return fmt.Errorf("it cannot be seen whether others use it now: %w", err)
 		case !errors.Is(err, unix.EAGAIN):
 			return err
-		case time.Since(begun) > patience:
+		case time.Since(p.named.begun) > patience:
 			return errors.New("other processes use it now")
 		}
 		time.Sleep(nap)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -65,6 +66,7 @@ func (p *Plugin) warnMapped(d *inode) {
 
 // named is what a restart does with files that have names and saved content, by index.
 type named struct {
+	begun     time.Time
 	asIs      map[int]bool      // the file that is there is used
 	puts      map[int]*exchange // the file that is there gets its content in place
 	replace   map[int]bool      // the file that is there goes
@@ -80,6 +82,7 @@ func (n *named) reset() {
 		_ = os.Remove(name)
 	}
 	*n = named{
+		begun:     time.Now(),
 		asIs:      map[int]bool{},
 		puts:      map[int]*exchange{},
 		replace:   map[int]bool{},
