@@ -35,6 +35,8 @@ type Options struct {
 	// SelfContained has every image carry the programs, libraries and other
 	// files that are mapped.
 	SelfContained bool
+	// Flags are options of the command, for the manifest.
+	Flags map[string]string
 	// UniqueName lets a suffix be added to Name where a running computation
 	// has it; else that is an error.
 	UniqueName bool
@@ -82,5 +84,5 @@ type RestartOptions struct {
 // settings are how the computation is checkpointed, for the manifest. The
 // coordinator adds its own.
 func (o *Options) settings() image.Settings {
-	return image.Settings{Compress: o.Compress, Incremental: o.Incremental, FullEvery: o.FullEvery, Direct: o.Direct}
+	return image.Settings{Compress: o.Compress, Incremental: o.Incremental, FullEvery: o.FullEvery, Direct: o.Direct, Flags: o.Flags}
 }

@@ -327,9 +327,15 @@ func (c *config) apply(flags *pflag.FlagSet) error {
 	return nil
 }
 
+// fromEnvironment says whether a variable gives a setting; viper, too, takes an empty one
+// as unset.
+func fromEnvironment(key string) bool {
+	return slices.Contains(settings(), key) && os.Getenv(envName(key)) != ""
+}
+
 // source names where a setting comes from.
 func (c *config) source(key string) string {
-	if os.Getenv(envName(key)) != "" { // viper, too, takes an empty variable as unset
+	if fromEnvironment(key) {
 		return envName(key)
 	}
 	return c.origin[key]

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core"
@@ -81,6 +82,8 @@ type runFlags struct {
 
 	allowOutsideShm bool
 	tcpOutside      string
+
+	set *pflag.FlagSet // that has them
 }
 
 // register adds the flags to cmd. nameDefault says where a name comes from
@@ -88,6 +91,7 @@ type runFlags struct {
 func (f *runFlags) register(a *app, cmd *cobra.Command, nameDefault string) {
 	f.compress, f.logLevel = image.CompressAuto, "warn"
 	fs := cmd.Flags()
+	f.set = fs
 	fs.StringVar(&f.name, "name", "", "`NAME` of the computation (default: "+nameDefault+")")
 	fs.DurationVar(&f.interval, "interval", 0, "checkpoint each `DUR` (10m, 1h30m); 0: on request only")
 	fs.IntVar(&f.keep, "keep", 2, "keep the last `N` generations")
@@ -139,20 +143,17 @@ func (f *runFlags) options(ctx context.Context, a *app) (opts core.Options, done
 		return opts, nil, err
 	}
 	opts = core.Options{
-		Interval:      f.interval,
-		Keep:          f.keep,
-		Compress:      f.compress,
-		Incremental:   f.incremental,
-		FullEvery:     f.fullEvery,
-		Direct:        f.direct,
-		OpenFiles:     f.openFiles,
-		NoSnapshot:    f.noSnapshot,
-		SelfContained: f.selfContained,
-		Detached:      a.ready != nil && leadsSession(),
-		Plugins:       active,
-		PluginConfig:  f.pluginConfig(a.config),
-		Log:           log,
+		Interval:    f.interval,
+		Keep:        f.keep,
+		Compress:    f.compress,
+		Incremental: f.incremental,
+		FullEvery:   f.fullEvery,
+		Direct:      f.direct,
+		Detached:    a.ready != nil && leadsSession(),
+		Plugins:     active,
+		Log:         log,
 	}
+	f.setLasting(&opts, a.config)
 	if f.logFile != "" {
 		if opts.LogFile, err = filepath.Abs(f.logFile); err != nil {
 			return opts, nil, errors.Join(err, done())
@@ -162,6 +163,24 @@ func (f *runFlags) options(ctx context.Context, a *app) (opts core.Options, done
 		opts.Ready = a.ready.done
 	}
 	return opts, done, nil
+}
+
+// lastingFlags say what images hold, and what they do with what is outside of the
+// computation: a restart goes on with them.
+func lastingFlags() []string {
+	return []string{"allow-outside-shm", "ckpt-open-files", "no-snapshot", "self-contained", "tcp-outside"}
+}
+
+// setLasting sets the options that lastingFlags give.
+func (f *runFlags) setLasting(opts *core.Options, c *config) {
+	opts.OpenFiles, opts.NoSnapshot, opts.SelfContained = f.openFiles, f.noSnapshot, f.selfContained
+	opts.PluginConfig = f.pluginConfig(c)
+	opts.Flags = map[string]string{}
+	for _, name := range lastingFlags() {
+		if flag := f.set.Lookup(name); flag.Value.String() != flag.DefValue {
+			opts.Flags[name] = flag.Value.String()
+		}
+	}
 }
 
 // leadsSession says whether this process has a session of its own, as with

@@ -40,8 +40,10 @@ All images are verified before anything of the program runs. From then on it is 
 with launch: hiatus stays in front, and further checkpoints go to the same
 directory (those of root, of another user's image, to one beside it, with a number).
 The terminal of this command takes the place of the one that was.
---interval, --keep, --compress, --incremental and --full-every are those of the
-image, unless they are given here.
+--interval, --keep, --compress, --incremental, --full-every, --direct,
+--no-snapshot, --ckpt-open-files, --self-contained, --tcp-outside and
+--allow-outside-shm are those of the image, unless they are given here, or by
+HIATUS_* variables.
 
 An open file whose size or time of change is not as in the image is refused. One
 that the program itself had open for writing may have grown where it ran on after
@@ -121,7 +123,9 @@ func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path str
 	if err != nil {
 		return err
 	}
-	goOnAs(&opts, m.Settings, flags.Changed)
+	if err := f.goOnAs(&opts, m.Settings, a.config); err != nil {
+		return fmt.Errorf("%s: %w", gen, err)
+	}
 	// DIR/NAME/GENERATION: see the image format.
 	named := filepath.Dir(gen)
 	opts.Dir = filepath.Dir(named)
@@ -147,7 +151,8 @@ func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path str
 }
 
 // goOnAs takes the settings that are not given from the image.
-func goOnAs(opts *core.Options, s image.Settings, given func(flag string) bool) {
+func (f *runFlags) goOnAs(opts *core.Options, s image.Settings, c *config) error {
+	given := func(name string) bool { return f.set.Changed(name) || fromEnvironment(name) }
 	if !given("interval") {
 		opts.Interval = s.Interval
 	}
@@ -166,6 +171,17 @@ func goOnAs(opts *core.Options, s image.Settings, given func(flag string) bool) 
 	if !given("full-every") {
 		opts.FullEvery = cmp.Or(s.FullEvery, opts.FullEvery)
 	}
+	for _, name := range lastingFlags() {
+		value, ok := s.Flags[name]
+		if !ok || given(name) {
+			continue
+		}
+		if err := f.set.Lookup(name).Value.Set(value); err != nil {
+			return fmt.Errorf("--%s: invalid value %q: %w", name, value, err)
+		}
+	}
+	f.setLasting(opts, c)
+	return nil
 }
 
 // imageName is the name of the computation whose images are in dir. Others may

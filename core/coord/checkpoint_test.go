@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -45,7 +46,7 @@ func TestOneAgent(t *testing.T) {
 			m.Agents[0].ID != "a" || m.Agents[0].Host != "h-a" || m.Agents[0].Write != time.Second-5*time.Millisecond {
 			t.Errorf("manifest is %+v", m)
 		}
-		if want := (image.Settings{Interval: time.Hour, Keep: 2, Compress: "zstd"}); m.Settings != want {
+		if want := (image.Settings{Interval: time.Hour, Keep: 2, Compress: "zstd"}); !reflect.DeepEqual(m.Settings, want) {
 			t.Errorf("settings are %+v, want %+v", m.Settings, want)
 		}
 		got := <-a.outcomes

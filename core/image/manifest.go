@@ -50,6 +50,8 @@ type Settings struct {
 	Incremental bool `json:"incremental,omitempty"`
 	FullEvery   int  `json:"full_every,omitempty"` // generations
 	Direct      bool `json:"direct,omitempty"`     // as in Options
+	// Flags are options of the command by name, that a restart goes on with.
+	Flags map[string]string `json:"flags,omitempty"`
 }
 
 func (s *Settings) check() string {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -629,7 +630,7 @@ func incrementalKeep(tr *trial) {
 // settings restarts without and with flags: what is not given is as it was.
 func settings(tr *trial) {
 	tr.front = tr.start("launch", "--name", tr.name, "--ckptdir", tr.images(), "--keep", "3", "--interval", "1h", "--compress", "zstd", "--incremental", "--full-every", "7",
-		"--", tr.suite.fixture("memory"))
+		"--self-contained", "--tcp-outside", "close", "--", tr.suite.fixture("memory"))
 	tr.advance(1)
 	type set struct {
 		Interval time.Duration `json:"interval_ns"`
@@ -638,22 +639,29 @@ func settings(tr *trial) {
 
 		Incremental bool
 		FullEvery   int `json:"full_every"`
+		Flags       map[string]string
 	}
-	want := set{time.Hour, 3, "zstd", true, 7}
+	want := set{time.Hour, 3, "zstd", true, 7, map[string]string{"self-contained": "true", "tcp-outside": "close"}}
 	for _, again := range []struct {
 		order, flags []string
+		env          string
 		change       func()
 	}{
-		{nil, nil, func() {}},
-		{[]string{"interval", tr.name, "2h"}, nil, func() { want.Interval = 2 * time.Hour }},
-		{nil, []string{"--keep", "1", "--compress", "none", "--interval", "0", "--incremental=false"}, func() { want = set{0, 1, "none", false, 7} }},
+		{nil, nil, "", func() {}},
+		{[]string{"interval", tr.name, "2h"}, nil, "", func() { want.Interval = 2 * time.Hour }},
+		{nil, []string{"--self-contained=false"}, "HIATUS_KEEP=4", func() { want.Keep, want.Flags = 4, map[string]string{"tcp-outside": "close"} }},
+		{nil, []string{"--keep", "1", "--compress", "none", "--interval", "0", "--incremental=false", "--tcp-outside", "refuse"}, "",
+			func() { want = set{0, 1, "none", false, 7, map[string]string{"tcp-outside": "refuse"}} }},
 	} {
 		if again.order != nil {
 			tr.must(again.order...)
 			again.change()
 		}
 		tr.suspend()
+		env := tr.env
+		tr.env = append(tr.env[:len(tr.env):len(tr.env)], again.env)
 		tr.restart(again.flags...)
+		tr.env = env
 		if again.order == nil {
 			again.change()
 		}
@@ -663,7 +671,7 @@ func settings(tr *trial) {
 		if err := json.Unmarshal([]byte(tr.must("inspect", "--json", slices.Max(tr.generations()))), &report); err != nil {
 			tr.Fatal(err)
 		}
-		if got := report.Manifest.Settings; got != want {
+		if got := report.Manifest.Settings; !reflect.DeepEqual(got, want) {
 			tr.Errorf("after restart %v: %+v, want %+v", again.flags, got, want)
 		}
 	}
