@@ -280,18 +280,24 @@ func showJoinedRestartFails(tr *trial) {
 		tr.wait(f)
 	}
 	tr.gone()
-	pages, err := filepath.Glob(filepath.Join(tr.images(), tr.name, "*", "agent-1", "pages.0"))
-	if err != nil || len(pages) != 1 {
+	pages, err := filepath.Glob(filepath.Join(tr.images(), tr.name, "*", "agent-1", "pages.*"))
+	if err != nil || len(pages) == 0 {
 		tr.Fatal(pages, err)
 	}
-	whole, err := os.ReadFile(pages[0])
-	if err != nil {
-		tr.Fatal(err)
+	var stripe string
+	var whole []byte
+	for _, stripe = range pages {
+		if whole, err = os.ReadFile(stripe); err != nil {
+			tr.Fatal(err)
+		}
+		if len(whole) > 0 { // one may be empty
+			break
+		}
 	}
 	damaged := append([]byte{}, whole...)
 	damaged[len(damaged)/2] ^= 1
 	for _, content := range [][]byte{damaged, whole} {
-		if err := os.WriteFile(pages[0], content, 0o600); err != nil {
+		if err := os.WriteFile(stripe, content, 0o600); err != nil {
 			tr.Fatal(err)
 		}
 		steps, _ := tr.stepOf("one")
