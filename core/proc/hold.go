@@ -132,13 +132,9 @@ func (t *Tree) copied() bool {
 	return t.Private() >= copyFrom || t.survey != nil && t.survey.mappings >= manyMappings
 }
 
-// mostHeld is how much is read in the pause of a tree with little memory of its own:
-// it may share much, or have large files that exist no more.
-const mostHeld = 4 * copyFrom
-
 // holdLittle reads what is to be stored, if that is shorter than copying the processes:
-// of a tree with little memory, and of what has changed since the parent of the image.
-// What a survey told is proved beside it.
+// of a tree with little memory of its own, whatever it shares, and of what has changed since the
+// parent of the image. What a survey told is proved beside it.
 func (m *Memory) holdLittle(ctx context.Context) (done bool, err error) {
 	if m.t.copied() && !m.st.inherits() {
 		return false, nil
@@ -149,15 +145,11 @@ func (m *Memory) holdLittle(ctx context.Context) (done bool, err error) {
 	}
 	runs = append(runs, contentRuns(m.st, m.contents)...)
 	size := uint64(total(runs))
-	little := size <= mostHeld
-	if m.t.copied() {
-		little = m.t.costs().readsFaster(size)
-	}
-	if !little {
+	if m.t.copied() && !m.t.costs().readsFaster(size) {
 		return false, nil
 	}
 	m.copies = map[*Process]*copying{}
-	if err := m.checkRoom(size); err != nil {
+	if err := m.checkRoom(2 * size); err != nil { // all of it is written to at once: that leaves as much to others
 		return false, err
 	}
 	confirmed := make(chan error, 1)

@@ -60,11 +60,10 @@ const fewPages = 512 << 10
 // Snapshot keeps all memory as it is now, so that the tree can be released
 // before Write: by copies of the processes (fork(2)), and for what they would
 // not have or would share, in a buffer; or all in the buffer, where that is
-// shorter. Nothing is kept where a tree has little memory of its own and much else
-// to be stored: see Snapped. adopter is the host id of the process to which orphans of the tree
+// shorter. adopter is the host id of the process to which orphans of the tree
 // come.
 //
-// The error matches ErrNoCopy where that cannot be done. The memory can then be
+// The error matches ErrNoCopy where that cannot be done, also for want of memory. It can then be
 // written in the pause.
 func (m *Memory) Snapshot(ctx context.Context, adopter int) error {
 	err := m.snapshot(ctx, adopter)

@@ -69,8 +69,6 @@ func NewSurvey(pids []int, changes *Dirty, before *Survey) *Survey {
 		need += size
 	}
 	switch little := all < copyFrom && s.mappings < manyMappings; {
-	case little && all-small+need > mostHeld: // it will be written in the pause
-		need = 0
 	case little:
 		need += all - small
 	case changes != nil && changed.readsFaster(need+written):
