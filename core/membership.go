@@ -36,8 +36,12 @@ func (a *agent) enter(ctx context.Context, id string, restart uint64) error {
 	if a.opts.Join {
 		addr, err = coord.Find(a.opts.Name)
 	} else {
+		open := a.opts.newStore
+		if restart != 0 {
+			open = a.opts.openStore
+		}
 		addr, err = a.coordinate(ctx, coord.Config{Name: a.opts.Name, Unique: a.opts.UniqueName, Computation: a.computation,
-			OpenStore: a.opts.openStore,
+			OpenStore: open,
 			Keep:      a.opts.Keep, Interval: a.opts.Interval, Restart: restart})
 	}
 	if err != nil {

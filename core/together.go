@@ -48,6 +48,16 @@ func (o *Options) openStore(name string) (*image.Store, error) {
 	return store, store.Check()
 }
 
+// newStore is openStore for a computation without images: that it can write none is better said
+// before it runs.
+func (o *Options) newStore(name string) (*image.Store, error) {
+	store, err := o.openStore(name)
+	if err == nil {
+		err = store.CheckWritable()
+	}
+	return store, err
+}
+
 // storeAt is the store in a folder.
 func storeAt(path string) (*image.Store, error) {
 	return image.OpenStore(filepath.Dir(path), filepath.Base(path))

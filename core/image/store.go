@@ -124,6 +124,20 @@ func (s *Store) Check() error {
 	return nil
 }
 
+// CheckWritable says why no generation can be made here, as far as permissions tell.
+func (s *Store) CheckWritable() error {
+	for _, path := range []string{s.path, filepath.Dir(s.path)} {
+		err := unix.Faccessat(unix.AT_FDCWD, path, unix.W_OK|unix.X_OK, unix.AT_EACCESS)
+		if !errors.Is(err, unix.ENOENT) {
+			if err != nil {
+				return &os.PathError{Op: "no image can be written to", Path: path, Err: err}
+			}
+			return nil
+		}
+	}
+	return nil // Make makes both
+}
+
 // Make makes the store's folder. What stands there already must be a folder
 // of the caller's.
 func (s *Store) Make() error {

@@ -328,6 +328,30 @@ func TestPrune(t *testing.T) {
 	}
 }
 
+func TestCheckWritable(t *testing.T) {
+	s := newStore(t)
+	check(t, s.CheckWritable())
+	check(t, s.Make())
+	check(t, s.CheckWritable())
+	if os.Geteuid() == 0 {
+		t.Skip("root may write everywhere")
+	}
+	check(t, os.Chmod(filepath.Dir(s.Path()), 0o500))
+	check(t, s.CheckWritable())
+	check(t, os.Chmod(s.Path(), 0o500))
+	if err := s.CheckWritable(); !errors.Is(err, fs.ErrPermission) {
+		t.Error(err)
+	}
+	check(t, os.Chmod(s.Path(), 0o700))
+	check(t, os.Chmod(filepath.Dir(s.Path()), 0o700))
+	check(t, os.Remove(s.Path()))
+	check(t, os.Chmod(filepath.Dir(s.Path()), 0o500))
+	if err := s.CheckWritable(); !errors.Is(err, fs.ErrPermission) {
+		t.Error(err)
+	}
+	check(t, os.Chmod(filepath.Dir(s.Path()), 0o700))
+}
+
 func TestResolve(t *testing.T) {
 	s := newStore(t)
 	dir := filepath.Dir(s.Path())

@@ -276,6 +276,10 @@ func (r *Restorer) setThread(ctx context.Context, p *Process, th *Thread, ps *Pr
 	return b.flush(ctx, th, calls)
 }
 
+// limitNames are the limits by their number (include/uapi/asm-generic/resource.h).
+var limitNames = [rlimNlimits]string{"RLIMIT_CPU", "RLIMIT_FSIZE", "RLIMIT_DATA", "RLIMIT_STACK", "RLIMIT_CORE", "RLIMIT_RSS", "RLIMIT_NPROC",
+	"RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "RLIMIT_AS", "RLIMIT_LOCKS", "RLIMIT_SIGPENDING", "RLIMIT_MSGQUEUE", "RLIMIT_NICE", "RLIMIT_RTPRIO", "RLIMIT_RTTIME"}
+
 // setLimits sets the limits of resources as far as those here allow.
 func (p *Process) setLimits(ps *ProcessState, warn func(string, ...any)) error {
 	for i, want := range ps.Limits {
@@ -286,12 +290,12 @@ func (p *Process) setLimits(ps *ProcessState, warn func(string, ...any)) error {
 		l := unix.Rlimit{Cur: want.Cur, Max: want.Max}
 		err := unix.Prlimit(p.host, i, &l, nil)
 		if errors.Is(err, unix.EPERM) && want.Max > cur.Max {
-			warn("pid %d: limit %d of getrlimit(2) was %d and can only be %d here", p.pid, i, want.Max, cur.Max)
+			warn("pid %d: %s (getrlimit(2)) was %d and can only be %d here", p.pid, limitNames[i], want.Max, cur.Max)
 			l = unix.Rlimit{Cur: min(want.Cur, cur.Max), Max: cur.Max}
 			err = unix.Prlimit(p.host, i, &l, nil)
 		}
 		if err != nil {
-			return fmt.Errorf("pid %d: set limit %d: %w", p.pid, i, err)
+			return fmt.Errorf("pid %d: set %s: %w", p.pid, limitNames[i], err)
 		}
 	}
 	return nil
