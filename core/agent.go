@@ -56,6 +56,7 @@ type agent struct {
 	storeSpeed float64
 	chain      chain
 	surveyed   *proc.Survey      // of the last generation, if it was written; or nil
+	unsure     bool              // a checkpoint has failed, perhaps for a survey of the one before
 	sums       proc.Sums         // of mapped files
 	groups     map[string]bool   // control groups that were warned of
 	result     coord.AgentResult // of the checkpoint whose Finish is to come

@@ -72,6 +72,7 @@ func (a *agent) Checkpoint(ctx context.Context, order coord.Order) (coord.AgentR
 		a.result, err = c.finishImage(ctx)
 	}
 	if err != nil {
+		a.unsure = true
 		err = errors.Join(err, c.giveUp())
 		a.log.Warn().Err(err).Uint64("generation", order.Generation).Msg("checkpoint given up")
 		a.toldWhy = true
@@ -368,7 +369,7 @@ func (c *checkpoint) finishImage(ctx context.Context) (coord.AgentResult, error)
 	if err != nil {
 		return coord.AgentResult{}, err
 	}
-	if c.a.chain.dirty == nil { // else mappings are watched since, which it did not see
+	if c.a.chain.dirty == nil && !c.a.unsure { // else mappings are watched since, which it did not see
 		c.a.surveyed = c.survey
 	}
 	c.a.chain.written(c.order.Generation, sum)
@@ -394,7 +395,7 @@ func (c *checkpoint) giveUp() error {
 	}
 	if c.memory != nil {
 		c.memory.Close()
-		c.a.tr.AwaitCopies()
+		defer c.a.tr.AwaitCopies()
 	}
 	if c.w != nil {
 		c.w.Abort()

@@ -30,7 +30,6 @@ type rule struct {
 // The other modules, by short names.
 const (
 	zerolog  = "github.com/rs/zerolog/..."
-	fsnotify = "github.com/fsnotify/fsnotify"
 	sys      = "golang.org/x/sys/..."
 	wazero   = "github.com/tetratelabs/wazero/..."
 	compress = "github.com/klauspost/compress/..."
@@ -56,7 +55,6 @@ func importRules() []rule {
 		// The image alone compresses and computes checksums.
 		{"core/image/...", []string{"core/image/...", "plugin", "internal/...", sys, zerolog, compress, lz4, xxh3}, nil},
 		// The runtime knows the contract, and no plugin.
-		{"core/coord/...", []string{"core/coord/...", "core/image/...", "core/procfs", "plugin", "internal/...", sys, zerolog, fsnotify}, nil},
 		{"core/...", []string{"core/...", "plugin", "internal/...", sys, zerolog}, []string{"plugin/plugintest"}},
 
 		// The list of the built-in plugins.

@@ -95,7 +95,7 @@
 // a dead one's socket can be told from a slow one's. Where the file is gone, a
 // connection says whether it lives. Names are claimed and
 // stale ones removed under a flock on the directory itself. A socket that others
-// remove is made again in the directory that stays, /tmp/hiatus-<euid>.
+// remove is made again, that of a login session in the directory that stays, /tmp/hiatus-<euid>.
 //
 // # Lock order
 //

@@ -45,6 +45,7 @@ type Config struct {
 
 	elsewhere []string // other runtime directories, whose names are taken too
 	lasting   string   // see stay; "": that of the user
+	stayEach  time.Duration
 }
 
 // Server is the coordinator of one computation.
@@ -145,6 +146,7 @@ func (cfg *Config) complete() (err error) {
 	if cfg.Timeout <= 0 {
 		cfg.Timeout = defaultTimeout
 	}
+	cfg.stayEach = cmp.Or(cfg.stayEach, stayEach)
 	cfg.lasting = cmp.Or(cfg.lasting, lastingDir("/tmp", os.Geteuid()))
 	if cfg.RuntimeDir == "" {
 		var dirs []string
@@ -181,7 +183,7 @@ func (s *Server) Serve(ctx context.Context) error {
 	go s.periodic()
 	s.mu.Lock()
 	if !s.closing {
-		s.staying.Go(s.stay)
+		s.staying.Go(func() { s.stay(s.cfg.stayEach) })
 	}
 	s.mu.Unlock()
 	for {
@@ -448,7 +450,7 @@ func (s *Server) Close() error {
 	defer close(s.closed)
 	s.cancel(ErrClosed)
 	s.staying.Wait()
-	err := errors.Join(removeIfThere(socketPath(slot.dir, slot.name)), ln.Close())
+	err := errors.Join(slot.unlisten(), ln.Close())
 
 	select {
 	case s.running <- struct{}{}: // never given back

@@ -27,6 +27,7 @@ const (
 type slot struct {
 	dir, name string
 	lock      *os.File
+	socket    os.FileInfo // of this owner; nil: it has none yet
 }
 
 func socketPath(dir, name string) string { return filepath.Join(dir, name+socketSuffix) }
@@ -153,14 +154,58 @@ func (s *slot) listen() (*net.UnixListener, error) {
 		ln.Close()
 		return nil, fmt.Errorf("socket: %w", err)
 	}
+	if s.socket, err = os.Lstat(path); err != nil {
+		ln.Close()
+		return nil, fmt.Errorf("socket: %w", err)
+	}
 	return ln, nil
+}
+
+// hasSocket says whether the socket is still there, and no other in its place.
+func (s *slot) hasSocket() bool {
+	now, err := os.Lstat(socketPath(s.dir, s.name))
+	return err == nil && os.SameFile(now, s.socket)
+}
+
+// hasLock says whether the lock file is still the one that is held.
+func (s *slot) hasLock() bool {
+	held, err := s.lock.Stat()
+	if err != nil {
+		return false
+	}
+	now, err := os.Lstat(lockPath(s.dir, s.name))
+	return err == nil && os.SameFile(held, now)
+}
+
+// removeSocket takes the socket away, but no other's. The caller holds the directory's lock.
+func (s *slot) removeSocket() error {
+	if s.socket != nil && !s.hasSocket() {
+		return nil
+	}
+	return removeIfThere(socketPath(s.dir, s.name))
 }
 
 // remove takes the socket and the lock file away and frees the name. The
 // caller holds the directory's lock.
 func (s *slot) remove() error {
-	err := errors.Join(removeIfThere(socketPath(s.dir, s.name)), removeIfThere(lockPath(s.dir, s.name)))
+	err := s.removeSocket()
+	if s.hasLock() {
+		err = errors.Join(err, removeIfThere(lockPath(s.dir, s.name)))
+	}
 	return errors.Join(err, s.lock.Close())
+}
+
+// unlisten is removeSocket for a caller without the directory's lock.
+func (s *slot) unlisten() error {
+	unlock, err := lockDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return s.removeSocket()
 }
 
 // release is remove for a caller without the directory's lock.

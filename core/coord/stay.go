@@ -2,57 +2,43 @@ package coord
 
 import (
 	"errors"
-	"io/fs"
 	"net"
 	"os"
-
-	"github.com/fsnotify/fsnotify"
+	"path/filepath"
+	"time"
 )
+
+// stayEach is how often the socket is looked at. inotify(7) would tell at once, but a user has
+// 128 instances of it, and may have more computations on a machine.
+const stayEach = 5 * time.Second
 
 // stay makes the socket again where others remove it: the directory of a login session goes with
 // the user's last one (user-runtime-dir@.service of systemd), and jobs go on. It ends with
 // the server.
-func (s *Server) stay() {
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil { // fs.inotify.max_user_instances
-		s.log.Debug().Err(err).Msg("should the socket be removed, it is not made again")
-		return
-	}
-	defer watcher.Close()
+func (s *Server) stay(each time.Duration) {
+	look := time.NewTicker(each)
+	defer look.Stop()
+	told := false
 	for {
+		select {
+		case <-look.C:
+		case <-s.ctx.Done():
+			return
+		}
 		slot, _ := s.listening()
-		if err := watcher.Add(slot.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			s.log.Debug().Err(err).Msg("should the socket be removed, it is not made again")
-			return
+		if slot.hasSocket() {
+			continue
 		}
-		for slot.hasSocket() {
-			select {
-			case <-watcher.Events:
-			case <-watcher.Errors: // events may be lost: it looks
-			case <-s.ctx.Done():
-				return
-			}
-		}
-		_ = watcher.Remove(slot.dir) // it may be gone
-		if err := s.move(slot); err != nil {
+		if err := s.move(slot); err != nil && !told {
+			told = true
 			s.log.Warn().Err(err).Str("socket", socketPath(slot.dir, slot.name)).Msg("the socket was removed, and cannot be made again")
-			return
 		}
 	}
-}
-
-func (s *slot) hasSocket() bool {
-	_, err := os.Lstat(socketPath(s.dir, s.name))
-	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // move listens anew in place of old.
 func (s *Server) move(old *slot) error {
-	dir := s.cfg.lasting // what has lost the socket may be about to go as a whole
-	if err := makePrivate(dir, os.Geteuid()); err != nil {
-		return err
-	}
-	slot, ln, err := old.again(dir)
+	slot, ln, err := s.again(old)
 	if err != nil {
 		return err
 	}
@@ -67,14 +53,35 @@ func (s *Server) move(old *slot) error {
 		return errors.Join(ln.Close(), slot.release())
 	case closing: // the name goes with old
 		return ln.Close()
-	case dir != old.dir:
-		err = old.release()
 	case slot != old:
-		err = old.lock.Close()
+		err = old.release()
 	}
 	err = errors.Join(err, ended.Close())
-	s.log.Warn().AnErr("left", err).Str("removed", socketPath(old.dir, old.name)).Str("socket", socketPath(dir, slot.name)).Msg("the socket was removed, and is made again")
+	s.log.Warn().AnErr("left", err).Str("removed", socketPath(old.dir, old.name)).Str("socket", socketPath(slot.dir, slot.name)).Msg("the socket was removed, and is made again")
 	return nil
+}
+
+// again listens by the same name: where it did, or in the directory that stays, which comes first
+// where the other is a session's, and may be about to go.
+func (s *Server) again(old *slot) (*slot, *net.UnixListener, error) {
+	uid := os.Geteuid()
+	dirs := []string{old.dir, s.cfg.lasting}
+	if old.dir == filepath.Join(sessionBase(uid), "hiatus") {
+		dirs = []string{s.cfg.lasting, old.dir}
+	}
+	var errs []error
+	for _, dir := range dirs {
+		err := makePrivate(dir, uid)
+		if err == nil {
+			var slot *slot
+			var ln *net.UnixListener
+			if slot, ln, err = old.again(dir); err == nil {
+				return slot, ln, nil
+			}
+		}
+		errs = append(errs, err)
+	}
+	return nil, nil, errors.Join(errs...)
 }
 
 // again listens by the same name in dir, which may be the slot's own.
@@ -89,14 +96,4 @@ func (s *slot) again(dir string) (*slot, *net.UnixListener, error) {
 	defer unlock()
 	ln, err := s.listen()
 	return s, ln, err
-}
-
-// hasLock says whether the lock file is still the one that is held.
-func (s *slot) hasLock() bool {
-	held, err := s.lock.Stat()
-	if err != nil {
-		return false
-	}
-	there, err := os.Lstat(lockPath(s.dir, s.name))
-	return err == nil && os.SameFile(held, there)
 }

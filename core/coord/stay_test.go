@@ -12,24 +12,38 @@ import (
 
 // TestStay: a computation can be found again where its socket was removed.
 func TestStay(t *testing.T) {
-	for name, remove := range map[string]func(dir string) error{
-		"socket": func(dir string) error { return os.Remove(socketPath(dir, "job")) },
-		"socket and lock": func(dir string) error {
+	for name, tc := range map[string]struct {
+		remove func(dir string) error
+		moves  bool
+	}{
+		"socket": {func(dir string) error { return os.Remove(socketPath(dir, "job")) }, false},
+		"socket and lock": {func(dir string) error {
 			return errors.Join(os.Remove(lockPath(dir, "job")), os.Remove(socketPath(dir, "job")))
-		},
-		"directory": os.RemoveAll,
+		}, false},
+		"directory": {os.RemoveAll, false},
+		"session":   {func(dir string) error { return os.RemoveAll(filepath.Dir(dir)) }, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := testConfig(t)
-			cfg.lasting = filepath.Join(shortDir(t), "lasting")
+			cfg.RuntimeDir = filepath.Join(cfg.RuntimeDir, "hiatus")
+			if err := os.Mkdir(cfg.RuntimeDir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			cfg.lasting, cfg.stayEach = filepath.Join(shortDir(t), "lasting"), time.Millisecond
 			s := startServer(t, cfg)
 			before := startClient(t, s)
 			for range 2 { // the second is watched too
 				slot, _ := s.listening()
+				remove, dir := tc.remove, slot.dir
+				if tc.moves {
+					dir = cfg.lasting
+				}
+				if slot.dir == cfg.lasting {
+					remove = os.RemoveAll
+				}
 				if err := remove(slot.dir); err != nil && !errors.Is(err, syscall.ENOTEMPTY) { // it is back already
 					t.Fatal(err)
 				}
-				dir := cfg.lasting
 				eventually(t, func() bool {
 					c, err := dialIn(t.Context(), []string{dir}, "job")
 					if err == nil {
@@ -53,6 +67,55 @@ func TestStay(t *testing.T) {
 				t.Errorf("left: %v, %v", left, err)
 			}
 		})
+	}
+}
+
+// TestStayCloses: a server ends that is about to make its socket again.
+func TestStayCloses(t *testing.T) {
+	for range 200 {
+		cfg := testConfig(t)
+		cfg.lasting, cfg.stayEach = filepath.Join(cfg.RuntimeDir, "lasting"), time.Microsecond
+		s, err := Listen(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(t.Context()) }()
+		slot, _ := s.listening()
+		if err := os.Remove(socketPath(slot.dir, "job")); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+		<-served
+		for _, dir := range []string{cfg.RuntimeDir, cfg.lasting} {
+			if names, err := running(dir); err == nil && len(names) > 0 {
+				t.Errorf("left: %v", names)
+			}
+		}
+	}
+}
+
+// TestStayOthers: what has taken the place of a socket that was removed is another's.
+func TestStayOthers(t *testing.T) {
+	first := testConfig(t)
+	first.lasting = filepath.Join(shortDir(t), "lasting")
+	s, err := Listen(first)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(lockPath(first.RuntimeDir, "job")), os.Remove(socketPath(first.RuntimeDir, "job"))); err != nil {
+		t.Fatal(err)
+	}
+	second := testConfig(t)
+	second.RuntimeDir = first.RuntimeDir
+	other := startServer(t, second)
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := startClient(t, other).Status(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

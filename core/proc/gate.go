@@ -353,7 +353,7 @@ func (g *gate) settle(x *gated, begun *Regs) (err error) {
 	if sched, err := procfs.ReadSched(x.p.host, tid); err == nil { // it is the call that was seen to begin
 		x.th.sleep = &Sleep{elapsed: time.Since(x.entered), waits: sched.Waits - 1}
 	}
-	if err := g.tree.settleCall(x.p, x.th); err != nil {
+	if err := g.tree.settleCall(x.p, x.th, false); err != nil {
 		return err
 	}
 	if err := x.p.catchUp(x.th); err != nil {

@@ -150,8 +150,9 @@ func (s *Sleeps) prune(t *Tree) {
 // by our stop so that the program does not notice, and finds out what remains
 // of a sleep. Where the kernel answers EINTR to a stop without a signal
 // (signal(7), "Interruption of system calls by stop signals"), the call is
-// run again as issued.
-func (t *Tree) settleCall(p *Process, th *Thread) error {
+// run again as issued. masks says whether the thread's signal mask is set on the way, by which
+// that of a call ends.
+func (t *Tree) settleCall(p *Process, th *Thread, masks bool) error {
 	before := th.sleep
 	th.sleep, th.masked = nil, false
 	nr, in := th.Regs.SyscallNr()
@@ -167,13 +168,13 @@ func (t *Tree) settleCall(p *Process, th *Thread) error {
 		th.sleep = t.describeSleep(p, th, nr, before)
 		t.sleeps.note(th.HostTID, th.sleep)
 	case errRestartNohand:
-		th.masked = p.hasOtherMask(th, nr)
+		th.masked = masks && p.hasOtherMask(th, nr)
 		if rest, ok := p.restIn(th, nr); ok {
 			th.until = time.Now().Add(rest)
 		}
 	case unix.EINTR:
 		// One that only the mask of the call lets through interrupts it when it is made again.
-		th.masked = p.hasOtherMask(th, nr)
+		th.masked = masks && p.hasOtherMask(th, nr)
 		if th.masked || !hasHandledSignal(p.host, th.HostTID) {
 			before.confirm(p.host, th.HostTID)
 			th.shortenTimeout(nr, before)

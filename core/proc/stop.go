@@ -54,7 +54,7 @@ func (t *Tree) awaitStop(ctx context.Context, p *Process, th *Thread) error {
 	if err := p.leaveCriticalSection(th); err != nil {
 		return err
 	}
-	if err := t.settleCall(p, th); err != nil {
+	if err := t.settleCall(p, th, true); err != nil {
 		return err
 	}
 	return setRegs(th.HostTID, th.Regs)

@@ -89,7 +89,7 @@ func (s *Survey) still(pid int) []procfs.VMA {
 		return nil
 	}
 	known := s.smaps[pid]
-	hidden := func(v procfs.VMA) bool { return v.Has("dc") }
+	hidden := func(v procfs.VMA) bool { return v.Has("dc") || v.Has("lo") || v.Has("lf") }
 	if known == nil || slices.ContainsFunc(known, hidden) || !unchanged(pid, pid, known, nil) {
 		return nil
 	}
@@ -223,7 +223,7 @@ func sameMapping(a, b *procfs.VMA) bool {
 		a.Dev() == b.Dev() && a.Ino == b.Ino && a.Path == b.Path && a.Deleted == b.Deleted
 }
 
-const errAdvised = plugin.Passing("the program has changed it in the moment of the checkpoint (madvise(2))")
+const errAdvised = plugin.Passing("the program has changed it meanwhile (madvise(2))")
 
 // confirm compares a survey that was relied on with what c, the copy, has
 // inherited from p at the moment of the pause; or with p itself, in the pause.

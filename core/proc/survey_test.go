@@ -133,6 +133,13 @@ func TestSurveyBefore(t *testing.T) {
 	if err := write(survey(first)); !errors.Is(err, plugin.ErrPassing) {
 		t.Errorf("with an advice of which the survey does not know: %v", err)
 	}
+	locked := mmap()
+	call(unix.SYS_MLOCK, locked, size)
+	held := survey(nil)
+	call(unix.SYS_MUNLOCK, locked, size)
+	if reused(survey(held), held) {
+		t.Error("smaps was not read again, where memory was locked")
+	}
 	second := survey(nil)
 	mmap()
 	third := survey(second)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"slices"
@@ -23,7 +24,8 @@ type exchange struct {
 	dev, ino uint64 // of the file
 	file     int    // -1: not open yet
 	other    int    // a memfd, with the content that the file is to have, and later what it had
-	size     int64  // that the file is to have, and later that it had
+	size     int64  // that the file is to have
+	was      int64  // its size when it was opened
 	swapped  bool
 
 	mu      sync.Mutex
@@ -33,7 +35,8 @@ type exchange struct {
 // exchangeStep is the most that is exchanged at once.
 const exchangeStep = 1 << 20
 
-// openExchange opens the file that was looked at.
+// openExchange opens the file that was looked at. It is as long as it was at the checkpoint at
+// least from now on: pages behind its end could not be written to (mmap(2), SIGBUS).
 func (p *Plugin) openExchange(x *exchange, d *inode) (int, error) {
 	fd, err := p.openPath(p.place(d.Path), &file{Kind: kindRegular, Path: d.Path, Flags: unix.O_RDWR | unix.O_NONBLOCK})
 	if err != nil {
@@ -45,6 +48,10 @@ func (p *Plugin) openExchange(x *exchange, d *inode) (int, error) {
 	}
 	if err == nil {
 		x.file, err = dup(fd)
+	}
+	if x.was = now.Size; err == nil && x.was < d.Size {
+		p.named.undo = append(p.named.undo, x.undo)
+		err = ftruncate(fd, d.Size)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -71,15 +78,10 @@ func (x *exchange) close() {
 	}
 }
 
-// swap gives the file its new content, and keeps the old.
+// swap gives the file its new content, and keeps the old. Other trees may do the same beside it.
 func (x *exchange) swap(ctx context.Context) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(x.file, &st); err != nil {
-		return fmt.Errorf("fstat: %w", err)
-	}
-	old, size := st.Size, x.size
-	whole := max(old, size)
-	x.size, x.swapped = old, true
+	x.swapped = true
+	whole := max(x.was, x.size)
 	for _, fd := range []int{x.file, x.other} {
 		if err := ftruncate(fd, whole); err != nil {
 			return err
@@ -98,24 +100,20 @@ func (x *exchange) swap(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return ftruncate(x.file, size)
+	return ftruncate(x.file, x.size)
 }
 
 // undo gives the file its old content again.
 func (x *exchange) undo() error {
 	if !x.swapped {
-		return nil
+		return ftruncate(x.file, x.was)
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(x.file, &st); err != nil {
-		return fmt.Errorf("fstat: %w", err)
-	}
-	if err := ftruncate(x.file, max(st.Size, x.size)); err != nil {
+	if err := ftruncate(x.file, max(x.size, x.was)); err != nil {
 		return err
 	}
 	err := parallel.Each(context.Background(), x.changed, runtime.GOMAXPROCS(0), func(_ int, r *plugin.Range) error {
 		b := make([]byte, r.End-r.Start)
-		if _, err := reader(x.other).ReadAt(b, r.Start); err != nil {
+		if err := readZeros(x.other, b, r.Start); err != nil {
 			return err
 		}
 		return put(x.file, b, r.Start)
@@ -123,7 +121,17 @@ func (x *exchange) undo() error {
 	if err != nil {
 		return err
 	}
-	return ftruncate(x.file, x.size)
+	return ftruncate(x.file, x.was)
+}
+
+// readZeros reads what may be behind the end, where there is nothing: another tree may have cut the file.
+func readZeros(fd int, b []byte, at int64) error {
+	n, err := reader(fd).ReadAt(b, at)
+	if errors.Is(err, io.EOF) {
+		clear(b[n:])
+		return nil
+	}
+	return err
 }
 
 // pieces lists what is no hole in both, in steps.
@@ -148,10 +156,7 @@ func (x *exchange) pieces(size int64) (pieces []plugin.Range, err error) {
 }
 
 func (x *exchange) swapPiece(r plugin.Range, theirs, ours []byte) error {
-	if _, err := reader(x.file).ReadAt(theirs, r.Start); err != nil {
-		return err
-	}
-	if _, err := reader(x.other).ReadAt(ours, r.Start); err != nil {
+	if err := errors.Join(readZeros(x.file, theirs, r.Start), readZeros(x.other, ours, r.Start)); err != nil {
 		return err
 	}
 	if bytes.Equal(theirs, ours) {

@@ -55,7 +55,7 @@ func TestExchange(t *testing.T) {
 		{step, step, nil, nil},
 	} {
 		t.Run(fmt.Sprintf("%d bytes over %d", tc.size, tc.old), func(t *testing.T) {
-			x := &exchange{file: filled(t, tc.old, "old", tc.already...), other: filled(t, tc.size, "new", tc.in...), size: tc.size}
+			x := &exchange{file: filled(t, tc.old, "old", tc.already...), other: filled(t, tc.size, "new", tc.in...), size: tc.size, was: tc.old}
 			old, content, blocks := contentOf(t, x.file), contentOf(t, x.other), stat(t, x.other).Blocks
 			if err := x.undo(); err != nil || !bytes.Equal(contentOf(t, x.file), old) {
 				t.Errorf("undo before swap: %v, or it has changed the file", err)
@@ -139,7 +139,15 @@ func TestTakenBack(t *testing.T) {
 // TestSameMemory: numbers of inodes come again, and a file of somebody else is another.
 func TestSameMemory(t *testing.T) {
 	p := newTestPlugin(t, plugintest.NewHost(t))
-	d := &inode{Path: "/dev/shm/nothing", Dev: 1, Ino: 2, UID: 70000}
+	name := filepath.Join(t.TempDir(), "memory")
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	born, err := birth(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &inode{Path: pathname(name), Dev: 1, Ino: 2, UID: 70000, Born: born}
 	for want, now := range map[bool][]unix.Stat_t{
 		true:  {{Dev: 1, Ino: 2, Uid: 70000}, {Dev: 1, Ino: 2, Uid: uint32(os.Geteuid())}},
 		false: {{Dev: 1, Ino: 2, Uid: 70001}, {Dev: 1, Ino: 3, Uid: 70000}, {Dev: 2, Ino: 2, Uid: 70000}},
@@ -149,5 +157,9 @@ func TestSameMemory(t *testing.T) {
 				t.Errorf("%+v: %t", st, got)
 			}
 		}
+	}
+	d.Born = "1.000000000"
+	if p.isSame(d, &unix.Stat_t{Dev: 1, Ino: 2, Uid: 70000}) {
+		t.Error("a file that was made later, with the same numbers")
 	}
 }

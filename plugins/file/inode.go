@@ -49,6 +49,8 @@ type inode struct {
 	// Written that a mapping of it could be written to.
 	Memory  bool `json:"memory,omitempty"`
 	Written bool `json:"written,omitempty"`
+	// Born tells such a file from one that has got its numbers later, see birth.
+	Born string `json:"born,omitempty"`
 }
 
 func (d *inode) validate() error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -55,6 +56,9 @@ func (p *Plugin) saveMemory(key inodeKey, m plugin.Mapping) error {
 	}
 	c := &inodeClaim{index: len(p.state.Inodes), from: -1}
 	d := newInode(originNamed, f)
+	if d.Born, err = birth(fmt.Sprintf("/proc/self/fd/%d", fd)); err != nil {
+		return err
+	}
 	if err := p.openContent(f, by, fd, d, c); err != nil {
 		return err
 	}
@@ -69,8 +73,8 @@ func (p *Plugin) saveMemory(key inodeKey, m plugin.Mapping) error {
 }
 
 // decideMemory decides what a restart does with such memory. Where nobody uses it any
-// more, and it is that of the checkpoint, it gets its content back; which memory of others
-// never does.
+// more, and it is that of the checkpoint, it gets its content back. What the tree could not
+// write to is the memory of others, and stays.
 func (p *Plugin) decideMemory(index int, d *inode) error {
 	var now unix.Stat_t
 	err := unix.Stat(p.place(d.Path), &now)
@@ -82,13 +86,18 @@ func (p *Plugin) decideMemory(index int, d *inode) error {
 	case now.Mode&unix.S_IFMT != unix.S_IFREG:
 		return fmt.Errorf("%s: %w", d.Path, errReplaced)
 	}
+	if !d.Written {
+		p.named.asIs[index] = true
+		p.host.Log().Info().Str("path", string(d.Path)).Msg("shared memory that was only read is as it is now")
+		return nil
+	}
 	used := p.inUse(d)
 	switch {
 	case used == nil && p.isSame(d, &now):
 		p.named.puts[index] = &exchange{dev: uint64(now.Dev), ino: now.Ino, file: -1, other: -1}
 	case used == nil && p.config.AllowFileOverwrite:
 		p.named.replace[index] = true
-	case p.config.AllowChangedFiles || used != nil && !d.Written:
+	case p.config.AllowChangedFiles:
 		p.named.asIs[index] = true
 		p.host.Log().Warn().Str("path", string(d.Path)).AnErr("reason", used).
 			Msg("shared memory is as it is now, not as it was at the checkpoint")
@@ -109,7 +118,7 @@ func (p *Plugin) inUse(d *inode) error {
 	for nap := time.Millisecond; ; nap *= 2 {
 		err := p.lease(p.place(d.Path))
 		switch {
-		case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM):
+		case errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EINVAL): // fs.leases-enable
 			return fmt.Errorf("it cannot be seen whether others use it now: %w", err)
 		case !errors.Is(err, unix.EAGAIN):
 			return err
@@ -137,7 +146,21 @@ func (p *Plugin) lease(name string) error {
 // one knows them. Linux 6.6 has it in tmpfs(5).
 const markRemade = "user.hiatus.remade"
 
-func (d *inode) identity() []byte { return fmt.Appendf(nil, "%d:%d", d.Dev, d.Ino) }
+func (d *inode) identity() []byte { return fmt.Appendf(nil, "%d:%d:%s", d.Dev, d.Ino, d.Born) }
+
+// birth is when a file was made, or, where its file system does not know that, under which boot
+// of the machine: its numbers are then another's only where all was unmounted.
+func birth(path string) (string, error) {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_BTIME, &st); err != nil {
+		return "", fmt.Errorf("statx: %w", err)
+	}
+	if st.Mask&unix.STATX_BTIME != 0 {
+		return fmt.Sprintf("%d.%09d", st.Btime.Sec, st.Btime.Nsec), nil
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return "boot " + strings.TrimSpace(string(boot)), err
+}
 
 // isSame says whether the file that is there is that of the checkpoint, or was made by
 // an earlier restart. Numbers come again, and anybody can set an attribute of his own file.
@@ -146,9 +169,10 @@ func (p *Plugin) isSame(d *inode, now *unix.Stat_t) bool {
 		return false
 	}
 	if uint64(now.Dev) == d.Dev && now.Ino == d.Ino {
-		return true
+		born, err := birth(p.place(d.Path))
+		return err == nil && born == d.Born
 	}
-	b := make([]byte, 64)
+	b := make([]byte, 128)
 	n, err := unix.Getxattr(p.place(d.Path), markRemade, b)
 	return err == nil && slices.Equal(b[:n], d.identity())
 }

@@ -134,7 +134,7 @@ func (p *Plugin) Publish(ctx context.Context) error {
 		switch {
 		case p.named.puts[index] != nil:
 			x := p.named.puts[index]
-			p.named.undo = append(p.named.undo, x.undo)
+			p.named.undo = append(p.named.undo, x.undo) // where it grew, twice
 			err = x.swap(ctx)
 		case p.named.temporary[index] != "":
 			err = p.named.rename(index, p.place(d.Path))

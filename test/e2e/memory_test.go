@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -281,6 +282,47 @@ print("ok" if m[:] == b"behind" else m[:], flush=True)
 	}
 	tr.restart()
 	tr.advance(2)
+	tr.suspend()
+	other := file.Name() + "-other" // as another's, who may make such a file anew
+	if err := errors.Join(os.WriteFile(other, []byte("behind"), 0o600), os.Rename(other, file.Name())); err != nil {
+		tr.Fatal(err)
+	}
+	tr.own(file.Name())
+	tr.restart()
+	tr.advance(2)
+	tr.finish()
+}
+
+// namedMemoryCut cuts shared memory of which a process has private pages too, and locks it.
+func namedMemoryCut(tr *trial) {
+	name := filepath.Join("/dev/shm", filepath.Base(tr.dir))
+	tr.Cleanup(func() { _ = os.Remove(name) })
+	tr.launch("python3", "-c", fmt.Sprintf(`
+import ctypes, mmap, os, time
+f = os.open("%s", os.O_RDWR | os.O_CREAT, 0o600)
+os.ftruncate(f, 1 << 20)
+shared = mmap.mmap(f, 1 << 20)
+own = mmap.mmap(f, 1 << 20, flags=mmap.MAP_PRIVATE)
+libc = ctypes.CDLL(None, use_errno=True)
+if libc.mlock(ctypes.byref(ctypes.c_char.from_buffer(shared, 900000)), 4096):
+    print("mlock", ctypes.get_errno(), flush=True)
+shared[1000000], own[1000000] = 1, 2
+n = 0
+while not os.path.exists("stop"):
+    n += 1
+    open("new", "w").write(str(n))
+    os.rename("new", "progress")
+    time.sleep(0.02)
+locked = [l for l in open("/proc/self/status") if l.startswith("VmLck")][0].split()[1]
+print("ok" if (shared[1000000], own[1000000], locked) == (1, 2, "8") else (shared[1000000], own[1000000], locked), flush=True)
+`, name))
+	tr.advance(2)
+	tr.suspend()
+	if err := os.Truncate(name, 4096); err != nil {
+		tr.Fatal(err)
+	}
+	tr.restart()
+	tr.advance(2)
 	tr.finish()
 }
 
@@ -326,6 +368,9 @@ func showJoinedMemory(tr *trial) {
 		tr.gone()
 		tr.write("one", "00000000 000000")
 		tr.write("two", "00000000 000000")
+		if err := os.WriteFile(memory, bytes.Repeat([]byte("longer"), 10<<20), 0o600); err != nil { // both cut it
+			tr.Fatal(err)
+		}
 		tr.restart()
 		tr.steps(1, "one", "two")
 	}
