@@ -30,6 +30,12 @@ func (p *Plugin) claimMemory(proc plugin.Process, m plugin.Mapping) error {
 	if d.Origin != originNamed { // its name was removed, and another is left
 		return nil
 	}
+	if d.Born == "" {
+		var err error
+		if d.Born, err = birth(p.host.Root() + string(d.Path)); err != nil {
+			return plugin.RefuseProcess(proc, "shared memory "+string(d.Path), "%v", err)
+		}
+	}
 	d.Memory = true
 	d.Written = d.Written || m.Shared && m.Prot&unix.PROT_WRITE != 0
 	return nil
@@ -56,9 +62,6 @@ func (p *Plugin) saveMemory(key inodeKey, m plugin.Mapping) error {
 	}
 	c := &inodeClaim{index: len(p.state.Inodes), from: -1}
 	d := newInode(originNamed, f)
-	if d.Born, err = birth(fmt.Sprintf("/proc/self/fd/%d", fd)); err != nil {
-		return err
-	}
 	if err := p.openContent(f, by, fd, d, c); err != nil {
 		return err
 	}

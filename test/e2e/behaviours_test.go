@@ -45,6 +45,7 @@ func behaviours() []behaviour {
 		{"warned: control group", nil, controlGroup},
 		{"named memory", []string{"python3"}, namedMemory},
 		{"named memory of before", []string{"python3"}, namedMemoryGone},
+		{"named memory and saved files", []string{"python3"}, namedMemorySaved},
 		{"named memory in use", []string{"python3"}, namedMemoryUsed},
 		{"named memory replaced", []string{"python3"}, namedMemoryReplaced},
 		{"named memory only read", []string{"python3"}, namedMemoryRead},

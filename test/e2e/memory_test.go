@@ -163,6 +163,19 @@ func namedMemory(tr *trial) {
 	tr.finish()
 }
 
+// namedMemorySaved keeps the content of open files too: memory stays memory.
+func namedMemorySaved(tr *trial) {
+	tr.launchSharer("--ckpt-open-files")
+	tr.checkpoint()
+	for _, flag := range []string{"--allow-changed-files", "--allow-file-overwrite"} {
+		tr.advance(3)
+		tr.crash()
+		tr.restart(flag)
+	}
+	tr.advance(3)
+	tr.finish()
+}
+
 // namedMemoryGone removes what the program shares, as a boot does.
 func namedMemoryGone(tr *trial) {
 	folder := tr.launchSharer("--incremental")
