@@ -45,7 +45,7 @@ func TestFailedGenerations(t *testing.T) {
 		{"Files", "a directory that is gone", func(st *State) { last(st).Cwd = "/none" }, "/none"},
 		{"Threads", "a thread with an id in use", func(st *State) { last(st).Threads[1].TID = 1 }, "in use"},
 		{"Finish", "registers of another processor", func(st *State) { last(st).Threads[1].Extra[0].Data = []byte{1} }, "register set"},
-		{"Finish", "a limit above its maximum", func(st *State) { last(st).Limits[unix.RLIMIT_NOFILE] = syscall.Rlimit{Cur: 2, Max: 1} }, "limit 7"},
+		{"Finish", "a limit above its maximum", func(st *State) { last(st).Limits[unix.RLIMIT_NOFILE] = syscall.Rlimit{Cur: 2, Max: 1} }, "RLIMIT_NOFILE"},
 	} {
 		for mode, fresh := range namespaceModes() {
 			t.Run(fmt.Sprintf("%s: %s, %s", tc.step, tc.name, mode), func(t *testing.T) {
