@@ -237,6 +237,13 @@ func (f *faulted) program() []int {
 	})
 }
 
+// alone is program when all copies have ended, for which no checkpoint waits.
+func (f *faulted) alone() []int {
+	f.Helper()
+	f.await("the end of the copies", func() bool { return len(f.copies()) == 0 })
+	return f.program()
+}
+
 // unharmed makes sure that the program goes on, and that nobody holds it.
 func (f *faulted) unharmed() {
 	f.Helper()

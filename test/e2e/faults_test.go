@@ -143,7 +143,7 @@ func (f *faulted) agentKilledAt(step string, committed bool) {
 	if committed {
 		want++
 	}
-	before := f.program()
+	before := f.alone()
 	f.order(step + ": kill")
 	o := f.hiatus("checkpoint", f.name)
 	switch beside := step == string(faultpoint.CopiesEnded); { // nothing waits for it: the commit is as it happens
@@ -154,7 +154,7 @@ func (f *faulted) agentKilledAt(step string, committed bool) {
 	}
 	f.orphaned()
 	f.unharmed()
-	if now := f.program(); !slices.Equal(now, before) {
+	if now := f.alone(); !slices.Equal(now, before) {
 		f.Errorf("%s: the processes were %v and are %v", step, before, now)
 	}
 	f.killProgram()

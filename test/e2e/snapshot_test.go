@@ -76,7 +76,7 @@ func (f *faulted) whileWritten(do func(copies []int)) outcome {
 func (f *faulted) asBefore(step faultpoint.Step, before []int) {
 	f.Helper()
 	f.unharmed()
-	if now := f.program(); !slices.Equal(now, before) {
+	if now := f.alone(); !slices.Equal(now, before) {
 		f.Errorf("%s: the processes were %v and are %v", step, before, now)
 	}
 	f.tidy()
@@ -213,7 +213,7 @@ func agentStoppedAtSnapshot(f *faulted) {
 // the program.
 func copiesKilledAtSnapshot(f *faulted) {
 	f.launchFaulty("large")
-	before := f.program()
+	before := f.alone()
 	for _, step := range stepsWithCopies() {
 		want, killed := f.newest(), 0
 		o := f.at(step, func(*front) {
@@ -260,7 +260,7 @@ func copiesKilledAtSnapshot(f *faulted) {
 // be about to, and when one has.
 func middleKilled(f *faulted) {
 	f.launchFaulty("large")
-	before := f.program()
+	before := f.alone()
 	for _, step := range []faultpoint.Step{faultpoint.CopyMiddle, faultpoint.CopyTrusted, faultpoint.CopyForked} {
 		o := f.at(step, func(*front) {
 			for _, pid := range f.program() {
@@ -286,7 +286,7 @@ func middleKilled(f *faulted) {
 // the image is written in the pause, else the checkpoint is given up.
 func snapshotErrors(f *faulted) {
 	f.launchFaulty("large")
-	before := f.program()
+	before := f.alone()
 	for _, step := range faultpoint.OfSnapshot() {
 		if step == faultpoint.CopiesEnding || step == faultpoint.CopiesEnded {
 			continue // the kernel is asked for nothing
