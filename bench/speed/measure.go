@@ -114,7 +114,13 @@ func (b *bench) measure(ctx context.Context, c subject) (result, error) {
 		return r, err
 	}
 	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "stats")
+	// On the disk: memory with a name is the computation's own, and a restart would not share it.
+	figures, err := os.MkdirTemp(b.disk, "hiatus-speed-")
+	if err != nil {
+		return r, err
+	}
+	defer os.RemoveAll(figures)
+	path := filepath.Join(figures, "stats")
 	st, err := newStats(path)
 	if err != nil {
 		return r, err
