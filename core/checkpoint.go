@@ -72,7 +72,7 @@ func (a *agent) Checkpoint(ctx context.Context, order coord.Order) (coord.AgentR
 		a.result, err = c.finishImage(ctx)
 	}
 	if err != nil {
-		a.unsure = true
+		a.surveyed, a.unsure = nil, true
 		err = errors.Join(err, c.giveUp())
 		a.log.Warn().Err(err).Uint64("generation", order.Generation).Msg("checkpoint given up")
 		a.toldWhy = true
@@ -162,8 +162,6 @@ func (c *checkpoint) request() plugin.Request {
 // look reads before the pause what takes long there.
 func (c *checkpoint) look() {
 	defer c.timed("look", time.Now())
-	before := c.a.surveyed
-	c.a.surveyed = nil // should this generation fail, it was wrong perhaps
 	c.parent = c.base()
 	pids, err := c.a.all()
 	if err != nil { // the freeze tells
@@ -176,7 +174,7 @@ func (c *checkpoint) look() {
 		if c.parent != nil {
 			changes = c.a.chain.dirty
 		}
-		c.survey = proc.NewSurvey(pids, changes, before)
+		c.survey = proc.NewSurvey(pids, changes, c.a.surveyed)
 	}
 }
 

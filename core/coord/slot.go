@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/internal/private"
 )
 
 const (
@@ -168,14 +169,7 @@ func (s *slot) hasSocket() bool {
 }
 
 // hasLock says whether the lock file is still the one that is held.
-func (s *slot) hasLock() bool {
-	held, err := s.lock.Stat()
-	if err != nil {
-		return false
-	}
-	now, err := os.Lstat(lockPath(s.dir, s.name))
-	return err == nil && os.SameFile(held, now)
-}
+func (s *slot) hasLock() bool { return private.IsAt(s.lock, lockPath(s.dir, s.name)) }
 
 // removeSocket takes the socket away, but no other's. The caller holds the directory's lock.
 func (s *slot) removeSocket() error {

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/internal/private"
 )
 
 // ownerLock is the file of a store whose lock its one writer has.
@@ -66,9 +68,7 @@ func (s *Store) owns() bool {
 	if s.owner == nil {
 		return false
 	}
-	have, err := s.owner.Stat()
-	there, err2 := os.Lstat(filepath.Join(s.path, ownerLock))
-	if err == nil && err2 == nil && os.SameFile(have, there) {
+	if private.IsAt(s.owner, filepath.Join(s.path, ownerLock)) {
 		return true
 	}
 	_ = s.owner.Close() // nothing was written

@@ -65,6 +65,17 @@ func (x *subject) writeSnapshot(m *Memory) *image.Reader {
 	return img
 }
 
+// writeAway writes the memory to an image that nobody reads.
+func writeAway(tb testing.TB, m *Memory) error {
+	tb.Helper()
+	w, err := image.Create(tb.TempDir(), image.Options{Stripes: 1})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer w.Abort()
+	return m.Write(soon(tb), w, func(_, _ int64) {})
+}
+
 // copiesBelow lists the copies that are children of this process.
 func copiesBelow(tb testing.TB, tr *Tracer) []int {
 	tb.Helper()
@@ -209,12 +220,7 @@ func TestCopyEndedByOthers(t *testing.T) {
 		}
 	}
 	eventually(t, "the copies are gone", func() bool { x.tr.Reap(); return len(copiesBelow(t, x.tr)) == 0 })
-	w, err := image.Create(t.TempDir(), image.Options{Stripes: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Abort()
-	if err := m.Write(soon(t), w, func(_, _ int64) {}); err == nil {
+	if err := writeAway(t, m); err == nil {
 		t.Error("an image was written from copies that are no more")
 	} else {
 		t.Log(err)
@@ -324,12 +330,7 @@ func TestSurvey(t *testing.T) {
 				t.Fatal(err)
 			}
 			x.release(tree)
-			w, err := image.Create(t.TempDir(), image.Options{Stripes: 1})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer w.Abort()
-			if err := m.Write(soon(t), w, func(_, _ int64) {}); (err != nil) != tc.mistaken {
+			if err := writeAway(t, m); (err != nil) != tc.mistaken {
 				t.Errorf("error %v, want one: %v", err, tc.mistaken)
 			}
 			x.order("check")

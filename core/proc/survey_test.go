@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -112,12 +111,7 @@ func TestSurveyBefore(t *testing.T) {
 			t.Fatal(err)
 		}
 		x.release(tree)
-		w, err := image.Create(t.TempDir(), image.Options{Stripes: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer w.Abort()
-		return m.Write(soon(t), w, func(_, _ int64) {})
+		return writeAway(t, m)
 	}
 
 	first := survey(nil)

@@ -78,17 +78,7 @@ func (p *Plugin) saveMemory(key inodeKey, m plugin.Mapping) error {
 // decideMemory decides what a restart does with such memory. Where nobody uses it any
 // more, and it is that of the checkpoint, it gets its content back. What the tree could not
 // write to is the memory of others, and stays.
-func (p *Plugin) decideMemory(index int, d *inode) error {
-	var now unix.Stat_t
-	err := unix.Stat(p.place(d.Path), &now)
-	switch {
-	case errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR):
-		return nil
-	case err != nil:
-		return fmt.Errorf("%s: stat: %w", d.Path, err)
-	case now.Mode&unix.S_IFMT != unix.S_IFREG:
-		return fmt.Errorf("%s: %w", d.Path, errReplaced)
-	}
+func (p *Plugin) decideMemory(index int, d *inode, now *unix.Stat_t) error {
 	if !d.Written {
 		p.named.asIs[index] = true
 		p.host.Log().Info().Str("path", string(d.Path)).Msg("shared memory that was only read is as it is now")
@@ -96,7 +86,7 @@ func (p *Plugin) decideMemory(index int, d *inode) error {
 	}
 	used := p.inUse(d)
 	switch {
-	case used == nil && p.isSame(d, &now):
+	case used == nil && p.isSame(d, now):
 		p.named.puts[index] = &exchange{dev: uint64(now.Dev), ino: now.Ino, file: -1, other: -1}
 	case used == nil && p.config.AllowFileOverwrite:
 		p.named.replace[index] = true

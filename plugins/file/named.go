@@ -29,9 +29,6 @@ func (p *Plugin) claimNamed(f plugin.OpenFile, s *file, fd int) error {
 // that is to be written back already moves no time, so that of a mapped file
 // nobody knows: it is replaced where the user allows it, and stays else.
 func (p *Plugin) decideNamed(index int, d *inode) error {
-	if d.Memory {
-		return p.decideMemory(index, d)
-	}
 	var now unix.Stat_t
 	err := unix.Stat(p.place(d.Path), &now)
 	switch {
@@ -41,6 +38,8 @@ func (p *Plugin) decideNamed(index int, d *inode) error {
 		return fmt.Errorf("%s: stat: %w", d.Path, err)
 	case now.Mode&unix.S_IFMT != unix.S_IFREG:
 		return fmt.Errorf("%s: %w", d.Path, errReplaced)
+	case d.Memory:
+		return p.decideMemory(index, d, &now)
 	case now.Size == d.Size && now.Mtim.Nano() == d.Mtime && !(d.Mapped && p.config.AllowFileOverwrite):
 		p.named.asIs[index] = true
 		p.warnMapped(d)
