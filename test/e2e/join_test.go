@@ -306,7 +306,7 @@ func showJoinedRestartFails(tr *trial) {
 			tr.steps(2, "one", "two")
 			break
 		}
-		if code := tr.wait(tr.front); code != 99 || !strings.Contains(tr.read("stderr"), "pages.0") {
+		if code := tr.wait(tr.front); code != 99 || !strings.Contains(tr.read("stderr"), filepath.Base(stripe)) {
 			tr.Errorf("exit code %d: %s", code, tr.read("stderr"))
 		}
 		tr.gone()
