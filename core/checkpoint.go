@@ -168,7 +168,7 @@ func (c *checkpoint) look() {
 		return
 	}
 	c.a.warnGroups(pids)
-	c.a.sums.Look(c.a.tree.parent, pids)
+	defer c.a.sums.LookBeside(c.a.tree.parent, pids)()
 	if c.wantsSnapshot() {
 		var changes *proc.Dirty
 		if c.parent != nil {

@@ -43,6 +43,15 @@ type Thread struct {
 	HostTID int // as the supervisor's /proc shows it
 }
 
+// LiveTID returns the id, in the supervisor's /proc, of a thread of proc that has not
+// ended: the leader may have, and then shows neither files nor namespaces.
+func LiveTID(proc Process) int {
+	if th := proc.Threads(); len(th) > 0 {
+		return th[0].HostTID
+	}
+	return proc.HostPID()
+}
+
 // Call is one system call of a batch.
 type Call struct {
 	Nr      uintptr
@@ -77,11 +86,14 @@ type FileRef struct {
 	PID     int // as the program sees it
 	FD      int
 	Cloexec bool
+	// Locked: the process holds POSIX locks, fcntl_locking(2), that it took through
+	// this description. Who claims it answers for them.
+	Locked bool
 }
 
 // OpenFile is one open file description (open(2)) with all its descriptors.
-// In a restart it is as ClaimFile saw it, but for FDInfo, Dup, Hold and
-// Inherited.
+// In a restart it is as ClaimFile saw it, but for FDInfo, Dup, Hold, Inherited,
+// and Locked of Refs.
 type OpenFile struct {
 	ID    int    // names the description in the image
 	Link  string // /proc/PID/fd/N, read as a link

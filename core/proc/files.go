@@ -104,7 +104,7 @@ func (c *fileCollector) descriptor(p *Process, tid, fd int) error {
 	if err != nil {
 		return err
 	}
-	d.Refs = append(d.Refs, plugin.FileRef{PID: p.pid, FD: fd, Cloexec: info.Flags&unix.O_CLOEXEC != 0})
+	d.Refs = append(d.Refs, plugin.FileRef{PID: p.pid, FD: fd, Cloexec: info.Flags&unix.O_CLOEXEC != 0, Locked: info.Locked()})
 	return nil
 }
 
@@ -198,7 +198,7 @@ func search(same []*description, tid, fd int) (position, error) {
 func NewFileState(owner string, f plugin.OpenFile) FileState {
 	s := FileState{ID: f.ID, Owner: owner, Link: f.Link, Flags: f.Flags, Pos: f.Pos, Stat: f.Stat, Held: len(f.Refs) == 0}
 	for _, r := range f.Refs {
-		s.Refs = append(s.Refs, FileRef(r))
+		s.Refs = append(s.Refs, FileRef{PID: r.PID, FD: r.FD, Cloexec: r.Cloexec})
 	}
 	return s
 }
@@ -215,7 +215,7 @@ func (s *FileState) Name() string {
 func (s *FileState) OpenFile() plugin.OpenFile {
 	f := plugin.OpenFile{ID: s.ID, Link: s.Link, Flags: s.Flags, Pos: s.Pos, Stat: s.Stat}
 	for _, r := range s.Refs {
-		f.Refs = append(f.Refs, plugin.FileRef(r))
+		f.Refs = append(f.Refs, plugin.FileRef{PID: r.PID, FD: r.FD, Cloexec: r.Cloexec})
 	}
 	return f
 }

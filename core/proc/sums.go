@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -46,6 +47,13 @@ const (
 	settled = 2 * time.Second
 )
 
+// LookBeside begins to Look. The caller ends it with done.
+func (s *Sums) LookBeside(root int, pids []int) (done func()) {
+	var looking sync.WaitGroup
+	looking.Go(func() { s.Look(root, pids) })
+	return looking.Wait
+}
+
 // Look reads the files that processes have mapped, but for those that it knows.
 // root is a process whose root directory is the tree's. What cannot be read is
 // left out: its time is compared instead.
@@ -68,27 +76,28 @@ func (s *Sums) Look(root int, pids []int) {
 			sizes[v.Path] = max(sizes[v.Path], most)
 		}
 	}
-	leases, err := leasedInodes()
-	if err != nil {
-		return
-	}
+	leases := sync.OnceValues(leasedInodes)
 	before := s.known
 	s.known = map[fileStamp]fileSum{}
 	for path, most := range sizes {
 		path = rootedAt(root, path)
 		var st unix.Stat_t
-		if unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > most || leases[st.Ino] {
+		if unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size > most {
 			continue
 		}
 		stamp := stampOf(&st)
 		known := before[stamp]
 		if !known.sure {
+			if leased, err := leases(); err != nil || leased[st.Ino] {
+				continue
+			}
+			var err error
 			known.sure = time.Since(stamp.ctime) > settled
-			known.sum, err = sumFile(path, stamp)
+			if known.sum, err = sumFile(path, stamp); err != nil {
+				continue
+			}
 		}
-		if err == nil {
-			s.known[stamp] = known
-		}
+		s.known[stamp] = known
 	}
 }
 
@@ -100,7 +109,7 @@ func (t *Tree) UseFiles(s *Sums, carry bool) { t.sums, t.carry = s, carry }
 func rootedAt(root int, path string) string { return fmt.Sprintf("/proc/%d/root%s", root, path) }
 
 // leasedInodes lists the inodes with leases, fcntl(2), which an opening would
-// break.
+// break. The kernel takes some 10 ms for it (see plugins/file, saveLocks).
 func leasedInodes() (map[uint64]bool, error) {
 	b, err := os.ReadFile("/proc/locks")
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -68,11 +67,7 @@ func (c *fileCollector) tables(p *Process) error {
 			if err != nil {
 				return fmt.Errorf("thread %d fd %d: %w", th.TID, fd, err)
 			}
-			raw, _, err := procfs.ReadFDInfo(th.HostTID, fd)
-			if err != nil {
-				return err
-			}
-			if strings.Contains(string(raw), " POSIX ") { // its owner is the table: fs/locks.c, current->files
+			if info.Locked() { // its owner is the table: fs/locks.c, current->files
 				return refuse(p, fmt.Sprintf("lock of thread %d on %s", th.TID, d.Link), "it is of a descriptor table that is not the process's (fcntl(2))")
 			}
 			table.Files = append(table.Files, OwnFile{FD: fd, ID: d.ID, Cloexec: info.Flags&unix.O_CLOEXEC != 0})

@@ -2,6 +2,7 @@ package procparse
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -28,6 +29,13 @@ func (f *FDInfo) Field(key string) string {
 		return v[0]
 	}
 	return ""
+}
+
+// Locked says whether the process holds POSIX locks that were taken through the
+// description. One that closes any of a file's descriptors loses its locks there
+// (fcntl_locking(2)), so that each lock shows at one (fs/locks.c, show_fd_locks).
+func (f *FDInfo) Locked() bool {
+	return slices.ContainsFunc(f.Locks, func(l Lock) bool { return l.Kind == "POSIX" })
 }
 
 // Lock is a "lock:" line of fdinfo, which has the form of a line of

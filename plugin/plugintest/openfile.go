@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -41,8 +42,12 @@ func OpenFiles(t testing.TB, fds ...int) []plugin.OpenFile {
 }
 
 // Reopened returns f as ReopenFile sees it in a restart: without FDInfo, Dup,
-// Hold and Inherited.
+// Hold and Inherited, and without Locked of Refs.
 func Reopened(f plugin.OpenFile) plugin.OpenFile {
+	f.Refs = slices.Clone(f.Refs)
+	for i := range f.Refs {
+		f.Refs[i].Locked = false
+	}
 	f.FDInfo, f.Dup, f.Hold, f.Inherited = nil, nil, nil, 0
 	return f
 }
@@ -77,7 +82,8 @@ func describe(id int, fds []int) (plugin.OpenFile, error) {
 		if err != nil {
 			return f, fmt.Errorf("fcntl F_GETFD of fd %d: %w", fd, err)
 		}
-		f.Refs = append(f.Refs, plugin.FileRef{PID: os.Getpid(), FD: fd, Cloexec: fdFlags&unix.FD_CLOEXEC != 0})
+		f.Refs = append(f.Refs, plugin.FileRef{PID: os.Getpid(), FD: fd, Cloexec: fdFlags&unix.FD_CLOEXEC != 0,
+			Locked: bytes.Contains(f.FDInfo, []byte(" POSIX "))})
 	}
 	return f, nil
 }

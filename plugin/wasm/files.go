@@ -279,6 +279,9 @@ func (e *extension) TakeFile(_ context.Context, f plugin.OpenFile) error {
 // saveFile saves what the action needs.
 func (e *extension) saveFile(f plugin.OpenFile, s *fileState) error {
 	if s.Action == actionOwn {
+		if slices.ContainsFunc(f.Refs, func(r plugin.FileRef) bool { return r.Locked }) {
+			return plugin.Refuse(f, "extension %s owns it, and there are POSIX locks on it", e.mod.Name)
+		}
 		return nil
 	}
 	regular := f.Stat.Mode&unix.S_IFMT == unix.S_IFREG

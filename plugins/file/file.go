@@ -94,6 +94,7 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 // ClaimFile saves the description f.
 func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
 	k, err := p.kindOf(f)
+	p.saving.note(f, errors.Is(err, plugin.ErrNotMine))
 	if err != nil {
 		return err
 	}
@@ -112,7 +113,6 @@ func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
 		return err
 	}
 	p.state.add(f.ID, s)
-	p.saving.note(f)
 	return nil
 }
 

@@ -2,6 +2,8 @@ package file
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"reflect"
@@ -83,6 +85,7 @@ func TestPOSIXLocks(t *testing.T) {
 	f := plugintest.OpenFile(t, 1, fd)
 	p := newTestPlugin(t, plugintest.NewHost(t))
 	handle(t, p, plugin.PreCheckpoint)
+	f.Refs[0].Locked = true
 	claim(t, p, f)
 	for _, l := range []unix.Flock_t{{Type: unix.F_RDLCK, Start: 3, Len: 4}, {Type: unix.F_WRLCK, Start: 100}} {
 		if err := unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &l); err != nil {
@@ -126,41 +129,27 @@ func TestLockTaken(t *testing.T) {
 	}
 }
 
-// A POSIX lock through a description that the plugin does not know.
-func TestLockOfUnknownFile(t *testing.T) {
-	fd := open(t, tempFile(t, "x"), unix.O_RDWR)
+// A POSIX lock on what another plugin saves.
+func TestLockOfForeignFile(t *testing.T) {
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
 	if err := unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &unix.Flock_t{Type: unix.F_WRLCK}); err != nil {
 		t.Fatal(err)
 	}
-	got := refused(t, plugintest.NewHost(t))
-	want := plugin.RefusalError{PID: os.Getpid(), FD: -1, Object: "POSIX locks", Reason: "/proc/locks shows 1, the open files 0"}
-	if *got != want {
+	p := newTestPlugin(t, plugintest.NewHost(t))
+	handle(t, p, plugin.PreCheckpoint)
+	defer handle(t, p, plugin.Resume)
+	if err := p.ClaimFile(t.Context(), plugintest.OpenFile(t, 1, fd)); !errors.Is(err, plugin.ErrNotMine) {
+		t.Fatalf("claim: %v", err)
+	}
+	got := p.SaveProcess(t.Context(), plugintest.Self(t))
+	want := plugin.RefusalError{PID: os.Getpid(), FD: -1, Object: fmt.Sprintf("POSIX lock on fd %d: anon_inode:[eventfd]", fd), Reason: "locks are kept of files only"}
+	if refusal, ok := errors.AsType[*plugin.RefusalError](got); !ok || *refusal != want {
 		t.Errorf("refused with %v, want %v", got, &want)
 	}
-}
-
-func TestParseOwners(t *testing.T) {
-	got := parseOwners([]byte(`1: POSIX  ADVISORY  WRITE 3568 fd:00:2531452 0 EOF
-2: FLOCK  ADVISORY  WRITE 3517 fd:00:2531448 0 EOF
-2: -> POSIX  ADVISORY  WRITE 9 fd:00:2531448 0 EOF
-3: POSIX  ADVISORY  READ  3568 fd:00:2531442 0 9
-4: OFDLCK ADVISORY  READ -1 fd:00:2531442 0 9
-broken
-`))
-	if want := map[int]int{3568: 2}; !reflect.DeepEqual(got, want) {
-		t.Errorf("owners %v, want %v", got, want)
-	}
-}
-
-func FuzzParseOwners(f *testing.F) {
-	f.Add([]byte("1: POSIX  ADVISORY  WRITE 3568 fd:00:2531452 0 EOF\n"))
-	f.Fuzz(func(t *testing.T, raw []byte) {
-		for _, n := range parseOwners(raw) {
-			if n <= 0 {
-				t.Errorf("%d locks", n)
-			}
-		}
-	})
 }
 
 // runAlone runs one test again in a process of its own, as the leader of a

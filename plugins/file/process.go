@@ -2,9 +2,7 @@ package file
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 
 	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/internal/procparse"
@@ -26,10 +24,16 @@ type saving struct {
 	ptyOrder  []*ptyClaim
 	held      closers // duplicates, until all is claimed
 
-	fds        map[int][]int // by pid: one descriptor of each description
+	locked     map[int][]lockedFile // by pid
 	references []*reference
-	complete   bool        // the first SaveProcess has been
-	owners     map[int]int // of POSIX locks
+	complete   bool // the first SaveProcess has been
+}
+
+// lockedFile is a description through which a process holds POSIX locks.
+type lockedFile struct {
+	fd      int
+	link    string
+	foreign bool // it is not the plugin's
 }
 
 func (s *saving) reset() {
@@ -40,17 +44,17 @@ func (s *saving) reset() {
 		procs:  map[int]bool{},
 		pipes:  map[inodeKey]*pipeClaim{},
 		ptys:   map[uint32]*ptyClaim{},
-		fds:    map[int][]int{},
+		locked: map[int][]lockedFile{},
 	}
 }
 
-// note keeps which processes have f.
-func (s *saving) note(f plugin.OpenFile) {
+// note keeps which processes hold POSIX locks through f.
+func (s *saving) note(f plugin.OpenFile, foreign bool) {
 	seen := map[int]bool{}
 	for _, r := range f.Refs {
-		if !seen[r.PID] {
+		if r.Locked && !seen[r.PID] {
 			seen[r.PID] = true
-			s.fds[r.PID] = append(s.fds[r.PID], r.FD)
+			s.locked[r.PID] = append(s.locked[r.PID], lockedFile{r.FD, f.Link, foreign})
 		}
 	}
 }
@@ -128,14 +132,7 @@ func (p *Plugin) completeClaims(ctx context.Context) error {
 	if err := p.finishPipes(); err != nil {
 		return err
 	}
-	if err := p.peekPtys(ctx); err != nil {
-		return err
-	}
-	var err error
-	if p.saving.owners, err = posixOwners(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("POSIX locks: %w", err)
-	}
-	return nil
+	return p.peekPtys(ctx)
 }
 
 // RestoreProcess makes what belongs to the process, from within it. The

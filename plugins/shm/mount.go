@@ -13,7 +13,7 @@ import (
 
 // pull brings a descriptor of proc here, and closes it there.
 func pull(ctx context.Context, proc plugin.Process, fd uintptr) (int, error) {
-	here, err := linux.DupFrom(hostTID(proc), int(fd))
+	here, err := linux.DupFrom(plugin.LiveTID(proc), int(fd))
 	if err != nil {
 		err = fmt.Errorf("pid %d fd %d: duplicate: %w", proc.PID(), fd, err)
 	}

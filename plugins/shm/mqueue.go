@@ -240,7 +240,7 @@ func newNotification(proc plugin.Process, q *claimedQueue) (*notification, error
 	if n.Signal <= 0 || n.Signal > lastSignal || n.Signal == int(unix.SIGKILL) || n.Signal == int(unix.SIGSTOP) {
 		return nil, fmt.Errorf("it notifies by signal %d, whose value cannot be read", n.Signal)
 	}
-	pending, err := isPending(hostTID(proc), n.Signal)
+	pending, err := isPending(plugin.LiveTID(proc), n.Signal)
 	if err == nil && pending || n.Signal == int(unix.SIGWINCH) {
 		err = fmt.Errorf("it notifies by signal %d, whose value cannot be read while another one is pending: try again", n.Signal)
 	}

@@ -34,7 +34,7 @@ const segmentPath = "/SYSV"
 
 // attachments lists the mappings of segments of proc.
 func attachments(proc plugin.Process) ([]attachment, error) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", hostTID(proc)))
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", plugin.LiveTID(proc)))
 	if err != nil {
 		return nil, fmt.Errorf("pid %d: %w", proc.PID(), err)
 	}
@@ -182,7 +182,7 @@ func (p *Plugin) ClaimMap(_ context.Context, proc plugin.Process, m plugin.Mappi
 
 // pageSize reads the size of a mapping's huge pages, proc_pid_smaps(5).
 func pageSize(proc plugin.Process, m plugin.Mapping) (uint64, error) {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", hostTID(proc)))
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", plugin.LiveTID(proc)))
 	if err != nil {
 		return 0, fmt.Errorf("pid %d: %w", proc.PID(), err)
 	}

@@ -45,7 +45,7 @@ func (p *Plugin) newTree(procs []plugin.Process) (*tree, error) {
 	first := ""
 	for i, proc := range procs {
 		t.byPID[proc.PID()] = proc
-		ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/ipc", hostTID(proc)))
+		ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/ipc", plugin.LiveTID(proc)))
 		switch {
 		case err != nil:
 			return nil, fmt.Errorf("pid %d: its IPC namespace: %w", proc.PID(), err)
@@ -56,14 +56,6 @@ func (p *Plugin) newTree(procs []plugin.Process) (*tree, error) {
 		}
 	}
 	return t, nil
-}
-
-// hostTID is a thread that lives: the leader may have exited.
-func hostTID(proc plugin.Process) int {
-	if th := proc.Threads(); len(th) > 0 {
-		return th[0].HostTID
-	}
-	return proc.HostPID()
 }
 
 // learnUsers adds the users of all processes, which may be others than the
@@ -104,7 +96,7 @@ func (t *tree) users(last int64, pids ...int) (u use) {
 			continue
 		}
 		if proc := t.byPID[pid]; proc != nil {
-			u.inside = u.inside || !t.startedAfter(hostTID(proc), last)
+			u.inside = u.inside || !t.startedAfter(plugin.LiveTID(proc), last)
 		} else if !t.own && alive(pid) {
 			u.outside = u.outside || !t.startedAfter(pid, last)
 		}

@@ -45,7 +45,7 @@ func (p *Plugin) saveUndo(ctx context.Context, proc plugin.Process) error {
 		return nil
 	}
 	threads := proc.Threads()
-	leader := hostTID(proc)
+	leader := plugin.LiveTID(proc)
 	for _, th := range threads[min(1, len(threads)):] {
 		if same, err := sameUndo(leader, th.HostTID); err != nil || !same {
 			return errors.Join(err, plugin.RefuseProcess(proc, fmt.Sprintf("thread %d", th.TID),
