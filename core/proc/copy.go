@@ -415,9 +415,6 @@ func (s *copySet) add(pid int) (int, error) {
 	if s.pidfd == nil {
 		s.pidfd = map[int]int{}
 	}
-	for other := range s.pidfd {
-		s.look(other)
-	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return -1, fmt.Errorf("pidfd_open: %w", err)
@@ -427,6 +424,15 @@ func (s *copySet) add(pid int) (int, error) {
 		return -1, fmt.Errorf("dup of a pidfd: %w", err)
 	}
 	return fd, nil
+}
+
+// sweep forgets the copies that have ended.
+func (s *copySet) sweep() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for pid := range s.pidfd {
+		s.look(pid)
+	}
 }
 
 // look says whether pid is a copy. One that ended is one until its parent has

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"io"
 	"io/fs"
 	"slices"
@@ -154,21 +155,14 @@ func (m *Memory) checkRoom(held uint64) error {
 // of several beside each other.
 func (m *Memory) makeCopies(ctx context.Context, adopter int) error {
 	return m.t.tr.Do(func() error {
-		var started []*copying
-		var errs []error
-		for p := range m.copies {
-			c, err := p.startCopy(ctx, adopter)
-			if err != nil {
-				errs = append(errs, err)
-				break
-			}
-			started = append(started, c)
-		}
-		for _, c := range started {
-			errs = append(errs, c.finish(ctx))
-			m.copies[c.p] = c
-		}
-		return errors.Join(errs...)
+		m.t.tr.copies.sweep()
+		copied := slices.Collect(maps.Keys(m.copies))
+		refused := m.t.tr.each(copied, func(p *Process) (err error) {
+			m.copies[p], err = p.startCopy(ctx, adopter)
+			return err
+		})
+		started := slices.DeleteFunc(copied, func(p *Process) bool { return m.copies[p] == nil })
+		return errors.Join(refused, m.t.tr.each(started, func(p *Process) error { return m.copies[p].finish(ctx) }))
 	})
 }
 
