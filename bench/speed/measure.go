@@ -205,6 +205,10 @@ func (m *measured) supervise(ctx context.Context, args ...string) (over <-chan e
 
 func (m *measured) round(ctx context.Context) (round, error) {
 	var r round
+	usual, err := m.prepare(ctx, &r)
+	if err != nil {
+		return r, err
+	}
 	out, err := output(exec.CommandContext(ctx, m.b.program("raw"), fmt.Sprint(m.c.mib), m.c.pages, m.c.data, m.dir))
 	if err != nil {
 		return r, err
@@ -212,22 +216,28 @@ func (m *measured) round(ctx context.Context) (round, error) {
 	if err := json.Unmarshal(out, &r.raw); err != nil {
 		return r, fmt.Errorf("raw: %w", err)
 	}
-	if err := m.checkpoint(ctx, &r); err != nil {
+	if err := m.checkpoint(ctx, &r, usual); err != nil {
 		return r, err
 	}
 	return r, m.restart(ctx, &r)
 }
 
-func (m *measured) checkpoint(ctx context.Context, r *round) error {
-	const before = 200 * time.Millisecond
+// prepare returns how many steps a second the subject makes. What takes time stands here:
+// memory that a virtual machine has not used for a moment its host takes back, and each
+// page of it costs microseconds again. The checkpoint follows at once on raw, as what raw
+// does follows on each other.
+func (m *measured) prepare(ctx context.Context, r *round) (usual float64, err error) {
 	if m.c.mode == "incremental" {
 		m.st.spread(uint64(float64(m.c.mib) * (1 << 20) / 4096 * dirtyShare))
 		if err := await(ctx, "the pages that are written to", func() bool { return !m.st.spreading() }); err != nil {
-			return err
+			return 0, err
 		}
 		r.full = m.full
 	}
-	usual := m.st.rate(before)
+	return m.st.rate(200 * time.Millisecond), nil
+}
+
+func (m *measured) checkpoint(ctx context.Context, r *round, usual float64) error {
 	m.st.reset()
 	time.Sleep(10 * time.Millisecond)
 	n := m.st.steps()
