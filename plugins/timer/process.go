@@ -267,11 +267,13 @@ func (p process) restore(ctx context.Context, proc plugin.Process, clock restart
 	}
 	addr, _ := proc.Scratch()
 	for which, s := range p.ITimers {
-		if s.Value == 0 {
+		switch {
+		case which != unix.ITIMER_REAL: // those that are off may have an interval
+		case s.Value == 0:
 			// It has expired and its signal is pending: the kernel goes on
 			// from the interval when that is taken (kernel/time/itimer.c, ITIMER_REAL).
 			s.Value = s.Interval
-		} else if which == unix.ITIMER_REAL {
+		default:
 			s.Value = max(s.Value-clock.passed(), 1)
 		}
 		if _, err := proc.WriteAt(s.encode(time.Microsecond), int64(addr)); err != nil {
