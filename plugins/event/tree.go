@@ -27,11 +27,8 @@ func newTree(procs []plugin.Process) tree {
 	t := tree{pids: map[int]int{}, hosts: map[int]int{}, threads: map[int]threadName{}}
 	for _, p := range procs {
 		t.pids[p.HostPID()] = p.PID()
-		t.hosts[p.PID()] = p.HostPID()
-		for i, th := range p.Threads() {
-			if i == 0 { // a leader that has exited has no descriptors
-				t.hosts[p.PID()] = th.HostTID
-			}
+		t.hosts[p.PID()] = plugin.LiveTID(p)
+		for _, th := range p.Threads() {
 			t.threads[th.HostTID] = threadName{p.PID(), th.TID}
 		}
 	}

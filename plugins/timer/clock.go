@@ -33,7 +33,7 @@ func agentTime() time.Duration {
 // clockOffset returns how far CLOCK_MONOTONIC of proc is ahead of the agent's,
 // time_namespaces(7).
 func clockOffset(proc plugin.Process) (time.Duration, error) {
-	theirs, err := namespaceOffset(fmt.Sprintf("/proc/%d/timens_offsets", proc.HostPID()))
+	theirs, err := namespaceOffset(fmt.Sprintf("/proc/%d/timens_offsets", plugin.LiveTID(proc)))
 	if err != nil {
 		return 0, err
 	}
@@ -91,7 +91,7 @@ func closely(do func() error) (time.Duration, error) {
 // has none, the clock of a restarted tree is another.
 func ownClock(proc plugin.Process) bool {
 	mine, err := os.Readlink("/proc/self/ns/time")
-	theirs, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/time", proc.HostPID()))
+	theirs, err2 := os.Readlink(fmt.Sprintf("/proc/%d/ns/time", plugin.LiveTID(proc)))
 	return err == nil && err2 == nil && mine != theirs
 }
 
