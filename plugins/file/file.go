@@ -93,6 +93,14 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 
 // ClaimFile saves the description f.
 func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
+	err := p.claim(f)
+	if errors.Is(err, plugin.ErrNotMine) {
+		return leave(f)
+	}
+	return err
+}
+
+func (p *Plugin) claim(f plugin.OpenFile) error {
 	k, err := p.kindOf(f)
 	p.saving.note(f, errors.Is(err, plugin.ErrNotMine))
 	if err != nil {

@@ -1,6 +1,7 @@
 package file
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -86,6 +87,24 @@ func (s *file) takeLocks(f plugin.OpenFile, locks []procparse.Lock) error {
 		return plugin.Refuse(f, "a %s lock on a descriptor of the launching command is not kept", s.Locks[0].Kind)
 	}
 	return nil
+}
+
+// leave leaves f to another plugin, unless it has locks, which others do not keep.
+// saveLocks looks at those of processes.
+func leave(f plugin.OpenFile) error {
+	if !bytes.Contains(f.FDInfo, []byte("\nlock:")) { // an epoll may have a long list
+		return plugin.ErrNotMine
+	}
+	info, err := procparse.ParseFDInfo(f.FDInfo)
+	if err != nil {
+		return plugin.Refuse(f, "%v", err)
+	}
+	for _, l := range info.Locks {
+		if l.Kind != lockPOSIX {
+			return plugin.Refuse(f, "it has a %s lock: locks are kept of files only", l.Kind)
+		}
+	}
+	return plugin.ErrNotMine
 }
 
 // lock takes the locks of the description again.
