@@ -69,6 +69,25 @@ static inline int connect_to(union address a)
 	return fd;
 }
 
+/* own_socket has a port of this process's own address, which no other process is
+ * given between the end and the restart. */
+static inline int own_socket(int flags)
+{
+	union address own = v4(0);
+	int fd = tcp_socket(AF_INET, flags);
+
+	CHECK(bind(fd, &own.sa, length(&own)) == 0);
+	return fd;
+}
+
+static inline int connect_own(union address a)
+{
+	int fd = own_socket(0);
+
+	CHECK(connect(fd, &a.sa, length(&a)) == 0);
+	return fd;
+}
+
 /* names are what getsockname and getpeername tell. */
 struct names { union address own, peer; socklen_t own_size, peer_size; int peer_error; };
 
@@ -90,6 +109,25 @@ static inline void check_names(int fd, const struct names *want)
 	struct names n = names_of(fd);
 
 	CHECK(memcmp(&n, want, sizeof n) == 0);
+}
+
+struct address_text { char host[INET6_ADDRSTRLEN]; int port; };
+
+static inline struct address_text text_of(const union address *a)
+{
+	int is4 = a->sa.sa_family == AF_INET;
+	struct address_text t = { .port = ntohs(is4 ? a->in.sin_port : a->in6.sin6_port) };
+
+	CHECK(inet_ntop(a->sa.sa_family, is4 ? (void *)&a->in.sin_addr : (void *)&a->in6.sin6_addr, t.host, sizeof t.host));
+	return t;
+}
+
+static inline void check_address(const char *what, union address got, union address want)
+{
+	struct address_text g = text_of(&got), w = text_of(&want);
+
+	if (memcmp(&got, &want, sizeof got) != 0)
+		FAIL("%s is %s port %d, want %s port %d", what, g.host, g.port, w.host, w.port);
 }
 
 /* conn is a connection whose client is end 0 and whose server is end 1. */
@@ -179,6 +217,17 @@ static inline void set_option(int fd, int level, int opt, int v)
 {
 	if (setsockopt(fd, level, opt, &v, sizeof v) != 0)
 		FAIL("setsockopt %d %d to %d", level, opt, v);
+}
+
+/* await_tick waits until the kernel's clock shows that the connection, on which
+ * nothing was sent, was made before. Those made within a tick may change places. */
+static inline void await_tick(int fd)
+{
+	struct tcp_info info = { 0 };
+	socklen_t size = sizeof info;
+
+	while (info.tcpi_last_data_sent == 0)
+		CHECK(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0);
 }
 
 /* stream is one direction: byte n has the value of its place. */

@@ -5,7 +5,7 @@ int main(void)
 {
 	ht_init();
 	int l = listen_at(v4(7015), 0);
-	int waiting = connect_to(names_of(l).own), fd = tcp_socket(AF_INET, SOCK_NONBLOCK);
+	int waiting = connect_own(names_of(l).own), fd = own_socket(SOCK_NONBLOCK);
 	union address a = names_of(l).own;
 
 	CHECK(connect(fd, &a.sa, sizeof a.in) < 0 && errno == EINPROGRESS);

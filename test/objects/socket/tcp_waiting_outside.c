@@ -44,7 +44,7 @@ int main(int argc, char **argv)
 	close(fd);
 	CHECK(rename(from, ht_path("address")) == 0);
 	await_event(l, POLLIN);
-	int own = connect_to(a);
+	int own = connect_own(a);
 	CHECK_EQ(fcntl(l, F_SETFL, O_NONBLOCK), 0);
 	while (point()) {
 		struct conn c = { .fd = { own, -1 } };
@@ -63,7 +63,7 @@ int main(int argc, char **argv)
 		CHECK(accept(l, NULL, NULL) < 0 && errno == EAGAIN);
 		close(c.fd[0]);
 		close(c.fd[1]);
-		own = connect_to(a);
+		own = connect_own(a);
 	}
 	return done();
 }
