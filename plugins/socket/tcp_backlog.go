@@ -21,7 +21,10 @@ func (p *Plugin) SaveProcess(context.Context, plugin.Process) error {
 		return nil
 	}
 	p.complete = true
-	return p.refuseClosedClients()
+	if err := p.refuseClosedClients(); err != nil {
+		return err
+	}
+	return p.dateClients()
 }
 
 // RestoreProcess has nothing to restore.

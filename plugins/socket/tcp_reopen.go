@@ -1,12 +1,10 @@
 package socket
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -97,19 +95,8 @@ func (p *Plugin) makeListenerTCP(id int, s tcpSocket) error {
 	if err := unix.Listen(fd, max(s.Backlog, len(clients))); err != nil {
 		return fmt.Errorf("listen at %s: %w", s.Local, err)
 	}
-	for _, client := range clients {
-		c := p.state.TCP[client]
-		fd, err := c.makeBound()
-		if err != nil {
-			return err
-		}
-		p.keep(client, fd)
-		if err := connectWithin(fd, sockaddr(c.Family, c.Remote)); err != nil {
-			return fmt.Errorf("connect from %s to %s: %w", c.Local, c.Remote, err)
-		}
-		if err := shutdown(fd, c.Shutdown); err != nil {
-			return err
-		}
+	if err := p.connectClients(clients); err != nil {
+		return err
 	}
 	if len(clients) > s.Backlog {
 		return os.NewSyscallError("listen", unix.Listen(fd, s.Backlog))
@@ -117,17 +104,28 @@ func (p *Plugin) makeListenerTCP(id int, s tcpSocket) error {
 	return nil
 }
 
-// waitingAt returns the connections that wait at a listener, in the order in
-// which they were made, as far as it is known: sockets made first have the
-// lower inodes.
-func (p *Plugin) waitingAt(listener uint32) (ids []int) {
-	for id, s := range p.state.TCP {
-		if s.Role == tcpWaiting && s.Peer == listener {
-			ids = append(ids, id)
+// connectClients makes the connections in their order.
+func (p *Plugin) connectClients(ids []int) error {
+	release, err := holdProcessor()
+	if err != nil {
+		p.host.Log().Warn().Err(err).Msg("connections that wait to be accepted may change their order")
+	}
+	defer release()
+	for _, id := range ids {
+		c := p.state.TCP[id]
+		fd, err := c.makeBound()
+		if err != nil {
+			return err
+		}
+		p.keep(id, fd)
+		if err := connectWithin(fd, sockaddr(c.Family, c.Remote)); err != nil {
+			return fmt.Errorf("connect from %s to %s: %w", c.Local, c.Remote, err)
+		}
+		if err := shutdown(fd, c.Shutdown); err != nil {
+			return err
 		}
 	}
-	slices.SortFunc(ids, func(a, b int) int { return cmp.Compare(p.state.TCP[a].Ino, p.state.TCP[b].Ino) })
-	return ids
+	return nil
 }
 
 // connectTime bounds what happens within the host.

@@ -35,6 +35,9 @@ type tcpSocket struct {
 	// Peer is the inode of the other end, or of the listener that it waits at.
 	Peer    uint32 `json:"peer,omitempty"`
 	Backlog int    `json:"backlog,omitempty"`
+	// Connected says of those that wait when they were connected, counted from one
+	// of them.
+	Connected int32 `json:"connected_ms,omitempty"`
 
 	// Queue is all that was on its way to this socket. The first Arrived bytes
 	// were in its own queue, the others in that of the sender.
