@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -49,19 +50,14 @@ func TestTCPWaitingOrder(t *testing.T) {
 
 // keepBusy leaves no processor to the test alone.
 func keepBusy(t *testing.T) {
-	end := make(chan struct{})
+	var end atomic.Bool
 	for range 4 * runtime.NumCPU() {
 		go func() {
-			for {
-				select {
-				case <-end:
-					return
-				default:
-				}
+			for !end.Load() {
 			}
 		}()
 	}
-	t.Cleanup(func() { close(end) })
+	t.Cleanup(func() { end.Store(true) })
 }
 
 // acceptPeer ends the connection with a reset, so that its ports are free again.
