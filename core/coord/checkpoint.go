@@ -172,7 +172,7 @@ func (s *Server) begin(ctx context.Context, generation uint64, progress func(Pro
 	switch {
 	case s.closing:
 		return nil, nil, ErrClosed
-	case s.unrestored > 0, s.session != nil && s.session.inUse():
+	case s.restarting, s.session != nil && s.session.inUse():
 		return nil, nil, ErrRestarting
 	case len(agents) == 0:
 		return nil, nil, ErrNoAgent

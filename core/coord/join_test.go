@@ -1,6 +1,7 @@
 package coord
 
 import (
+	"net"
 	"testing"
 	"time"
 
@@ -41,6 +42,41 @@ func TestNumberedAgents(t *testing.T) {
 	alive(t, s) // whose status comes behind on the same connection
 	if got := b.member.Welcome().Interval; got != 2*time.Hour {
 		t.Errorf("the interval is told as %v", got)
+	}
+}
+
+// TestLostInRestart: an agent that is lost before it could say that its tree runs
+// keeps no checkpoint of the others waiting.
+func TestLostInRestart(t *testing.T) {
+	for _, first := range []string{"lost", "restored"} {
+		t.Run(first+" first", func(t *testing.T) {
+			cfg := testConfig(t)
+			cfg.Restart, cfg.Agents = 7, 2
+			s := startServer(t, cfg)
+			h := hello("a")
+			h.Restart = 7
+			a := startAgent(t, s, h, nil)
+			h.ID = "b"
+			b := startAgent(t, s, h, nil)
+			lose := func() {
+				b.member.conn.abort(net.ErrClosed) // as if it was killed
+				for len(s.list()) > 1 {
+					alive(t, s)
+				}
+			}
+			if first == "lost" {
+				lose()
+			}
+			if err := a.member.Restored(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if first == "restored" {
+				lose()
+			}
+			if _, err := s.Checkpoint(t.Context(), CheckpointRequest{}, nil); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }
 

@@ -74,10 +74,9 @@ type Server struct {
 	ended   map[string]bool    // ids of agents that have left as they should, with their trees
 	session *session           // nil: none
 	begun   bool               // a checkpoint has been tried: no restart any more
-	// unrestored agents of a restart have trees that do not run yet:
-	// checkpoints may begin when it is 0.
-	unrestored int
-	restored   chan struct{} // closed when unrestored is 0
+	// restarting: the tree of an agent does not run yet, and no checkpoint may begin.
+	restarting bool
+	restored   chan struct{} // closed when not restarting
 	interval   time.Duration
 	last       outcome
 }
@@ -115,11 +114,10 @@ func Listen(cfg Config) (*Server, error) {
 		members:         make(map[string]*member),
 		ended:           make(map[string]bool),
 		interval:        max(cfg.Interval, 0),
+		restarting:      cfg.Restart != 0,
 		restored:        make(chan struct{}),
 	}
-	if cfg.Restart != 0 {
-		s.unrestored = cfg.Agents
-	} else {
+	if !s.restarting {
 		close(s.restored)
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
@@ -257,6 +255,7 @@ func (s *Server) leave(v *visitor, cause error) {
 		return
 	}
 	delete(s.members, m.hello.ID)
+	s.endRestart()
 	x := s.session
 	restored, ended := m.restored, s.ended[m.hello.ID] || s.closing
 	s.mu.Unlock()
@@ -325,11 +324,11 @@ func (s *Server) suits(h Hello) error {
 		return ErrOther
 	case taken:
 		return fmt.Errorf("agent id %q: %w", h.ID, ErrIDTaken)
-	case s.unrestored > 0 && h.Restart == 0:
+	case s.restarting && h.Restart == 0:
 		return ErrRestarting
-	case s.unrestored > 0 && h.Restart != s.cfg.Restart:
+	case s.restarting && h.Restart != s.cfg.Restart:
 		return fmt.Errorf("agent %s: generation %d is restarted, not %d", h.ID, s.cfg.Restart, h.Restart)
-	case s.unrestored == 0 && h.Restart != 0:
+	case !s.restarting && h.Restart != 0:
 		return fmt.Errorf("agent %s: no restart is in progress", h.ID)
 	}
 	for _, other := range s.members {
@@ -375,13 +374,24 @@ func (s *Server) sessionFor(m *member, generation uint64) (*session, error) {
 func (s *Server) agentRestored(m *member) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !m.restored {
-		m.restored = true
-		if s.unrestored == 1 {
-			close(s.restored)
-		}
-		s.unrestored = max(s.unrestored-1, 0)
+	m.restored = true
+	s.endRestart()
+}
+
+// endRestart ends the restart when the trees of all members run. All agents have
+// met for the last time before the first of them says so: one that is missing has
+// been lost since. The caller holds mu.
+func (s *Server) endRestart() {
+	if !s.restarting || len(s.members) == 0 {
+		return
 	}
+	for _, m := range s.members {
+		if !m.restored {
+			return
+		}
+	}
+	s.restarting = false
+	close(s.restored)
 }
 
 func (s *Server) currentInterval() time.Duration {
