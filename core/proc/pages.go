@@ -77,6 +77,7 @@ func (r *pageRun) readPages(b []byte) error {
 func (m *Memory) pageRuns(ctx context.Context, runs []pageRun, pick func(*Process, *MapState) bool, source func(*Process) *Process) ([]pageRun, error) {
 	st := m.st
 	seen := make([]intervals, len(st.Objects))
+	var hidden []hiddenPages
 	for i := range st.Processes {
 		ps, p := &st.Processes[i], m.t.procs[i]
 		if ps.Zombie {
@@ -100,8 +101,9 @@ func (m *Memory) pageRuns(ctx context.Context, runs []pageRun, pick func(*Proces
 		if err != nil {
 			return nil, fmt.Errorf("pid %d: %w", p.pid, err)
 		}
+		hidden = append(hidden, hiddenBehindGuards(p, shared, resident)...)
 	}
-	return runs, nil
+	return m.hiddenRuns(ctx, runs, hidden, seen)
 }
 
 func (m *Memory) runsOfProcess(runs []pageRun, p *Process, ps *ProcessState, maps []*MapState, resident map[*MapState][]linux.PageRange, seen []intervals) ([]pageRun, error) {
@@ -171,9 +173,12 @@ func wholeRuns(runs []pageRun, st *State, p *Process, ps *ProcessState, m *MapSt
 	if o.File != 0 {
 		return runs
 	}
+	guards := m.guards()
 	for _, r := range resident {
-		for _, fresh := range seen[m.Ref].add(m.Offset+r.Start-m.Start, m.Offset+r.End-m.Start) {
-			runs = appendRuns(runs, pageRun{p: p, addr: m.Start + fresh.Start - m.Offset, len: fresh.End - fresh.Start, space: o.Space, key: fresh.Start, holes: true})
+		for r := range without(r, guards) {
+			for _, fresh := range seen[m.Ref].add(m.Offset+r.Start-m.Start, m.Offset+r.End-m.Start) {
+				runs = appendRuns(runs, pageRun{p: p, addr: m.Start + fresh.Start - m.Offset, len: fresh.End - fresh.Start, space: o.Space, key: fresh.Start, holes: true})
+			}
 		}
 	}
 	return runs
