@@ -16,17 +16,17 @@ import (
 // (mmap(2), MAP_SHARED), and which may be in the page cache only: the image
 // refers to the file, and must not outlive what is in it. It keeps the file
 // open until SyncFiles, when the program runs again.
-func (s *mapSaver) keepWritten(p *Process, v *procfs.VMA, path string, st *unix.Stat_t) error {
+func (s *mapSaver) keepWritten(p *Process, v *procfs.VMA, path string, st *unix.Stat_t) (*os.File, error) {
 	err := unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK|unix.W_OK, unix.AT_EACCESS)
 	var f *os.File
 	if err == nil {
 		f, err = openSame(path, st)
 	}
 	if err != nil {
-		return refuse(p, describeVMA(v), "this user may not open its file again: %v", err)
+		return nil, refuse(p, describeVMA(v), "this user may not open its file again: %v", err)
 	}
 	s.st.written = append(s.st.written, f)
-	return nil
+	return f, nil
 }
 
 // leased says whether the tree has a write lease on the file, fcntl(2). An

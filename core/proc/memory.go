@@ -293,14 +293,15 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 	i, ok := s.refs[key]
 	if !ok {
 		if f.Write {
-			if err := s.keepWritten(p, v, path, &st); err != nil {
+			written, err := s.keepWritten(p, v, path, &st)
+			if err != nil {
 				return m, err
 			}
-		}
-		if f.Write && v.Offset == 0 && f.Size <= min(int64(v.Len()), smallFile) {
-			f.Content = make([]byte, f.Size)
-			if err := p.readMem(v.Start, f.Content); err != nil {
-				return m, err
+			if v.Offset == 0 && f.Size <= min(int64(v.Len()), smallFile) {
+				f.Content = make([]byte, f.Size)
+				if _, err := written.ReadAt(f.Content, 0); err != nil {
+					return m, fmt.Errorf("pid %d: %s: read: %w", p.pid, describeVMA(v), err)
+				}
 			}
 		}
 		i = len(s.st.Refs)
