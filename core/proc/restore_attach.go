@@ -18,24 +18,33 @@ type MapAttaching func(ctx context.Context, owner string, p plugin.Process, m pl
 func (m *memoryRestorer) attach(ctx context.Context, attach MapAttaching, filling bool) error {
 	for i := range m.st.Processes {
 		ps := &m.st.Processes[i]
-		for j := range ps.Maps {
-			ms := &ps.Maps[j]
-			if ms.Kind != MapAttach {
-				continue
-			}
-			p := m.byPID[ps.PID]
-			if err := attach(ctx, ms.Owner, p, ms.pluginMapping(), filling); err != nil {
-				return err
-			}
-			if filling {
-				continue
-			}
-			if err := m.tr.Do(func() error { return p.run(ctx, p.threads[0], ms.advice()) }); err != nil {
+		p := m.byPID[ps.PID]
+		attached := slices.DeleteFunc(slices.Clone(ps.Maps), func(ms MapState) bool { return ms.Kind != MapAttach })
+		for j := range attached {
+			if err := attach(ctx, attached[j].Owner, p, attached[j].pluginMapping(), filling); err != nil {
 				return err
 			}
 		}
+		if filling || len(attached) == 0 {
+			continue
+		}
+		if err := m.tr.Do(func() error { return m.describeAttached(ctx, p, attached) }); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// describeAttached gives mappings that plugins have made what they have beside their content.
+func (m *memoryRestorer) describeAttached(ctx context.Context, p *Process, attached []MapState) error {
+	var calls []call
+	for i := range attached {
+		calls = append(calls, attached[i].advice()...)
+	}
+	if err := p.run(ctx, p.threads[0], calls); err != nil {
+		return err
+	}
+	return m.describeMemory(ctx, p, attached)
 }
 
 func (ms *MapState) pluginMapping() plugin.Mapping {

@@ -191,7 +191,7 @@ func (m *memoryRestorer) mapProcess(ctx context.Context, p *Process, ps *Process
 	if err := m.setMM(ctx, p, ps); err != nil {
 		return err
 	}
-	return m.mapAll(ctx, p, ps, slices.DeleteFunc(slices.Clone(ps.Maps), func(ms MapState) bool { return ms.Kind == MapAnon }))
+	return m.mapAll(ctx, p, ps, slices.DeleteFunc(slices.Clone(ps.Maps), func(ms MapState) bool { return ms.Kind == MapAnon || ms.Kind == MapAttach }))
 }
 
 // mapAll makes mappings, and gives them what they have beside their content.
@@ -261,7 +261,7 @@ func (m *memoryRestorer) mapSome(ctx context.Context, p *Process, ps *ProcessSta
 		}
 		n++
 		switch {
-		case ms.Kind == MapVdso || ms.Kind == MapAttach:
+		case ms.Kind == MapVdso:
 			continue
 		case ms.Kind == MapAnon:
 			calls = append(calls, mmapCall(ms, unix.MAP_ANONYMOUS, ^uint64(0)))
