@@ -434,7 +434,9 @@ func writePiece(x *image.Piece, b []byte, to io.WriterAt) error {
 	return nil
 }
 
-// lockMemory locks what was locked, mlock(2).
+// lockMemory locks what was locked, mlock(2): first on fault, which tells whether it can
+// be, then with all pages present. That fails, as it did for the program, where memory is
+// locked and some of it cannot be accessed.
 func (m *memoryRestorer) lockMemory(ctx context.Context) error {
 	for i := range m.st.Processes {
 		ps := &m.st.Processes[i]
@@ -442,23 +444,25 @@ func (m *memoryRestorer) lockMemory(ctx context.Context) error {
 			continue
 		}
 		p := m.byPID[ps.PID]
-		var calls []call
+		var locks, present []call
 		for _, ms := range ps.Maps {
 			if slices.Contains(ms.Flags, "lo") && ms.Kind != MapVdso {
-				flags := uint64(0)
-				if slices.Contains(ms.Flags, "lf") {
-					flags = mlockOnFault
+				lock := sys(unix.SYS_MLOCK2, ms.Start, ms.End-ms.Start, mlockOnFault).may().as("mlock2 %#x", ms.Start)
+				locks = append(locks, lock)
+				if !slices.Contains(ms.Flags, "lf") {
+					lock.args[2] = 0
+					present = append(present, lock)
 				}
-				calls = append(calls, sys(unix.SYS_MLOCK2, ms.Start, ms.End-ms.Start, flags).may().as("mlock2 %#x", ms.Start))
 			}
 		}
 		if ps.LockFuture != 0 {
-			calls = append(calls, sys(unix.SYS_MLOCKALL, ps.LockFuture).may().as("mlockall"))
+			locks = append(locks, sys(unix.SYS_MLOCKALL, ps.LockFuture).may().as("mlockall"))
 		}
+		calls := slices.Concat(locks, present)
 		if err := p.run(ctx, p.threads[0], calls); err != nil {
 			return err
 		}
-		for _, c := range calls {
+		for _, c := range calls[:len(locks)] {
 			if err := c.err(); err != nil {
 				m.warn("pid %d: memory stays unlocked: %v", p.pid, err)
 			}

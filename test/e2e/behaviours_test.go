@@ -43,6 +43,7 @@ func behaviours() []behaviour {
 		{"soft limits raised by the program", []string{"python3", "prlimit"}, raisedLimits},
 		{"warned: parent-death signal of a thread", []string{"python3"}, childOfThread},
 		{"warned: control group", nil, controlGroup},
+		{"locked memory without access", []string{"python3"}, lockedWithoutAccess},
 		{"named memory", []string{"python3"}, namedMemory},
 		{"named memory of before", []string{"python3"}, namedMemoryGone},
 		{"named memory and saved files", []string{"python3"}, namedMemorySaved},

@@ -339,6 +339,41 @@ print("ok" if (shared[1000000], own[1000000], locked) == (1, 2, "8") else (share
 	tr.finish()
 }
 
+// lockedWithoutAccess is a program that keeps a secret as libraries do: in locked memory to
+// which it has no access but when it needs it. It is locked again, and nothing warns that it is not.
+func lockedWithoutAccess(tr *trial) {
+	tr.write("secret.py", `import ctypes, mmap, os, time
+c = ctypes.CDLL(None, use_errno=True)
+m = mmap.mmap(-1, 8192, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+m[:6] = b"secret"
+at = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(m)))
+assert c.mlock(at, 8192) == 0
+n = 0
+while not os.path.exists("stop"):
+    assert c.mprotect(at, 8192, 3) == 0
+    assert m[:6] == b"secret"
+    assert c.mprotect(at, 8192, 0) == 0
+    time.sleep(0.02)
+    head = "%x-" % at.value
+    lines = open("/proc/self/smaps").read().split("\n")
+    first = next(i for i, line in enumerate(lines) if line.startswith(head))
+    assert " lo " in next(line for line in lines[first:] if line.startswith("VmFlags:")) + " "
+    n += 1
+    open("new", "w").write(str(n))
+    os.rename("new", "progress")
+print("ok", flush=True)
+`)
+	tr.launch("python3", "secret.py")
+	tr.advance(2)
+	tr.suspend()
+	tr.restart()
+	tr.advance(2)
+	if said := tr.read("stderr"); strings.Contains(said, "unlocked") {
+		tr.Errorf("want no warning of locked memory, got %q", said)
+	}
+	tr.finish()
+}
+
 // joinedSharer counts for itself, and in shared memory that the other trees have too.
 const joinedSharer = `
 import mmap, os, sys, time
