@@ -145,6 +145,9 @@ func (p *Process) checkCalls(th *Thread) error {
 	if err != nil {
 		return err
 	}
+	if th.worker {
+		return refuse(p, fmt.Sprintf("thread %d (%s)", th.TID, s.Name), "it is the kernel's own, as io_uring(7) and vhost have them")
+	}
 	if s.Seccomp != 0 && suspendSeccomp(th.HostTID, freezeOptions) != nil {
 		return refuse(p, fmt.Sprintf("seccomp filter of thread %d", th.TID),
 			"it may forbid the system calls of a checkpoint, and cannot be suspended and read without privileges (seccomp(2))")

@@ -270,7 +270,7 @@ func (p *Process) setAside(th *Thread, ws unix.WaitStatus, end bool) error {
 // own gives th its own mask and registers, in this order: a tracer that dies
 // between the two leaves a thread that still goes to its escape.
 func (p *Process) own(th *Thread) error {
-	if th.compat {
+	if th.alone() {
 		return nil
 	}
 	err := setSigmask(th.HostTID, th.Mask)

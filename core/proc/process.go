@@ -28,6 +28,7 @@ type Thread struct {
 	Mask uint64
 
 	compat  bool             // 32-bit code, whose registers are not known
+	worker  bool             // the kernel's own within the process: it runs no code of the program
 	stopped bool             // Regs and Mask have been read
 	stopSig syscall.Signal   // of its group stop, 0 where it is not stopped
 	aside   []syscall.Signal // came in during an injection

@@ -38,7 +38,7 @@ func (t *Tree) awaitStops(ctx context.Context, p *Process, fresh []*Thread) erro
 
 func (t *Tree) awaitStop(ctx context.Context, p *Process, th *Thread) error {
 	for round := 0; ; round++ {
-		if err := t.readStopped(ctx, p, th); err != nil || th.compat {
+		if err := t.readStopped(ctx, p, th); err != nil || th.alone() {
 			return err
 		}
 		again, err := p.leavesVdso(th, round)
@@ -74,11 +74,29 @@ func (t *Tree) readStopped(ctx context.Context, p *Process, th *Thread) error {
 	}
 	th.Regs, err = getRegs(th.HostTID)
 	if th.compat = errors.Is(err, errCompat); th.compat {
-		th.stopped = true // it is left alone, and refused
+		th.stopped = true
 		return nil
+	}
+	if err == nil {
+		th.worker, err = isWorker(p.host, th)
 	}
 	th.stopped = err == nil
 	return err
+}
+
+// alone says whether th is only stopped and let go again, and refused.
+func (th *Thread) alone() bool { return th.compat || th.worker }
+
+// isWorker says whether th is a thread that the kernel has made within the process,
+// as io_uring(7) and vhost do. It begins with a program counter of 0 (copy_thread), and
+// never gets to a stop that an injected call ends with.
+func isWorker(pid int, th *Thread) (bool, error) {
+	const userWorker = 0x4000 // PF_USER_WORKER
+	if th.Regs.PC() != 0 {
+		return false, nil
+	}
+	st, err := procfs.ReadTaskStat(pid, th.HostTID)
+	return st.Flags&userWorker != 0, err
 }
 
 // stopOf waits until tid stands still. A thread that goes through execve(2)
