@@ -41,7 +41,7 @@ reason, nothing is written, and the program runs on.
 		Args:              usageArgs(cobra.MaximumNArgs(1)),
 		ValidArgsFunction: a.completeName,
 	}
-	cmd.Flags().BoolVar(&f.kill, "kill", false, "end the computation once the generation is committed")
+	cmd.Flags().BoolVar(&f.kill, "kill", false, "end the computation once the generation is committed, and wait for its end")
 	cmd.Flags().BoolVar(&f.openFiles, "ckpt-open-files", false, "save the content of open files in the image")
 	cmd.Flags().BoolVar(&f.noSnapshot, "no-snapshot", false, "write the memory while the program stands still, also where it has much")
 	cmd.Flags().BoolVar(&f.selfContained, "self-contained", false, "save the programs, libraries and other mapped files in the image")
@@ -75,7 +75,18 @@ func (a *app) checkpoint(ctx context.Context, name string, f checkpointFlags) er
 	if err != nil {
 		return a.refused(ctx, c, err, f.json)
 	}
-	if f.json {
+	if err := a.committed(result, f.json); err != nil || !f.kill {
+		return err
+	}
+	if err := c.Ended(ctx); err != nil {
+		return fmt.Errorf("the generation is committed, but the computation has not ended: %w", err)
+	}
+	return nil
+}
+
+// committed writes what came of a checkpoint.
+func (a *app) committed(result coord.CheckpointResult, asJSON bool) error {
+	if asJSON {
 		return a.json(result)
 	}
 	if result.InPause != "" {

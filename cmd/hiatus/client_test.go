@@ -26,6 +26,7 @@ type fakeClient struct {
 	signal   syscall.Signal
 	interval time.Duration
 	closed   bool
+	awaited  bool // its end
 }
 
 func (c *fakeClient) Checkpoint(_ context.Context, r coord.CheckpointRequest, progress func(coord.Progress)) (coord.CheckpointResult, error) {
@@ -40,7 +41,8 @@ func (c *fakeClient) SetInterval(_ context.Context, d time.Duration) error {
 	c.interval = d
 	return c.err
 }
-func (c *fakeClient) Close() error { c.closed = true; return nil }
+func (c *fakeClient) Ended(context.Context) error { c.awaited = true; return nil }
+func (c *fakeClient) Close() error                { c.closed = true; return nil }
 
 // command runs one command line against c, the computation sim.
 func command(t *testing.T, c *fakeClient, args ...string) (code int, stdout, stderr string) {
@@ -75,8 +77,8 @@ func TestCheckpoint(t *testing.T) {
 				t.Errorf("no %q in:\n%s", want, out)
 			}
 		}
-		if !c.request.Kill || c.request.Timeout != 5*time.Minute || !c.closed {
-			t.Errorf("request %+v, closed %v", c.request, c.closed)
+		if !c.request.Kill || c.request.Timeout != 5*time.Minute || !c.awaited || !c.closed {
+			t.Errorf("request %+v, awaited %v, closed %v", c.request, c.awaited, c.closed)
 		}
 	})
 	t.Run("json", func(t *testing.T) {

@@ -30,6 +30,7 @@ type client interface {
 	Status(context.Context) (coord.Status, error)
 	Check(context.Context) ([]coord.Refusal, error)
 	Kill(context.Context, syscall.Signal) error
+	Ended(context.Context) error
 	SetInterval(context.Context, time.Duration) error
 	Close() error
 }

@@ -146,8 +146,14 @@ const silence = time.Second
 // process is stopped: it takes connections, as the kernel does that for it, but
 // answers nobody.
 func (c *Client) call(ctx context.Context, method string, in, out any) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+	ctx, cancel := c.attend(ctx)
+	defer cancel()
+	return c.conn.call(ctx, method, in, out)
+}
+
+// attend returns a context that is also done when the coordinator is suspended.
+func (c *Client) attend(parent context.Context) (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(parent)
 	go func() {
 		tick := time.NewTicker(silence)
 		defer tick.Stop()
@@ -162,7 +168,7 @@ func (c *Client) call(ctx context.Context, method string, in, out any) error {
 			}
 		}
 	}()
-	return c.conn.call(ctx, method, in, out)
+	return ctx, func() { cancel(nil) }
 }
 
 // suspended returns an ErrStopped where an agent's process is stopped.
@@ -232,6 +238,18 @@ func (c *Client) Kill(ctx context.Context, sig syscall.Signal) error {
 // SetInterval sets the time between periodic checkpoints; 0 means none.
 func (c *Client) SetInterval(ctx context.Context, d time.Duration) error {
 	return c.call(ctx, methodInterval, intervalBody{Interval: d}, nil)
+}
+
+// Ended waits until the computation has ended: its name is free then.
+func (c *Client) Ended(ctx context.Context) error {
+	ctx, cancel := c.attend(ctx)
+	defer cancel()
+	select {
+	case <-c.conn.ctx.Done():
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // Close ends the connection.

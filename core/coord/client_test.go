@@ -57,6 +57,9 @@ func TestStoppedCoordinator(t *testing.T) {
 	if _, err := c.Status(t.Context()); !errors.Is(err, ErrStopped) {
 		t.Errorf("Status: %v, want ErrStopped", err)
 	}
+	if err := c.Ended(t.Context()); !errors.Is(err, ErrStopped) {
+		t.Errorf("Ended: %v, want ErrStopped", err)
+	}
 	if _, err := dialIn(t.Context(), []string{dir}, "job"); !errors.Is(err, ErrStopped) {
 		t.Errorf("Dial: %v, want ErrStopped", err)
 	}
@@ -70,5 +73,31 @@ func TestStoppedCoordinator(t *testing.T) {
 	defer again.Close()
 	if st, err := again.Status(t.Context()); err != nil || st.Name != "job" {
 		t.Errorf("Status: %+v, %v", st, err)
+	}
+}
+
+// Who waits for the end of a computation finds its name free.
+func TestEnded(t *testing.T) {
+	s := startServer(t, testConfig(t))
+	c := startClient(t, s)
+	ended := make(chan error)
+	go func() { ended <- c.Ended(t.Context()) }()
+	startAgent(t, s, hello("a"), nil)
+	if _, err := c.Checkpoint(t.Context(), CheckpointRequest{Kill: true}, nil); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-ended:
+		t.Fatalf("Ended: %v, while the coordinator runs", err)
+	default:
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if _, err := dialIn(t.Context(), []string{s.cfg.RuntimeDir}, s.Name()); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("Dial: %v, want ErrNotRunning", err)
 	}
 }
