@@ -24,6 +24,7 @@ const (
 	uffdioUnreg = 0x8010aa01 // _IOR(0xaa, 0x01, struct uffdio_range)
 	uffdioWake  = 0x8010aa02 // _IOR(0xaa, 0x02, struct uffdio_range)
 	uffdioZero  = 0xc020aa04 // _IOWR(0xaa, 0x04, struct uffdio_zeropage)
+	uffdioWP    = 0xc018aa06 // _IOWR(0xaa, 0x06, struct uffdio_writeprotect)
 	modeMissing = 1          // UFFDIO_REGISTER_MODE_MISSING
 	modeWP      = 1 << 1     // UFFDIO_REGISTER_MODE_WP
 )

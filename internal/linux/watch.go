@@ -33,6 +33,21 @@ func WatchRange(fd int, start, end uint64) error {
 	return userfaultRegister(fd, start, end, modeWP)
 }
 
+// Disarm has all pages of watched memory in [start, end) count as written.
+// Memory that is watched anew may have pages that do not: what mremap(2) has
+// moved or joined with a neighbour, or a userfaultfd watched that has ended, is
+// watched no more, but the page table may go on to say that it is protected,
+// while the program writes.
+func Disarm(pagemap *os.File, fd int, start, end uint64) error {
+	return ScanPages(pagemap, start, end, UnwrittenPages, func(r PageRange) error {
+		arg := &struct{ start, len, mode uint64 }{r.Start, r.End - r.Start, 0}
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), uffdioWP, uintptr(unsafe.Pointer(arg))); errno != 0 {
+			return fmt.Errorf("UFFDIO_WRITEPROTECT %#x-%#x: %w", r.Start, r.End, errno)
+		}
+		return nil
+	})
+}
+
 // Rearm has the pages of watched memory in [start, end) that have been written
 // count as not written. pagemap is /proc/PID/pagemap.
 func Rearm(pagemap *os.File, start, end uint64) error {

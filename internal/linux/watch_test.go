@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,6 +24,46 @@ func newWatch(t *testing.T) int {
 		t.Fatal(err)
 	}
 	return int(fd)
+}
+
+// TestDisarm has the kernel forget that memory is watched, and not what is
+// written in its page table: two mappings become one when the second moves.
+func TestDisarm(t *testing.T) {
+	a, away, pm, fd := newArea(t, 8), newArea(t, 4), openPagemap(t), newWatch(t)
+	defer unix.Close(fd)
+	for n := range 8 {
+		a.write(n)
+	}
+	check := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	move := func(from, to *byte) {
+		t.Helper()
+		_, err := unix.MremapPtr(unsafe.Pointer(from), uintptr(4*a.page), unsafe.Pointer(to), uintptr(4*a.page), unix.MREMAP_MAYMOVE|unix.MREMAP_FIXED)
+		check(err)
+	}
+	move(&a.mem[4*a.page], &away.mem[0])
+	for _, r := range []PageRange{{a.start(), a.addr(4)}, {away.start(), away.end()}} {
+		check(WatchRange(fd, r.Start, r.End))
+		check(Rearm(pm, r.Start, r.End))
+	}
+	move(&away.mem[0], &a.mem[4*a.page])
+	a.write(0)
+	a.write(4)
+	check(WatchRange(fd, a.start(), a.end()))
+	check(Disarm(pm, fd, a.start(), a.end()))
+	if got := a.pages(ScanPages, pm, UnwrittenPages); got != nil {
+		t.Errorf("unwritten are %v", got)
+	}
+	check(Rearm(pm, a.start(), a.end()))
+	a.write(0)
+	a.write(4)
+	if got, want := a.pages(ScanPages, pm, UnwrittenPages), []int{1, 2, 3, 5, 6, 7}; !slices.Equal(got, want) {
+		t.Errorf("unwritten are %v, want %v", got, want)
+	}
 }
 
 func TestWatch(t *testing.T) {
