@@ -194,9 +194,7 @@ func (t *Tree) mark(ctx context.Context, p *Process, ps *ProcessState, base, gen
 	if err != nil {
 		return err
 	}
-	w.ranges = trackedRanges(ps)
-	err = parallel.Each(ctx, w.ranges, runtime.GOMAXPROCS(0), func(_ int, r *linux.PageRange) error { return linux.Rearm(pagemap, r.Start, r.End) })
-	if err != nil {
+	if err := w.arm(ctx, ps, pagemap); err != nil {
 		return err
 	}
 	if err := faultpoint.At(faultpoint.Marking); err != nil {
@@ -206,13 +204,26 @@ func (t *Tree) mark(ctx context.Context, p *Process, ps *ProcessState, base, gen
 	return nil
 }
 
-// trackedRanges lists the memory of a process that is tracked, in parts for
+// arm has all that is tracked count as not written from now on.
+func (w *watch) arm(ctx context.Context, ps *ProcessState, pagemap *os.File) error {
+	each := func(ranges []linux.PageRange, do func(start, end uint64) error) error {
+		return parallel.Each(ctx, ranges, runtime.GOMAXPROCS(0), func(_ int, r *linux.PageRange) error { return do(r.Start, r.End) })
+	}
+	fresh := rangesOf(ps, func(m *MapState) bool { return m.trackable() && !m.watched })
+	if err := each(fresh, func(start, end uint64) error { return linux.Disarm(pagemap, w.uffd, start, end) }); err != nil {
+		return err
+	}
+	w.ranges = rangesOf(ps, (*MapState).trackable)
+	return each(w.ranges, func(start, end uint64) error { return linux.Rearm(pagemap, start, end) })
+}
+
+// rangesOf lists the memory of a process in mappings of a kind, in parts for
 // several goroutines.
-func trackedRanges(ps *ProcessState) (ranges []linux.PageRange) {
+func rangesOf(ps *ProcessState, kind func(*MapState) bool) (ranges []linux.PageRange) {
 	const part = 64 << 20
 	for i := range ps.Maps {
 		m := &ps.Maps[i]
-		if !m.trackable() {
+		if !kind(m) {
 			continue
 		}
 		for at := m.Start; at < m.End; at += part {

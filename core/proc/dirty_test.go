@@ -127,6 +127,28 @@ func TestMark(t *testing.T) {
 	}
 }
 
+// TestMarkJoined moves half of the memory away from the other and back: the one
+// mapping that they are again is new to the tracking.
+func TestMarkJoined(t *testing.T) {
+	x := newDirtySubject(t)
+	x.mark(0, 1)
+	for n, tt := range []struct {
+		orders string
+		kept   []int
+	}{
+		{"s w0", []int{1, 2, 3, 4, 5, 6, 7}},
+		{"j w0 w1 w8", nil},
+		{"w0 w8", []int{1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15}},
+	} {
+		for _, o := range strings.Fields(tt.orders) {
+			x.order(o)
+		}
+		if kept := x.mark(uint64(n+1), uint64(n+2)); !slices.Equal(kept, tt.kept) {
+			t.Errorf("after %q: kept %v, want %v", tt.orders, kept, tt.kept)
+		}
+	}
+}
+
 // survey is what smaps tells now.
 func (x *dirtySubject) survey() *Survey {
 	x.tb.Helper()

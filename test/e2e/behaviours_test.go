@@ -58,7 +58,8 @@ func behaviours() []behaviour {
 		{"older generation", gcc, olderGeneration},
 		{"interval", gcc, interval},
 		{"compressed", gcc, compressed},
-		{"incremental", gcc, incremental},
+		{"incremental", gcc, func(tr *trial) { incremental(tr) }},
+		{"incremental alone", gcc, func(tr *trial) { incremental(tr, "alone") }},
 		{"incremental keep", gcc, incrementalKeep},
 		{"a restart keeps the settings", gcc, settings},
 		{"damaged image", gcc, damaged},
@@ -567,9 +568,9 @@ func chainOf(tr *trial, path string) (chain []int) {
 }
 
 // incremental restarts from every generation of a chain, and goes on from one.
-func incremental(tr *trial) {
-	tr.front = tr.start("launch", "--name", tr.name, "--ckptdir", tr.images(), "--incremental", "--full-every", "4", "--keep", "50",
-		"--compress", "s2", "--", tr.suite.fixture("dirty"))
+func incremental(tr *trial, args ...string) {
+	tr.front = tr.start(append([]string{"launch", "--name", tr.name, "--ckptdir", tr.images(), "--incremental", "--full-every", "4", "--keep", "50",
+		"--compress", "s2", "--", tr.suite.fixture("dirty")}, args...)...)
 	for range 6 {
 		tr.advance(2)
 		tr.checkpoint()

@@ -2,6 +2,7 @@
 #include "t.h"
 
 #define PAGES 16
+#define HALF (PAGES / 2 * 4096)
 
 static char ballast[64 << 20];
 
@@ -10,6 +11,7 @@ int main(int argc, char **argv)
 	char line[256];
 	(void)argc;
 	char *area = mmap(0, PAGES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *half = area + HALF;
 	CHECK(area != MAP_FAILED);
 	madvise(area, PAGES * 4096, MADV_NOHUGEPAGE);
 	for (int i = 0; i < PAGES; i++)
@@ -44,6 +46,12 @@ int main(int argc, char **argv)
 			CHECK(mremap(p, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, area + (1 << 30)) == area + (1 << 30));
 			CHECK(mmap(p, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == p);
 			*p = 'n';
+			break;
+		case 's': // the second half goes away
+			CHECK(mremap(half, HALF, HALF, MREMAP_MAYMOVE | MREMAP_FIXED, area + (1 << 29)) == area + (1 << 29));
+			break;
+		case 'j': // and comes back: one mapping again
+			CHECK(mremap(area + (1 << 29), HALF, HALF, MREMAP_MAYMOVE | MREMAP_FIXED, half) == half);
 			break;
 		case 'u': // something new in the place of all, of which it writes a page
 			CHECK(mmap(area, PAGES * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == area);
