@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -15,7 +16,8 @@ import (
 )
 
 // hidden asks a thread for what no restart brings back and nothing in /proc shows: keyrings
-// of its own, keyrings(7), a Landlock domain, landlock(7), and entries of the LDT.
+// of its own, keyrings(7), registered rings, io_uring(7), a Landlock domain, landlock(7), and
+// entries of the LDT.
 type hidden struct {
 	p        *Process
 	th       *Thread
@@ -31,6 +33,8 @@ const (
 	specThread       = ^uint64(0) // KEY_SPEC_THREAD_KEYRING, -1
 	specProcess      = specThread - 1
 	specSession      = specThread - 2
+	registeredRings  = 16          // IO_RINGFD_REG_MAX of the kernel's include/linux/io_uring_types.h
+	byRegistered     = 1 << 4      // IORING_ENTER_REGISTERED_RING
 	userSessionNames = "_uid_ses." // what a process without a session keyring of its own has
 )
 
@@ -44,6 +48,9 @@ func askHidden(b *args, p *Process, th *Thread, s *procfs.Status) *hidden {
 		sys(unix.SYS_KEYCTL, unix.KEYCTL_GET_KEYRING_ID, specProcess, 0).may(),
 		sys(unix.SYS_KEYCTL, unix.KEYCTL_GET_KEYRING_ID, specSession, 0).may(),
 		sys(unix.SYS_KEYCTL, keyctlDescribe, specSession, h.at, hiddenRoom).may(),
+	}
+	for i := range uint64(registeredRings) {
+		h.calls = append(h.calls, sys(unix.SYS_IO_URING_ENTER, i, 0, 0, byRegistered, 0, 0).may())
 	}
 	if th == p.threads[0] && sysModifyLDT != 0 {
 		h.calls = append(h.calls, sys(sysModifyLDT, 0, h.at+hiddenRoom, 8).may())
@@ -90,7 +97,10 @@ func (h *hidden) refusal(calls []call) error {
 	case calls[2].ret > 0 && h.session > 0 && int(calls[2].ret) != h.session && h.named(calls[3]):
 		return refuse(h.p, name, "it has joined another session keyring (keyrings(7)) than hiatus, which a restart cannot")
 	}
-	rest := calls[4:]
+	if slices.ContainsFunc(calls[4:][:registeredRings], isRing) {
+		return refuse(h.p, name, "it has registered an io_uring (io_uring_register(2), IORING_REGISTER_RING_FDS), whose requests cannot be read")
+	}
+	rest := calls[4+registeredRings:]
 	if h.landlock {
 		last := &rest[len(rest)-1]
 		if last.ret == -int64(syscall.EPERM) {
@@ -102,6 +112,13 @@ func (h *hidden) refusal(calls []call) error {
 		return refuse(h.p, "local descriptor table", "it has entries (modify_ldt(2))")
 	}
 	return nil
+}
+
+// isRing says whether the place that was asked for has a ring: nothing was to be done there,
+// and without one it fails in one of these ways (io_uring/io_uring.c), also by a filter.
+func isRing(enter call) bool {
+	none := []syscall.Errno{syscall.EINVAL, syscall.EBADF, syscall.ENOSYS, syscall.EPERM, syscall.EACCES}
+	return !slices.Contains(none, syscall.Errno(-enter.ret))
 }
 
 // named says whether the session keyring that was described is none that every process
