@@ -337,6 +337,7 @@ func noMemoryForCopies(f *faulted) {
 	if reason := checkpoint(); reason != "" {
 		f.Errorf("without a limit it is written in the pause: %s", reason)
 	}
+	f.alone() // the copies' memory is given back
 	group.limit(group.used() + 20<<20)
 	if reason := checkpoint(); !strings.Contains(reason, "MiB are available") {
 		f.Errorf("with 20 MiB left it is written in the pause because of %q", reason)
