@@ -11,6 +11,7 @@ import (
 
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/internal/linux"
+	"github.com/hiatus-project/hiatus/plugin"
 )
 
 // A self-contained image carries the files that are mapped, libraries and
@@ -111,11 +112,13 @@ func (st *State) WriteFiles(ctx context.Context, w *image.Writer) error {
 		now := stampOf(&s)
 		now.ctime = c.stamp.ctime // which another link changes, or chmod(2)
 		if now != c.stamp {
-			return fmt.Errorf("mapped file %s: it was changed during the checkpoint", st.Refs[c.ref].Path)
+			return fmt.Errorf("mapped file %s: %w", st.Refs[c.ref].Path, errChangedFile)
 		}
 	}
 	return nil
 }
+
+const errChangedFile = plugin.Passing("it was changed during the checkpoint")
 
 // makeCarried makes those mapped files that are not as they were.
 func (m *memoryRestorer) makeCarried() error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -47,6 +48,13 @@ func (t *Tree) leased(st *unix.Stat_t) bool {
 		}
 	}
 	return false
+}
+
+// mayWrite says whether the tree has the file open for writing.
+func (t *Tree) mayWrite(st *unix.Stat_t) bool {
+	return t.files != nil && slices.ContainsFunc(t.files.all, func(d *description) bool {
+		return d.Stat.Ino == st.Ino && d.Stat.Dev == st.Dev && d.Flags&(unix.O_WRONLY|unix.O_RDWR) != 0
+	})
 }
 
 // openSame opens the file st.

@@ -176,7 +176,7 @@ func (s *mapSaver) claimed(m MapState, v *procfs.VMA, owner string, policy plugi
 	case plugin.MapReopen:
 		m.Kind = MapPlugin
 		if !v.Shared {
-			m.content = contentPrivate
+			m.content, m.cuttable = contentPrivate, true
 		}
 	case plugin.MapSkip:
 		m.Kind = ""
@@ -285,6 +285,7 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 	if s.isOther(path, &st, v) { // which opens it: that would break a lease
 		return m, refuse(p, describeVMA(v), "another file has taken its name")
 	}
+	writable := s.t.mayWrite(&st)
 	f := s.t.sums.newMappedFile(v.Path, &st)
 	if v.Shared && v.Has("mw") {
 		f = MappedFile{Path: v.Path, Size: st.Size, Write: true}
@@ -307,7 +308,7 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 		i = len(s.st.Refs)
 		s.refs[key] = i
 		s.st.Refs = append(s.st.Refs, f)
-		if s.t.carry && !f.Write {
+		if s.t.carry && !f.Write && !writable {
 			if err := s.st.carry(i, path, &st); err != nil {
 				return m, refuse(p, describeVMA(v), "this user may not read its file, which a self-contained image carries: %v", err)
 			}
@@ -315,7 +316,7 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 	}
 	m.Kind, m.Ref = MapFile, i
 	if !v.Shared {
-		m.content = contentPrivate
+		m.content, m.cuttable = contentPrivate, writable
 	}
 	return m, nil
 }

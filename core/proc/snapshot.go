@@ -122,10 +122,11 @@ func (m *Memory) snapshot(ctx context.Context, adopter int) error {
 // isCopied says whether a copy of p has the mapping, as it is now. Copies lack
 // what the program keeps from its children, madvise(2), and share what it shares.
 // Of huge pages of hugetlbfs a copy may lose its own when the program writes
-// to them and the pool is empty (mm/hugetlb.c, unmap_ref_private).
+// to them and the pool is empty (mm/hugetlb.c, unmap_ref_private), and of a file
+// those behind the end when the program cuts it (mm/truncate.c, truncate_pagecache).
 func (m *Memory) isCopied(p *Process, s *MapState) bool {
 	_, copied := m.copies[p]
-	return copied && s.content == contentPrivate && s.Huge == 0 && s.isInherited() && !slices.Contains(s.Flags, "wf")
+	return copied && s.content == contentPrivate && s.Huge == 0 && !s.cuttable && s.isInherited() && !slices.Contains(s.Flags, "wf")
 }
 
 // isInherited says whether children have the mapping, madvise(2), MADV_DONTFORK.

@@ -148,8 +148,8 @@ func TestSnapshot(t *testing.T) {
 func (x *subject) saveSnapshot() *generation {
 	x.tb.Helper()
 	tree := x.freeze()
-	st := x.inspect(tree)
 	g := &generation{fds: x.keepFiles(tree)}
+	st := x.inspect(tree)
 	m := tree.NewMemory(st, nil)
 	defer m.Close()
 	if err := m.Snapshot(soon(x.tb), x.where.Reference); err != nil {

@@ -236,10 +236,11 @@ type MapState struct {
 	Dev    uint64       `json:"dev,omitempty"`
 	Ino    uint64       `json:"ino,omitempty"`
 
-	content contentKind
-	onDisk  bool              // pages that are not in memory may be on a disk: a file's, whose last name is gone
-	watched bool              // by our own userfaultfd
-	kept    []linux.PageRange // of content, that the parent of the image has
+	content  contentKind
+	onDisk   bool              // pages that are not in memory may be on a disk: a file's, whose last name is gone
+	watched  bool              // by our own userfaultfd
+	cuttable bool              // its file may be cut while a copy of it is read
+	kept     []linux.PageRange // of content, that the parent of the image has
 }
 
 // MappedFile is a file by which the image refers to clean memory: it must be

@@ -77,9 +77,10 @@ func (p *Plugin) saveMemory(key inodeKey, m plugin.Mapping) error {
 
 // decideMemory decides what a restart does with such memory. Where nobody uses it any
 // more, and it is that of the checkpoint, it gets its content back. What the tree could not
-// write to is the memory of others, and stays.
+// write to through its mappings is the memory of others, and stays where they use it, or
+// the user does not want the saved content.
 func (p *Plugin) decideMemory(index int, d *inode, now *unix.Stat_t) error {
-	if !d.Written {
+	if !d.Written && (!p.config.AllowFileOverwrite || p.inUse(d) != nil) {
 		p.named.asIs[index] = true
 		p.host.Log().Info().Str("path", string(d.Path)).Msg("shared memory that was only read is as it is now")
 		return nil

@@ -9,13 +9,13 @@
 #define MADV_WIPEONFORK 18
 #endif
 
-enum { page = 4096, large = 20 << 20, small = 64 * page, parts = 7 };
+enum { page = 4096, large = 20 << 20, small = 64 * page, parts = 8 };
 
 static struct { unsigned char *at; long len; } part[parts];
 static volatile unsigned char turn = 1;
 static volatile sig_atomic_t signals;
 static pid_t child;
-static int to_child[2], from_child[2], open_files;
+static int to_child[2], from_child[2], open_files, cut_file;
 
 static void on_child(int sig) { signals++; }
 
@@ -33,8 +33,8 @@ static int file(const char *name)
 	return fd;
 }
 
-// shared is the part that both processes have.
-enum { shared = 1 };
+// shared is the part that both processes have, and cut the one whose file is cut at each turn.
+enum { shared = 1, cut = 7 };
 
 static void make(const char *name)
 {
@@ -55,6 +55,9 @@ static void make(const char *name)
 	part[6].at = map(part[6].len = small, MAP_PRIVATE, fd);
 	CHECK(unlink(gone) == 0);
 	close(fd);
+	snprintf(gone, sizeof gone, "%s.cut", name);
+	cut_file = file(gone);
+	part[cut].at = map(part[cut].len = small, MAP_PRIVATE, cut_file);
 }
 
 static void next(int with_shared)
@@ -65,6 +68,8 @@ static void next(int with_shared)
 			continue;
 		if (i == 4)
 			CHECK(mprotect(part[i].at, part[i].len, PROT_READ | PROT_WRITE) == 0);
+		if (i == cut && with_shared) // which takes the pages of both
+			CHECK(ftruncate(cut_file, 0) == 0 && ftruncate(cut_file, small) == 0);
 		for (long off = 0; off < part[i].len; off += 512)
 			part[i].at[off] = turn;
 		if (i == 4)
