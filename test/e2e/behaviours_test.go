@@ -50,6 +50,7 @@ func behaviours() []behaviour {
 		{"named memory in use", []string{"python3"}, namedMemoryUsed},
 		{"named memory replaced", []string{"python3"}, namedMemoryReplaced},
 		{"named memory only read", []string{"python3"}, namedMemoryRead},
+		{"named memory read by its writer", []string{"python3"}, namedMemoryReadByWriter},
 		{"named memory that was cut", []string{"python3"}, namedMemoryCut},
 		{"tcp to outside closed", gcc, func(tr *trial) { tcpOutsideClosed(tr, "tcp") }},
 		{"tcp6 to outside closed", gcc, func(tr *trial) { tcpOutsideClosed(tr, "tcp6") }},
