@@ -40,7 +40,7 @@ func (p *Plugin) decideNamed(index int, d *inode) error {
 		return fmt.Errorf("%s: %w", d.Path, errReplaced)
 	case d.Memory:
 		return p.decideMemory(index, d, &now)
-	case now.Size == d.Size && now.Mtim.Nano() == d.Mtime && !(d.Mapped && p.config.AllowFileOverwrite):
+	case now.Size == d.Size && now.Mtim.Nano() == d.Mtime && !(p.config.AllowFileOverwrite && p.mayDiffer(index, d)):
 		p.named.asIs[index] = true
 		p.warnMapped(d)
 		return nil
@@ -53,6 +53,24 @@ func (p *Plugin) decideNamed(index int, d *inode) error {
 	}
 	return fmt.Errorf("%s: %s; --allow-file-overwrite puts the saved content in its place, --allow-changed-files keeps it as it is now",
 		d.Path, differs(d.Size, d.Mtime, &now))
+}
+
+// mayDiffer says whether the program may have written to a file since, and its time not
+// tell: what is written through memory to a file in memory need not move it.
+func (p *Plugin) mayDiffer(index int, d *inode) bool {
+	if d.Mapped {
+		return true
+	}
+	var fs unix.Statfs_t
+	if err := unix.Statfs(p.place(d.Path), &fs); err != nil || fs.Type != unix.TMPFS_MAGIC {
+		return false
+	}
+	for _, s := range p.state.Files {
+		if s.Kind == kindNamed && s.Index == index && s.Flags&(unix.O_WRONLY|unix.O_RDWR) != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // warnMapped tells of a file that the program may have written to since.

@@ -72,6 +72,7 @@ func behaviours() []behaviour {
 		{"grown files", nil, grownFiles},
 		{"saved files", nil, savedFiles},
 		{"saved and mapped file", []string{"python3"}, savedAndMapped},
+		{"saved and mapped since", []string{"python3"}, savedAndMappedSince},
 		{"saved and watched file", []string{"tail"}, savedAndWatched},
 		{"deleted file of a subvolume", []string{"python3", "mkfs.btrfs"}, subvolume},
 		{"closed descriptors", nil, closedDescriptors},
