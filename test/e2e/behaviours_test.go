@@ -73,6 +73,7 @@ func behaviours() []behaviour {
 		{"saved files", nil, savedFiles},
 		{"saved and mapped file", []string{"python3"}, savedAndMapped},
 		{"saved and mapped since", []string{"python3"}, savedAndMappedSince},
+		{"self-contained beside a written file", []string{"python3"}, carriedBesideWritten},
 		{"saved and watched file", []string{"tail"}, savedAndWatched},
 		{"deleted file of a subvolume", []string{"python3", "mkfs.btrfs"}, subvolume},
 		{"closed descriptors", nil, closedDescriptors},

@@ -72,3 +72,32 @@ print(said, flush=True)
 	tr.advance(3)
 	tr.finish()
 }
+
+// carriedBesideWritten has a file mapped to which the program writes without end: no
+// self-contained image carries it.
+func carriedBesideWritten(tr *trial) {
+	tr.launchWith([]string{"--self-contained"}, "python3", "-c", `
+import mmap, os
+f = os.open("data", os.O_RDWR | os.O_CREAT, 0o600)
+os.ftruncate(f, 1 << 24)
+m = mmap.mmap(f, 1 << 24, flags=mmap.MAP_PRIVATE)
+n, said = 0, "ok"
+while not os.path.exists("stop"):
+    n += 1
+    os.pwrite(f, b"%08d" % n, 1 << 23)
+    if int(m[1 << 23:(1 << 23) + 8]) != n:
+        said = "%s, not %d" % (m[1 << 23:(1 << 23) + 8], n)
+    open("new", "w").write(str(n))
+    os.rename("new", "progress")
+print(said, flush=True)
+`)
+	tr.advance(2)
+	for range 3 {
+		tr.checkpoint()
+		tr.advance(2)
+	}
+	tr.suspend()
+	tr.restart()
+	tr.advance(2)
+	tr.finish()
+}
