@@ -489,9 +489,11 @@ table.write(b"begin"); table.flush()
 os.chdir("data/sub")
 # Whenever a checkpoint comes, a process stands in the directory, whose program
 # was moved too.
+execs, ends_at_exec = os.pipe()
 child = os.fork()
 if child == 0:
     os.execl(home + "/data/sh", "sh", "-c", "while [ ! -e %s/stop ]; do sleep 0.05; done" % home)
+os.close(ends_at_exec); os.read(execs, 1); os.close(execs)
 import socket
 listener, datagrams = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 listener.bind(home + "/data/sub/listener"); listener.listen()
@@ -528,7 +530,7 @@ def files(here):
         same("content", ctypes.string_at(address, 5), b"begin")
     same("mappings", open("/proc/self/maps").read().count(" " + here + "/table\n"), 2)
 `, `while os.path.exists(home + "/hold"): # the path of the directory is to change
-    open(home + "/held", "w").close()
+    os.makedirs(home + "/held", exist_ok=True) # a file would be open for a moment
     time.sleep(0.01)
 here = os.readlink("/proc/self/fd/%d" % folder)
 sockets(here)
