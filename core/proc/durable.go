@@ -34,11 +34,8 @@ func (s *mapSaver) keepWritten(p *Process, v *procfs.VMA, path string, st *unix.
 // opening would break it, and it is given only where nothing but the one
 // description has the file open: no mapping either that was made by another.
 func (t *Tree) leased(st *unix.Stat_t) bool {
-	if t.files == nil {
-		return false
-	}
-	for _, d := range t.files.all {
-		if d.Stat.Dev != st.Dev || d.Stat.Ino != st.Ino {
+	for _, d := range t.files.regular(st.Ino) {
+		if d.Stat.Dev != st.Dev {
 			continue
 		}
 		for line := range bytes.Lines(d.FDInfo) {
@@ -52,8 +49,8 @@ func (t *Tree) leased(st *unix.Stat_t) bool {
 
 // mayWrite says whether the tree has the file open for writing.
 func (t *Tree) mayWrite(st *unix.Stat_t) bool {
-	return t.files != nil && slices.ContainsFunc(t.files.all, func(d *description) bool {
-		return d.Stat.Ino == st.Ino && d.Stat.Dev == st.Dev && d.Flags&(unix.O_WRONLY|unix.O_RDWR) != 0
+	return slices.ContainsFunc(t.files.regular(st.Ino), func(d *description) bool {
+		return d.Stat.Dev == st.Dev && d.Flags&(unix.O_WRONLY|unix.O_RDWR) != 0
 	})
 }
 

@@ -71,7 +71,7 @@ type fileCollector struct {
 	all   []*description
 	byKey map[fileKey][]*description // in the kernel's order, kcmp(2)
 	stdio [3]fileKey
-	byIno map[uint64][]*description // regular files; see statDev
+	byIno map[uint64][]*description // regular files; see regular
 	own   map[int]*TableState       // of threads, by host id
 	held  []int                     // duplicates, by which descriptions without a descriptor are known
 }

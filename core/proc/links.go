@@ -80,7 +80,7 @@ func (s *mapSaver) descriptionOf(v *procfs.VMA) *description {
 		return nil
 	}
 	dev := s.statDev(v)
-	for _, d := range s.t.files.byIno[v.Ino] {
+	for _, d := range s.t.files.regular(v.Ino) {
 		if d.Stat.Dev == dev {
 			return d
 		}

@@ -37,6 +37,26 @@ func (s *mapSaver) statDev(v *procfs.VMA) uint64 {
 // something to look at only where a file of the same number, but of another
 // device, is open, and none of this one.
 func (c *fileCollector) statDev(shown inodeID) uint64 {
+	regular := c.regular(shown.ino)
+	for _, d := range regular {
+		if d.Stat.Dev == shown.dev {
+			return shown.dev
+		}
+	}
+	for _, d := range regular {
+		if as, err := d.mappedAs(); err == nil && as == shown {
+			return d.Stat.Dev
+		}
+	}
+	return shown.dev
+}
+
+// regular lists the descriptions of regular files with an inode number. Without a
+// collector there are none.
+func (c *fileCollector) regular(ino uint64) []*description {
+	if c == nil {
+		return nil
+	}
 	if c.byIno == nil {
 		c.byIno = map[uint64][]*description{}
 		for _, d := range c.all {
@@ -45,17 +65,7 @@ func (c *fileCollector) statDev(shown inodeID) uint64 {
 			}
 		}
 	}
-	for _, d := range c.byIno[shown.ino] {
-		if d.Stat.Dev == shown.dev {
-			return shown.dev
-		}
-	}
-	for _, d := range c.byIno[shown.ino] {
-		if as, err := d.mappedAs(); err == nil && as == shown {
-			return d.Stat.Dev
-		}
-	}
-	return shown.dev
+	return c.byIno[ino]
 }
 
 // mappedAs returns how a mapping of the file is shown.
