@@ -186,15 +186,17 @@ func (t *Tree) lose(p *Process, err error) error {
 
 // freezing is a process on its way to a stop.
 type freezing struct {
-	p     *Process
-	seen  map[int]bool // the threads that were asked
-	fresh []*Thread    // of them those that were not waited for yet
+	p       *Process
+	seen    map[int]bool // the threads that were met
+	fresh   []*Thread    // of them those that were asked and not waited for yet
+	careful []int        // of them those that are to be asked one by one
 }
 
-// ask attaches to the threads that were not asked yet and has them stop. It
+// ask attaches to the threads that were not met yet and has them stop. It
 // says whether there were any. The leader is asked when the others stand still: it
 // is the one that gets signals for the process as long as it can take them, and
 // else another one that does not stand still (kernel/signal.c, complete_signal).
+// Those whose call a stop may end are left to stopCareful.
 func (t *Tree) ask(f *freezing) (some bool, err error) {
 	tids, err := procfs.Tasks(f.p.host)
 	if err != nil {
@@ -206,16 +208,50 @@ func (t *Tree) ask(f *freezing) (some bool, err error) {
 			continue
 		}
 		some, f.seen[tid] = true, true
-		th, err := t.seize(f.p, tid)
-		if err != nil {
-			return some, err
+		sleep := t.sleeps.before(f.p.host, tid)
+		if sleep.mayEnd() {
+			f.careful = append(f.careful, tid)
+			continue
 		}
-		if th != nil {
-			f.fresh = append(f.fresh, th)
-			f.p.threads = append(f.p.threads, th)
+		if err := t.seizeInto(f, tid, sleep); err != nil {
+			return some, err
 		}
 	}
 	return some, nil
+}
+
+func (t *Tree) seizeInto(f *freezing, tid int, sleep *Sleep) error {
+	th, err := t.seize(f.p, tid, sleep)
+	if th != nil {
+		f.fresh = append(f.fresh, th)
+		f.p.threads = append(f.p.threads, th)
+	}
+	return err
+}
+
+// stopCareful stops one by one the threads that are in a call that the stop may end
+// with EINTR: where the agent is killed before the registers are mended, the program
+// sees that. So the moment is a short one, in which nothing else is done.
+func (t *Tree) stopCareful(ctx context.Context, f *freezing) error {
+	for len(f.careful) > 0 && !f.p.execed {
+		tid := f.careful[0]
+		f.careful = f.careful[1:]
+		err := t.seizeInto(f, tid, t.sleeps.before(f.p.host, tid))
+		if err == nil {
+			err = t.awaitFresh(ctx, f)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitFresh waits for the threads that were asked.
+func (t *Tree) awaitFresh(ctx context.Context, f *freezing) error {
+	fresh := f.fresh
+	f.fresh = nil
+	return t.awaitStops(ctx, f.p, fresh)
 }
 
 // freezeProcess waits until all threads of a process stand still that was asked.
@@ -274,9 +310,10 @@ func (p *Process) readStatus() error {
 func (t *Tree) freezeThreads(ctx context.Context, f *freezing) error {
 	p := f.p
 	for {
-		fresh := f.fresh
-		f.fresh = nil
-		if err := t.awaitStops(ctx, p, fresh); err != nil {
+		if err := t.awaitFresh(ctx, f); err != nil {
+			return err
+		}
+		if err := t.stopCareful(ctx, f); err != nil {
 			return err
 		}
 		if p.execed {
@@ -334,7 +371,7 @@ func (f *freezing) startOver() {
 	for _, th := range p.threads {
 		delete(p.tr.held, th.HostTID)
 	}
-	p.execed, p.threads = false, nil
+	p.execed, p.threads, f.careful = false, nil, nil
 	clear(f.seen)
 }
 

@@ -247,18 +247,21 @@ func (g *gate) open(ctx context.Context) error {
 		case x.standing: // it was not interrupted: a call that begins, begins as ever
 			g.letGo(x)
 		default:
-			if err := ptrace(ptraceInterrupt, tid, 0, 0); err == nil {
-				running = append(running, x)
-				continue
-			}
-			g.tr.letGoLate(tid)
+			running = append(running, x)
 		}
 	}
 	var errs []error
-	for _, x := range running {
-		if err := g.catch(ctx, x); err != nil && !errors.Is(err, errGone) && !errors.Is(err, unix.ESRCH) {
+	for _, x := range running { // one by one, as in Tree.stopCareful
+		tid := x.th.HostTID
+		err := ptrace(ptraceInterrupt, tid, 0, 0)
+		if err == nil {
+			err = g.catch(ctx, x)
+		}
+		if err != nil {
+			g.tr.letGoLate(tid)
+		}
+		if err != nil && !errors.Is(err, errGone) && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, fmt.Errorf("pid %d tid %d: %w", x.p.pid, x.th.TID, err))
-			g.tr.letGoLate(x.th.HostTID)
 		}
 	}
 	return errors.Join(errs...)

@@ -124,7 +124,7 @@ print(before==open('/proc/self/maps').read(),flush=True)
 
 func TestBatchIsBrokenOffAtItsDeadline(t *testing.T) {
 	tr := newTracer(t)
-	pid, _ := start(t, tr, "/bin/sh", "-c", "echo ready; sleep 1000")
+	pid, _ := start(t, tr, "/bin/sh", "-c", "echo ready; exec sleep 1000")
 	tree, ctx := freeze(t, tr, pid)
 	openAll(t, ctx, tree)
 	p := tree.Procs()[0]

@@ -104,6 +104,20 @@ func (s *Sleeps) before(pid, tid int) *Sleep {
 	return sl
 }
 
+// mayEnd says whether a stop may end the call of a sleeping thread with EINTR, signal(7).
+// What is known to go on is not asked for: the kernel restarts it.
+func (sl *Sleep) mayEnd() bool {
+	if sl == nil {
+		return false
+	}
+	w := sl.wchan
+	restarted := strings.Contains(w, "poll") && !strings.Contains(w, "epoll") && !strings.Contains(w, "ep_poll")
+	for _, name := range []string{"futex", "nanosleep", "do_wait", "pipe_", "select", "sigsuspend", "sys_pause"} {
+		restarted = restarted || strings.Contains(w, name)
+	}
+	return !restarted
+}
+
 // confirm makes sure that a thread, which has stopped, is in the sleep of before:
 // it has waited once more, in its stop. Else it woke up in between, and has
 // begun another.

@@ -5,6 +5,8 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -14,9 +16,9 @@ import (
 )
 
 // seize attaches to a thread and asks it to stop. It returns nil for one that
-// has ended.
-func (t *Tree) seize(p *Process, tid int) (*Thread, error) {
-	th := &Thread{HostTID: tid, sleep: t.sleeps.before(p.host, tid)}
+// has ended. sleep is what was seen of it before.
+func (t *Tree) seize(p *Process, tid int, sleep *Sleep) (*Thread, error) {
+	th := &Thread{HostTID: tid, sleep: sleep}
 	delete(t.tr.late, tid)
 	stop := t.tr.watch(p.host)
 	err := attach(p.host, tid)
@@ -24,11 +26,44 @@ func (t *Tree) seize(p *Process, tid int) (*Thread, error) {
 	if err != nil {
 		return nil, whyNotSeized(p.host, tid, err)
 	}
+	_ = faultpoint.At(faultpoint.ThreadSeized)
 	if err := ptrace(ptraceInterrupt, tid, 0, 0); err != nil && err != unix.ESRCH {
 		return nil, fmt.Errorf("pid %d tid %d: interrupt: %w", p.host, tid, err)
 	}
-	_ = faultpoint.At(faultpoint.ThreadSeized)
+	if sleep.mayEnd() {
+		th.mendAtOnce()
+	}
 	return th, nil
+}
+
+// mendAtOnce has the call of a thread made again that its stop, which was just asked
+// for, has ended with EINTR: from the stop to here the program would see it where the
+// agent is killed. It looks again and again, as a wait would come later. What it does not
+// meet in time, awaitStop sees to, as to all that is not as urgent.
+func (th *Thread) mendAtOnce() {
+	const (
+		patience = 2 * time.Millisecond
+		alone    = 50 * time.Microsecond // until the thread may be waiting for this processor
+	)
+	si := make([]byte, siginfoSize)
+	for begin := time.Now(); ; {
+		err := ptrace(ptraceGetSiginfo, th.HostTID, 0, uintptr(unsafe.Pointer(&si[0])))
+		switch waited := time.Since(begin); {
+		case err == nil && le.Uint32(si[siCodeOff:])>>8 == eventStop:
+			if r, err := getRegs(th.HostTID); err == nil && r.interrupted() {
+				asIs := r
+				r.rerun()
+				if setRegs(th.HostTID, r) == nil {
+					th.ended = &asIs
+				}
+			}
+			return
+		case err != unix.ESRCH || waited > patience: // another stop, as of a signal
+			return
+		case waited > alone:
+			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		}
+	}
 }
 
 // freezeOptions make the children that a tracee forks before it stops tracees

@@ -51,8 +51,10 @@ func (t *Tree) awaitStop(ctx context.Context, p *Process, th *Thread) error {
 		th.stopped = false
 		delete(t.tr.held, th.HostTID)
 	}
-	if err := p.leaveCriticalSection(th); err != nil {
-		return err
+	if _, in := th.Regs.SyscallNr(); !in { // there are no calls in them, rseq(2)
+		if err := p.leaveCriticalSection(th); err != nil {
+			return err
+		}
 	}
 	if err := t.settleCall(p, th, true); err != nil {
 		return err
@@ -76,6 +78,9 @@ func (t *Tree) readStopped(ctx context.Context, p *Process, th *Thread) error {
 	if th.compat = errors.Is(err, errCompat); th.compat {
 		th.stopped = true
 		return nil
+	}
+	if err == nil && th.ended != nil {
+		th.Regs, th.ended = *th.ended, nil
 	}
 	if err == nil {
 		th.worker, err = isWorker(p.host, th)

@@ -56,7 +56,7 @@ func At(s Step) error {
 func count(orders, step string) int {
 	counter.mu.Lock()
 	defer counter.mu.Unlock()
-	if counter.orders != orders {
+	if counter.counts == nil || counter.orders != orders {
 		counter.orders, counter.counts = orders, map[string]int{}
 	}
 	counter.counts[step]++

@@ -35,7 +35,7 @@ func newFaultSuite(t *testing.T) *suite {
 	s := newSuite(t)
 	s.buildFaults(t)
 	s.require(t, "gcc")
-	for _, name := range []string{"faulty", "rewrite"} {
+	for _, name := range []string{"faulty", "rewrite", "sleeps"} {
 		if err := buildOne([]string{"gcc", "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", s.fixture(name), s.source(name + ".c")}); err != nil {
 			t.Fatal(err)
 		}
@@ -60,7 +60,7 @@ func (s *suite) newFaulted(t *testing.T, id identity) *faulted {
 	f := &faulted{trial: s.newTrial(t, id)}
 	own := *s
 	own.dir = f.dir
-	for from, to := range map[string]string{"hiatus-faults": "hiatus", "faulty": "faulty", "rewrite": "rewrite"} {
+	for from, to := range map[string]string{"hiatus-faults": "hiatus", "faulty": "faulty", "rewrite": "rewrite", "sleeps": "sleeps"} {
 		if err := os.Link(s.fixture(from), own.fixture(to)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}
