@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hiatus-project/hiatus/internal/missing"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -88,6 +89,7 @@ type named struct {
 	puts      map[int]*exchange // the file that is there gets its content in place
 	replace   map[int]bool      // the file that is there goes
 	temporary map[int]string    // path of the new file until it has its name, and then of the one that it replaces
+	folders   []string          // that were made, the innermost first
 	undo      []func() error
 }
 
@@ -114,7 +116,9 @@ func (p *Plugin) makeNamed(index int, d *inode) (int, error) {
 		return p.openExchange(x, d)
 	}
 	dir := path.Dir(p.place(d.Path))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	made, err := missing.MakeAll(dir, 0o755)
+	p.named.folders = append(made, p.named.folders...)
+	if err != nil {
 		return -1, err
 	}
 	f, err := p.createBeside(dir, path.Base(string(d.Path)))
@@ -216,6 +220,7 @@ func describe(err error) error {
 
 // takeBack undoes Publish, and ends what was begun.
 func (n *named) takeBack() error {
+	defer missing.Remove(n.folders)
 	defer n.reset()
 	var errs []error
 	for _, undo := range slices.Backward(n.undo) {

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/internal/missing"
 )
 
 // address is for bind(2) and connect(2). x/sys takes "@" at the beginning for
@@ -105,10 +107,10 @@ func bindName(fd int, name []byte, f *socketFile) (handle int, err error) {
 	mode := f.Mode
 	if f.Path == "" {
 		mode = 0o600
-		made, err := makeMissing(filepath.Dir(real))
-		defer removeAgain(made)
+		made, err := missing.MakeAll(filepath.Dir(real), 0o700)
+		defer missing.Remove(made)
 		if err != nil {
-			return -1, err
+			return -1, fmt.Errorf("the directory of a deleted socket: %w", err)
 		}
 	}
 	if err := inDirectory(dir, mode, func() error { return unix.Bind(fd, address(name)) }); err != nil {
@@ -168,31 +170,6 @@ func temporaryFor(path string) (dir string, err error) {
 		return "", errors.Join(err, os.RemoveAll(top))
 	}
 	return dir, nil
-}
-
-// makeMissing makes the directory dir, where it was deleted too, and returns
-// the directories that it made, the innermost first.
-func makeMissing(dir string) (made []string, err error) {
-	err = os.Mkdir(dir, 0o700)
-	if errors.Is(err, fs.ErrNotExist) {
-		if made, err = makeMissing(filepath.Dir(dir)); err == nil {
-			err = os.Mkdir(dir, 0o700)
-		}
-	}
-	switch {
-	case err == nil:
-		return append([]string{dir}, made...), nil
-	case errors.Is(err, fs.ErrExist):
-		return made, nil
-	}
-	return made, fmt.Errorf("the directory of a deleted socket: %w", err)
-}
-
-// removeAgain removes what makeMissing has made. Another restart may use it.
-func removeAgain(made []string) {
-	for _, dir := range made {
-		os.Remove(dir)
-	}
 }
 
 // inDirectory makes a socket's file with its final mode: there is no moment in

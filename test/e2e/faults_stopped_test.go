@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
@@ -70,4 +73,48 @@ func (f *faulted) endStopped() {
 	if out := f.read("stdout"); !strings.HasSuffix(out, "ok\n") {
 		f.Errorf("the program did not print ok, but %q", out)
 	}
+}
+
+// agentKilledBetweenStops ends the agent while some threads of a program stand still, that
+// wait in calls of all kinds: none of them shows EINTR.
+func agentKilledBetweenStops(f *faulted) {
+	f.exe = f.suite.fixture("sleeps")
+	f.launchFaulty()
+	f.write("trace", "")
+	f.order("trace: " + f.path("trace"))
+	f.checkpoint()
+	const apart = 3
+	for n := strings.Count(f.read("trace"), string(faultpoint.ThreadStopped)+"\n"); n > 0; n -= apart {
+		f.agentKilledAt(fmt.Sprintf("%s#%d", faultpoint.ThreadStopped, n), false)
+	}
+	f.endWell()
+}
+
+// foldersOfFailedRestart has a restart fail that has made the folders of a file again: they go.
+func foldersOfFailedRestart(f *faulted) {
+	const program = `mkdir -p made/twice; exec 5>made/twice/file; echo 1 >progress; while :; do sleep 0.02; done`
+	f.front = f.run("launch", "--name", f.name, "--ckptdir", f.images(), "--ckpt-open-files", "--", "sh", "-c", program)
+	f.reach(1)
+	f.suspend()
+	if err := os.RemoveAll(f.path("made")); err != nil {
+		f.Fatal(err)
+	}
+	for _, step := range []faultpoint.Step{faultpoint.RestartMemory, faultpoint.RestartFinished} {
+		f.order(string(step) + ": error ENOMEM")
+		if o := f.hiatus("restart", f.images(), "--allow-changed-files"); o.code != 99 {
+			f.Errorf("%s: restart: %s: want exit code 99", step, o)
+		}
+		if _, err := os.Lstat(f.path("made")); !errors.Is(err, fs.ErrNotExist) {
+			f.Errorf("%s: the folder is there: %v", step, err)
+		}
+	}
+	f.order()
+	f.restarting()
+	f.running()
+	if _, err := os.Lstat(f.path("made/twice/file")); err != nil {
+		f.Error(err)
+	}
+	f.signal(syscall.SIGTERM)
+	f.wait(f.front)
+	f.gone()
 }

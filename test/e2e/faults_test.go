@@ -36,6 +36,7 @@ func TestFaults(t *testing.T) {
 		{"command killed", commandKilled},
 		{"errors in a checkpoint", checkpointErrors},
 		{"errors in a restart", restartErrors},
+		{"folders of a restart that fails", foldersOfFailedRestart},
 		{"signals in a restart", signalsInRestart},
 		{"restart interrupted", restartInterrupted},
 		{"process killed", func(f *faulted) { victims(f, syscall.SIGKILL) }},
@@ -193,21 +194,6 @@ func agentKilledInjecting(f *faulted) {
 		for _, i := range []int{1, 1 + r.Intn(half), half} {
 			f.agentKilledAt(fmt.Sprintf("%s#%d", step, i), false)
 		}
-	}
-	f.endWell()
-}
-
-// agentKilledBetweenStops ends the agent while some threads of a program stand still, that
-// wait in calls of all kinds: none of them shows EINTR.
-func agentKilledBetweenStops(f *faulted) {
-	f.exe = f.suite.fixture("sleeps")
-	f.launchFaulty()
-	f.write("trace", "")
-	f.order("trace: " + f.path("trace"))
-	f.checkpoint()
-	const apart = 3
-	for n := strings.Count(f.read("trace"), string(faultpoint.ThreadStopped)+"\n"); n > 0; n -= apart {
-		f.agentKilledAt(fmt.Sprintf("%s#%d", faultpoint.ThreadStopped, n), false)
 	}
 	f.endWell()
 }
