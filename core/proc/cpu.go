@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // CPUState is what the image's processor had: programs, and the C library for
@@ -21,6 +22,9 @@ type XComponent struct {
 	Size   int `json:"size"`
 }
 
+// thisCPU is this processor. Under a hypervisor each CPUID takes some 10 µs.
+var thisCPU = sync.OnceValue(readCPU)
+
 // featuresIn lists the features that a structure of x/sys/cpu says are there.
 func featuresIn(features any) (names []string) {
 	v := reflect.ValueOf(features)
@@ -35,7 +39,7 @@ func featuresIn(features any) (names []string) {
 
 // checkCPU refuses what needs another processor than this one.
 func (st *State) checkCPU() error {
-	here := readCPU()
+	here := thisCPU()
 	lacks := slices.DeleteFunc(slices.Clone(st.CPU.Features), func(f string) bool { return slices.Contains(here.Features, f) })
 	if len(lacks) > 0 {
 		return fmt.Errorf("the image was made on a processor with %s, which this one lacks: its programs may use them", strings.Join(lacks, ", "))

@@ -47,6 +47,7 @@ type Tree struct {
 func (tr *Tracer) Freeze(ctx context.Context, sleeps *Sleeps, roots func() ([]int, error)) (*Tree, error) {
 	t := &Tree{tr: tr, byHost: map[int]*Process{}, sleeps: sleeps}
 	tr.still.Add(1)
+	_, _ = thisCPU(), bootID() // not while the program stands still
 	err := tr.Do(func() error {
 		hush()
 		sleeps.calibrate()

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -26,7 +27,7 @@ func (t *Tree) Open(ctx context.Context) error {
 // Inspect reads everything of the tree that is the engine's: State without
 // Files. The processes must be open.
 func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (state *State, err error) {
-	st := &State{Arch: arch, Uid: os.Geteuid(), Gid: os.Getegid(), BootID: bootID(), CPU: readCPU(), Reaper: s.Reaper, Session: s.Session, Terminal: s.Terminal != 0}
+	st := &State{Arch: arch, Uid: os.Geteuid(), Gid: os.Getegid(), BootID: bootID(), CPU: thisCPU(), Reaper: s.Reaper, Session: s.Session, Terminal: s.Terminal != 0}
 	defer func() {
 		if err != nil {
 			st.CloseFiles()
@@ -121,10 +122,10 @@ func (t *Tree) innerGroup(host int) int {
 	return 0
 }
 
-func bootID() string {
+var bootID = sync.OnceValue(func() string {
 	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(b))
-}
+})
 
 // readClocks notes the clocks as the programs see them, time_namespaces(7).
 func (t *Tree) readClocks(st *State, s Surroundings) error {

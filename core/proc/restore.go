@@ -68,7 +68,7 @@ type RestoreOptions struct {
 
 // NewRestorer prepares a restart. It has no effect yet.
 func (tr *Tracer) NewRestorer(st *State, img *image.Reader, o RestoreOptions) *Restorer {
-	return &Restorer{tr: tr, st: st, img: img, cpu: readCPU(), sleeps: o.Sleeps, warn: o.Warn, newNamespaces: o.NewNamespaces,
+	return &Restorer{tr: tr, st: st, img: img, cpu: thisCPU(), sleeps: o.Sleeps, warn: o.Warn, newNamespaces: o.NewNamespaces,
 		byPID: map[int]*Process{}, sock: -1, filling: filling{debug: o.Debug, lazy: o.Lazy}}
 }
 
