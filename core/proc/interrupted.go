@@ -104,15 +104,16 @@ func (s *Sleeps) before(pid, tid int) *Sleep {
 	return sl
 }
 
-// mayEnd says whether a stop may end the call of a sleeping thread with EINTR, signal(7).
-// What is known to go on is not asked for: the kernel restarts it.
+// mayEnd says whether a stop may end the call of a sleeping thread with EINTR, signal(7):
+// in all but the usual calls that the kernel restarts. A sleep that it has restarted
+// before is in no function but the scheduler's, which leaves the entry of all calls.
 func (sl *Sleep) mayEnd() bool {
 	if sl == nil {
 		return false
 	}
 	w := sl.wchan
 	restarted := strings.Contains(w, "poll") && !strings.Contains(w, "epoll") && !strings.Contains(w, "ep_poll")
-	for _, name := range []string{"futex", "nanosleep", "do_wait", "pipe_", "select", "sigsuspend", "sys_pause"} {
+	for _, name := range []string{"futex", "nanosleep", "do_wait", "pipe_", "select", "sigsuspend", "sys_pause", "do_syscall_64", "invoke_syscall"} {
 		restarted = restarted || strings.Contains(w, name)
 	}
 	return !restarted
