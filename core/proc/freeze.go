@@ -30,6 +30,8 @@ type Tree struct {
 	sums   *Sums          // of mapped files; nil: none is known
 	carry  bool           // mapped files go into the image
 
+	clocksRead time.Time // when the clocks of the image were
+
 	moving sync.Once // see moves
 
 	// vanished: a process ended while it was to be stopped; what it left

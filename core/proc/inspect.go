@@ -129,6 +129,7 @@ var bootID = sync.OnceValue(func() string {
 
 // readClocks notes the clocks as the programs see them, time_namespaces(7).
 func (t *Tree) readClocks(st *State, s Surroundings) error {
+	t.clocksRead = time.Now() // before: sleeps end late but never early
 	mono, boot, err := hostClocks()
 	if err != nil {
 		return err
@@ -201,6 +202,7 @@ func (t *Tree) inspectProcess(ctx context.Context, p *Process, ps *ProcessState)
 		if err != nil {
 			return err
 		}
+		ts.Sleep, ts.Rest = t.left(th)
 		if i == 0 {
 			ps.Cred = *ts.Cred
 		}
@@ -343,7 +345,7 @@ func (p *Process) askProcess(ctx context.Context, ps *ProcessState) error {
 }
 
 func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState, err error) {
-	ts = ThreadState{TID: th.TID, Regs: th.Regs, Mask: th.Mask, Masked: th.masked, Sleep: th.sleep}
+	ts = ThreadState{TID: th.TID, Regs: th.Regs, Mask: th.Mask, Masked: th.masked}
 	comm, err := procfs.Comm(p.host, th.HostTID)
 	if err != nil {
 		return ts, err

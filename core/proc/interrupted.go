@@ -148,6 +148,21 @@ func (s *Sleeps) note(hostTID int, sl *Sleep) {
 	s.of[hostTID] = d
 }
 
+// left returns the sleep of a thread with what remains of it, and what remains of the
+// time-out of a call that is made again, when the clocks of the image were read.
+func (t *Tree) left(th *Thread) (sl *Sleep, rest time.Duration) {
+	if !th.until.IsZero() {
+		rest = max(th.until.Sub(t.clocksRead), 0)
+	}
+	d, ok := t.sleeps.of[th.HostTID]
+	if th.sleep == nil || !ok || d.at.IsZero() {
+		return th.sleep, rest
+	}
+	sl = new(*th.sleep)
+	sl.Remaining = max(d.at.Sub(t.clocksRead), 0)
+	return sl, rest
+}
+
 // prune forgets the threads that are not in t, or sleep no more.
 func (s *Sleeps) prune(t *Tree) {
 	keep := map[int]deadline{}
@@ -261,7 +276,7 @@ func (p *Process) catchUp(th *Thread) error {
 		th.Regs.setArg(3, uint64((rest+time.Millisecond-1)/time.Millisecond))
 		return nil
 	}
-	q := &Process{pid: p.pid, host: p.host, tr: p.tr, threads: p.threads}
+	q := &Process{pid: p.pid, host: p.host, tr: p.tr, threads: p.threads, late: p.late}
 	defer q.closeMem()
 	sec, part := uint64(rest/time.Second), uint64(rest%time.Second/unit)
 	return q.writeMem(addr, le.AppendUint64(le.AppendUint64(nil, sec), part))

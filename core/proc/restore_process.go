@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -319,6 +320,9 @@ func (r *Restorer) wakeUp(ctx context.Context, p *Process, th *Thread, ts *Threa
 		if err := p.rearm(ctx, r.sleeps, th); err != nil {
 			return fmt.Errorf("pid %d: %w", p.pid, err)
 		}
+	}
+	if ts.Rest > 0 {
+		th.until = time.Now().Add(ts.Rest - r.passed())
 	}
 	for _, x := range ts.Extra {
 		if err := r.setExtra(th.HostTID, x); err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -46,12 +47,22 @@ func (r *Restorer) Run(ctx context.Context) error {
 // letGo lets a thread run, if its process has not ended meanwhile: by what another of its
 // threads does, which runs already, or by a signal.
 func (r *Restorer) letGo(p *Process, th *Thread) error {
-	err := p.letGo(th)
+	err := errors.Join(p.shorten(th), p.letGo(th))
 	if errors.Is(err, unix.ESRCH) {
 		r.tr.letGoLate(th.HostTID)
 		return nil
 	}
 	return err
+}
+
+// shorten takes what the restart has taken off the time-out of a call that is made again.
+func (p *Process) shorten(th *Thread) error {
+	if th.until.IsZero() {
+		return nil
+	}
+	err := p.catchUp(th)
+	th.until = time.Time{}
+	return errors.Join(err, setRegs(th.HostTID, th.Regs))
 }
 
 // letReapersGo lets go of the first process last.

@@ -131,25 +131,28 @@ type CredState struct {
 
 // ThreadState is one thread.
 type ThreadState struct {
-	TID        int       `json:"tid"`
-	Comm       text      `json:"comm"`
-	Regs       Regs      `json:"regs"`
-	Extra      []RegSet  `json:"extra"` // xstate and others
-	Mask       uint64    `json:"mask"`
-	Masked     bool      `json:"masked,omitempty"` // it is to make a call again that has a signal mask of its own
-	AltStack   []byte    `json:"alt_stack"`        // stack_t
-	TIDAddr    uint64    `json:"tid_address"`
-	Robust     [2]uint64 `json:"robust_list"` // head, length
-	Rseq       Rseq      `json:"rseq"`
-	PDeathSig  int       `json:"pdeath_signal,omitempty"`
-	Pending    [][]byte  `json:"pending,omitempty"`
-	Sleep      *Sleep    `json:"sleep,omitempty"`
-	Sched      SchedAttr `json:"sched"`
-	CPUs       []byte    `json:"cpus,omitempty"` // mask of sched_setaffinity(2), where it is not all processors
-	TimerSlack uint64    `json:"timer_slack"`    // ns
-	IOPrio     int       `json:"io_priority,omitempty"`
-	Attr       AttrState `json:"attr"`
-	FS         *FSState  `json:"fs,omitempty"` // nil: shared with the process, CLONE_FS
+	TID       int       `json:"tid"`
+	Comm      text      `json:"comm"`
+	Regs      Regs      `json:"regs"`
+	Extra     []RegSet  `json:"extra"` // xstate and others
+	Mask      uint64    `json:"mask"`
+	Masked    bool      `json:"masked,omitempty"` // it is to make a call again that has a signal mask of its own
+	AltStack  []byte    `json:"alt_stack"`        // stack_t
+	TIDAddr   uint64    `json:"tid_address"`
+	Robust    [2]uint64 `json:"robust_list"` // head, length
+	Rseq      Rseq      `json:"rseq"`
+	PDeathSig int       `json:"pdeath_signal,omitempty"`
+	Pending   [][]byte  `json:"pending,omitempty"`
+	Sleep     *Sleep    `json:"sleep,omitempty"`
+	// Rest is what remains of the time-out of a call that is made again with it, which is in
+	// a register, or where the kernel has left it. 0: it has none.
+	Rest       time.Duration `json:"rest,omitempty"`
+	Sched      SchedAttr     `json:"sched"`
+	CPUs       []byte        `json:"cpus,omitempty"` // mask of sched_setaffinity(2), where it is not all processors
+	TimerSlack uint64        `json:"timer_slack"`    // ns
+	IOPrio     int           `json:"io_priority,omitempty"`
+	Attr       AttrState     `json:"attr"`
+	FS         *FSState      `json:"fs,omitempty"` // nil: shared with the process, CLONE_FS
 	// Files is nil where it shares the descriptors of the process, CLONE_FILES.
 	Files *TableState `json:"files,omitempty"`
 	// Seccomp is nil where nothing is forbidden.

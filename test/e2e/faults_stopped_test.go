@@ -8,6 +8,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
 )
@@ -117,4 +118,19 @@ func foldersOfFailedRestart(f *faulted) {
 	f.signal(syscall.SIGTERM)
 	f.wait(f.front)
 	f.gone()
+}
+
+// timeoutsInRestart has a restart take longer than the program's sleeps may be late.
+func timeoutsInRestart(f *faulted) {
+	f.exe = f.suite.fixture("sleeps")
+	f.launchFaulty()
+	f.suspend()
+	fifo := f.fifo()
+	f.order(fmt.Sprintf("%s: wait %s", faultpoint.RestartTree, fifo))
+	f.restarting("--namespaces", "always")
+	w := f.meet(fifo)
+	time.Sleep(3 * time.Second) // what is tested
+	w.Close()
+	f.running()
+	f.endWell()
 }

@@ -37,6 +37,7 @@ func TestFaults(t *testing.T) {
 		{"errors in a checkpoint", checkpointErrors},
 		{"errors in a restart", restartErrors},
 		{"folders of a restart that fails", foldersOfFailedRestart},
+		{"time-outs in a restart that takes long", timeoutsInRestart},
 		{"signals in a restart", signalsInRestart},
 		{"restart interrupted", restartInterrupted},
 		{"process killed", func(f *faulted) { victims(f, syscall.SIGKILL) }},
