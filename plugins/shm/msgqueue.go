@@ -55,6 +55,12 @@ func (p *Plugin) saveQueue(ctx context.Context, t *tree, o object, certain bool)
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EIDRM) {
 		return errOther // somebody outside has removed it meanwhile
 	}
+	if errors.Is(err, unix.ENOMSG) { // the computation stands still
+		if certain {
+			return t.refuse(msgKind, &o, "a process outside the computation takes messages from it")
+		}
+		return errOther
+	}
 	if err != nil {
 		return fmt.Errorf("pid %d: message queue %d: %w", proc.PID(), o.ID, err)
 	}
