@@ -32,6 +32,7 @@ type Sleep struct {
 	Remaining time.Duration `json:"remaining"` // -1: no limit, or absolute
 
 	wchan   string        // where the thread slept, read before it was stopped
+	state   byte          // in which state
 	elapsed time.Duration // since it last went to sleep
 	waits   int64         // how often it had gone to sleep then
 	onCPU   bool          // it sleeps until CPU time is used
@@ -98,6 +99,7 @@ func (s *Sleeps) before(pid, tid int) *Sleep {
 		return sl
 	}
 	st, err := procfs.ReadTaskStat(pid, tid)
+	sl.state = st.State
 	if zero, ok := s.clocks[st.Processor]; err == nil && ok {
 		sl.elapsed, sl.waits = max(time.Since(zero)-sched.ExecStart, 0), sched.Waits
 	}
@@ -108,7 +110,7 @@ func (s *Sleeps) before(pid, tid int) *Sleep {
 // in all but the usual calls that the kernel restarts. A sleep that it has restarted
 // before is in no function but the scheduler's, which leaves the entry of all calls.
 func (sl *Sleep) mayEnd() bool {
-	if sl == nil {
+	if sl == nil || sl.state == 'D' { // no signal ends that
 		return false
 	}
 	w := sl.wchan
