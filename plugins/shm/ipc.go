@@ -29,6 +29,7 @@ const (
 
 	semGetPID = 11
 	semGetAll = 13
+	semSetVal = 16
 	semSetAll = 17
 
 	ipcCreat  = 0o1000

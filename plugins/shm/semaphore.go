@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -39,7 +40,7 @@ func (p *Plugin) saveSemaphores(ctx context.Context, t *tree) error {
 }
 
 func (p *Plugin) saveSet(t *tree, o object, c setContent, waiting bool) (semSet, error) {
-	set := semSet{perm: o.perm, Values: c.values, PIDs: c.pids}
+	set := semSet{perm: o.perm, Values: c.values, PIDs: c.pids, Unused: o.u64(semOtimeAt) == 0}
 	switch {
 	case errors.Is(c.err, unix.EACCES) && waiting:
 		return set, t.refuse(semKind, &o, "its permissions do not let the computation read it")
@@ -158,6 +159,9 @@ func (p *Plugin) makeSemaphores(ctx context.Context, t *tree) error {
 		if err := m.make(ctx, m.proc, s.perm, get); err != nil {
 			return err
 		}
+		if s.untouched() {
+			return nil
+		}
 		addr, size := m.proc.Scratch()
 		var buf []byte
 		for _, v := range s.Values {
@@ -214,16 +218,10 @@ func (p *Plugin) finishSemaphores(ctx context.Context, t *tree) error {
 			continue
 		}
 		for num, pid := range s.PIDs {
-			proc := t.byPID[pid]
-			if proc == nil {
-				continue
-			}
-			up, down := semop{num, 1, 0}, semop{num, -1, 0}
-			if s.Values[num] == semMax {
-				up, down = down, up
-			}
-			if err := up.with(ctx, proc, s.ID, down); err != nil {
-				return fmt.Errorf("pid %d: semaphore %d of set %d: semop: %w", pid, num, s.ID, err)
+			if proc := t.byPID[pid]; proc != nil {
+				if err := s.changeBy(ctx, proc, num); err != nil {
+					return fmt.Errorf("pid %d: semaphore %d of set %d: %w", pid, num, s.ID, err)
+				}
 			}
 		}
 		if err := p.finishObject(ctx, semKind, t.procs[0], s.perm, 0); err != nil {
@@ -231,6 +229,27 @@ func (p *Plugin) finishSemaphores(ctx context.Context, t *tree) error {
 		}
 	}
 	return nil
+}
+
+// changeBy has proc change the semaphore, to what it is.
+func (s semSet) changeBy(ctx context.Context, proc plugin.Process, num int) error {
+	if s.Unused {
+		c := semKind.control(s.ID, semSetVal, uintptr(s.Values[num]))
+		c.Args[1] = uintptr(num)
+		_, err := proc.Syscall(ctx, c.Nr, c.Args[:]...)
+		return os.NewSyscallError("semctl SETVAL", err)
+	}
+	up, down := semop{num, 1, 0}, semop{num, -1, 0}
+	if s.Values[num] == semMax {
+		up, down = down, up
+	}
+	return os.NewSyscallError("semop", up.with(ctx, proc, s.ID, down))
+}
+
+// untouched says that the set is as semget(2) has made it.
+func (s semSet) untouched() bool {
+	return s.Unused && !slices.ContainsFunc(s.PIDs, func(pid int) bool { return pid != 0 }) &&
+		!slices.ContainsFunc(s.Values, func(v uint16) bool { return v != 0 })
 }
 
 // semop is struct sembuf.

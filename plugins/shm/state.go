@@ -72,6 +72,9 @@ type semSet struct {
 	perm
 	Values []uint16 `json:"values"`
 	PIDs   []int    `json:"pids"` // sempid of each
+	// Unused: there was no semop(2) yet, sem_otime is 0. By that programs tell a
+	// set that is not initialized.
+	Unused bool `json:"unused,omitempty"`
 }
 
 // undo is what a process's end adds to a semaphore, semop(2) SEM_UNDO.

@@ -128,7 +128,7 @@ func (c claim) saveQueue(s *unixSocket) ([]message, error) {
 	if s.Type == unix.SOCK_STREAM {
 		return l.stream(bytes)
 	}
-	if events&unix.POLLIN == 0 {
+	if events&unix.POLLIN == 0 || s.Type == unix.SOCK_SEQPACKET && !s.connected() { // which cannot have any
 		delete(c.plugin.seen, c.ino)
 		return nil, nil
 	}

@@ -23,10 +23,12 @@ type datagramSocket struct {
 	Protocol int `json:"protocol"`
 	// Local and Remote are sockaddr of bind(2) and connect(2); empty where the
 	// socket has none.
-	Local  []byte      `json:"local,omitempty"`
-	Remote []byte      `json:"remote,omitempty"`
-	Groups []group4or6 `json:"groups,omitempty"` // multicast
-	Queue  []datagram  `json:"queue,omitempty"`
+	Local  []byte `json:"local,omitempty"`
+	Remote []byte `json:"remote,omitempty"`
+	// Shutdown holds the directions that are shut down: 1 receive, 2 send.
+	Shutdown uint8       `json:"shutdown,omitempty"`
+	Groups   []group4or6 `json:"groups,omitempty"` // multicast
+	Queue    []datagram  `json:"queue,omitempty"`
 
 	Levels  []levelOption `json:"levels,omitempty"` // of the protocol
 	Options inetOptions   `json:"options"`
@@ -138,6 +140,9 @@ func (s datagramSocket) validate() error {
 			return fmt.Errorf("multicast group %v", g)
 		}
 	}
+	if s.Shutdown&^(shutReceive|shutSend) != 0 {
+		return fmt.Errorf("shutdown %d", s.Shutdown)
+	}
 	return s.Options.validate()
 }
 
@@ -174,7 +179,7 @@ const errAsksPort = plugin.Passing("datagrams were not read whose port is asked 
 
 func (p *Plugin) claimDatagram(f plugin.OpenFile, fd int, k kind) (err error) {
 	s := datagramSocket{Family: k.family, Type: k.kind, Protocol: k.protocol}
-	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}}
 	if _, err := unix.Poll(ready, 0); err != nil {
 		return os.NewSyscallError("poll", err)
 	}
@@ -203,6 +208,9 @@ func (p *Plugin) claimDatagram(f plugin.OpenFile, fd int, k kind) (err error) {
 	}
 	if a := addressOf(s.Local, s.Family); a.Port() == 0 && a.Addr().IsUnspecified() {
 		s.Local = nil
+	}
+	if s.Shutdown, err = s.shutDirections(fd, ready[0].Revents); err != nil {
+		return err
 	}
 	if s.Options, err = saveInetOptions(fd, k, len(s.Remote) == 0); err != nil {
 		return err

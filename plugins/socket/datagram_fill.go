@@ -66,7 +66,7 @@ func (s datagramSocket) finish(fd int) error {
 			return fmt.Errorf("setsockopt %d of level %d: %w", o.Opt, o.Level, err)
 		}
 	}
-	return nil
+	return s.shutDown(fd)
 }
 
 // filledUnbound says that the queue is filled before the socket has its

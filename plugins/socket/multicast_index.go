@@ -70,6 +70,8 @@ func (s datagramSocket) unfitToSend() string {
 	switch {
 	case s.Family != unix.AF_INET || !hasPorts(s.kind()):
 		return "not UDP over IPv4"
+	case s.Shutdown&shutSend != 0:
+		return "sending is shut down"
 	case values[unix.SO_MARK] != 0:
 		return "SO_MARK"
 	case values[unix.SO_TIMESTAMPING] != 0 || values[unix.SO_TIMESTAMPING_NEW] != 0:

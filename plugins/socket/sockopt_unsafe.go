@@ -102,6 +102,18 @@ func sendmsg(fd int, data, control, to []byte, flags int) (int, error) {
 	return int(n), nil
 }
 
+// sendUnreadable sends a byte from where nothing is mapped. The error says how
+// far the kernel went: EFAULT is the last.
+func sendUnreadable(fd int, to []byte) error {
+	const unmapped = 1
+	_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(fd), unmapped, 1, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL,
+		uintptr(unsafe.Pointer(unsafe.SliceData(to))), uintptr(len(to)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
 var errBPF = errors.New("it has a filter that cannot be read (SO_ATTACH_BPF)")
 
 // maxFilter is BPF_MAXINSNS of linux/bpf_common.h.

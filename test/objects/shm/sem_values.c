@@ -1,4 +1,5 @@
-/* Semaphore sets: id, key, mode, values, and who changed each last. */
+/* Semaphore sets: id, key, mode, values, and who changed each last, and that
+ * there was no semop(2) yet. */
 #include "ipc.h"
 
 int main(void)
@@ -11,6 +12,10 @@ int main(void)
 	int id = semget(ipc_key(0), 6, IPC_CREAT | IPC_EXCL | 0640), ro = semget(ipc_key(1), 1, IPC_CREAT | IPC_EXCL | 0400);
 	CHECK(id >= 0 && ro >= 0);
 	CHECK_EQ(semctl(id, 0, SETALL, arg), 0);
+	int set_only = semget(IPC_PRIVATE, 2, 0600), fresh = semget(IPC_PRIVATE, 2, 0600);
+	CHECK(set_only >= 0 && fresh >= 0);
+	arg.val = 3;
+	CHECK_EQ(semctl(set_only, 0, SETVAL, arg), 0);
 	pid_t pid = ipc_child();
 	if (pid == 0) {
 		struct sembuf op[2] = { { 3, 1, 0 }, { 2, -1, 0 } };
@@ -36,6 +41,14 @@ int main(void)
 		CHECK_EQ(ds.sem_perm.mode & 0777, 0640);
 		CHECK_EQ(ds.sem_perm.uid, getuid());
 		CHECK_EQ(ds.sem_nsems, 6);
+		CHECK_EQ(ds.sem_otime == 0, 0);
+		CHECK_EQ(semctl(set_only, 0, GETVAL), 3);
+		CHECK_EQ(semctl(set_only, 0, GETPID), getpid());
+		CHECK_EQ(semctl(fresh, 0, GETPID), 0);
+		for (int i = 0; i < 2; i++) {
+			CHECK_EQ(semctl(i ? fresh : set_only, 0, IPC_STAT, arg), 0);
+			CHECK_EQ(ds.sem_otime, 0);
+		}
 		CHECK_EQ(semget(ipc_key(0), 6, 0), id);
 		CHECK_EQ(semget(ipc_key(1), 1, 0), ro);
 		CHECK_EQ(semctl(ro, 0, IPC_STAT, arg), 0);
@@ -48,5 +61,7 @@ int main(void)
 	CHECK_EQ(waitpid(pid, NULL, 0), pid);
 	CHECK_EQ(semctl(id, 0, IPC_RMID), 0);
 	CHECK_EQ(semctl(ro, 0, IPC_RMID), 0);
+	CHECK_EQ(semctl(set_only, 0, IPC_RMID), 0);
+	CHECK_EQ(semctl(fresh, 0, IPC_RMID), 0);
 	return done();
 }
