@@ -15,7 +15,7 @@ import (
 // claimFiles finds an owner for every open file description, and for those
 // that only such an object holds.
 func (c *checkpoint) claimFiles(ctx context.Context) ([]proc.FileState, error) {
-	files, err := c.tree.OpenFiles()
+	files, err := c.tree.OpenFiles(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -1,11 +1,13 @@
 package proc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"sort"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +19,7 @@ import (
 
 // OpenFiles lists the open file descriptions of the tree, each with all its
 // descriptors, in the order of their first.
-func (t *Tree) OpenFiles() ([]plugin.OpenFile, error) {
+func (t *Tree) OpenFiles(ctx context.Context) ([]plugin.OpenFile, error) {
 	c := &fileCollector{byKey: map[fileKey][]*description{}}
 	for n := range 3 {
 		c.stdio[n] = stdioKey(n)
@@ -26,7 +28,7 @@ func (t *Tree) OpenFiles() ([]plugin.OpenFile, error) {
 		if p.zombie {
 			continue
 		}
-		if err := c.process(p); err != nil {
+		if err := c.process(ctx, p); err != nil {
 			return nil, fmt.Errorf("pid %d: %w", p.pid, err)
 		}
 	}
@@ -85,27 +87,62 @@ func stdioKey(n int) fileKey {
 	return fileKey{link, st.Dev, st.Ino}
 }
 
-func (c *fileCollector) process(p *Process) error {
+func (c *fileCollector) process(ctx context.Context, p *Process) error {
 	tid := p.liveTID()
 	fds, err := procfs.FDs(tid)
 	if err != nil {
 		return err
 	}
 	for _, fd := range fds {
-		if err := c.descriptor(p, tid, fd); err != nil {
+		if err := c.descriptor(ctx, p, tid, fd); err != nil {
 			return fmt.Errorf("fd %d: %w", fd, err)
 		}
 	}
-	return c.tables(p)
+	return c.tables(ctx, p)
 }
 
-func (c *fileCollector) descriptor(p *Process, tid, fd int) error {
+func (c *fileCollector) descriptor(ctx context.Context, p *Process, tid, fd int) error {
 	d, info, _, err := c.describe(tid, fd)
 	if err != nil {
 		return err
 	}
-	d.Refs = append(d.Refs, plugin.FileRef{PID: p.pid, FD: fd, Cloexec: info.Flags&unix.O_CLOEXEC != 0, Locked: info.Locked()})
+	cloexec, err := d.closesOnExec(ctx, p, p.threads[0], fd, info)
+	if err != nil {
+		return err
+	}
+	d.Refs = append(d.Refs, plugin.FileRef{PID: p.pid, FD: fd, Cloexec: cloexec, Locked: info.Locked()})
 	return nil
+}
+
+// closesOnExec says whether th's descriptor fd is closed on execve(2). fdinfo
+// shows O_CLOEXEC as well where the description keeps it, as mq_open(2) and
+// TIOCGPTPEER of ioctl_tty(2) have it: then only the program itself can tell.
+func (d *description) closesOnExec(ctx context.Context, p *Process, th *Thread, fd int, info procfs.FDInfo) (bool, error) {
+	if info.Flags&unix.O_CLOEXEC == 0 {
+		return false, nil
+	}
+	kept, err := d.keepsCloexec()
+	if err != nil || !kept {
+		return true, err
+	}
+	get := []call{sys(unix.SYS_FCNTL, uint64(fd), unix.F_GETFD).as("F_GETFD fd %d", fd)}
+	if err := p.tr.Do(func() error { return p.run(ctx, th, get) }); err != nil {
+		return false, err
+	}
+	return get[0].ret&unix.FD_CLOEXEC != 0, nil
+}
+
+func (d *description) keepsCloexec() (bool, error) {
+	if !strings.HasPrefix(d.Link, "/") { // a pipe, a socket, an anonymous inode
+		return false, nil
+	}
+	fd, err := d.Dup()
+	if err != nil {
+		return false, fmt.Errorf("duplicate: %w", err)
+	}
+	defer unix.Close(fd)
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	return flags&unix.O_CLOEXEC != 0, os.NewSyscallError("fcntl F_GETFL", err)
 }
 
 // hold describes what a descriptor of the agent refers to.

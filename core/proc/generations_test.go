@@ -34,7 +34,7 @@ type generation struct {
 // keepFiles holds the open file descriptions of the tree, by id, until the test ends.
 func (x *subject) keepFiles(tree *Tree) map[int]int {
 	x.tb.Helper()
-	files, err := tree.OpenFiles()
+	files, err := tree.OpenFiles(soon(x.tb))
 	if err != nil {
 		x.tb.Fatal(err)
 	}

@@ -37,7 +37,7 @@ func (x *target) checkpoint(t *testing.T) *checkpointed {
 	}
 	x.open(tree)
 	c := &checkpointed{fds: map[int]int{}}
-	files, err := tree.OpenFiles()
+	files, err := tree.OpenFiles(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

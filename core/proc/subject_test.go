@@ -169,7 +169,7 @@ func (x *subject) inspect(tree *Tree) *State {
 	if err != nil {
 		x.tb.Fatal(err)
 	}
-	files, err := tree.OpenFiles()
+	files, err := tree.OpenFiles(soon(x.tb))
 	if err != nil {
 		x.tb.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func (p *Process) checkTables() (errs []error) {
 
 // tables lists the descriptors that only a thread has. Plugins see the open
 // files without these: they take a descriptor for one of the process.
-func (c *fileCollector) tables(p *Process) error {
+func (c *fileCollector) tables(ctx context.Context, p *Process) error {
 	for _, th := range p.threads {
 		if !p.ownsTable(th) {
 			continue
@@ -70,7 +70,11 @@ func (c *fileCollector) tables(p *Process) error {
 			if info.Locked() { // its owner is the table: fs/locks.c, current->files
 				return refuse(p, fmt.Sprintf("lock of thread %d on %s", th.TID, d.Link), "it is of a descriptor table that is not the process's (fcntl(2))")
 			}
-			table.Files = append(table.Files, OwnFile{FD: fd, ID: d.ID, Cloexec: info.Flags&unix.O_CLOEXEC != 0})
+			cloexec, err := d.closesOnExec(ctx, p, th, fd, info)
+			if err != nil {
+				return fmt.Errorf("thread %d fd %d: %w", th.TID, fd, err)
+			}
+			table.Files = append(table.Files, OwnFile{FD: fd, ID: d.ID, Cloexec: cloexec})
 		}
 		if c.own == nil {
 			c.own = map[int]*TableState{}

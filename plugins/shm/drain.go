@@ -323,7 +323,8 @@ func (q *posixQueue) open(ctx context.Context, proc plugin.Process, flags int) (
 	if err := write(proc, append(head, attr...), addr); err != nil {
 		return -1, err
 	}
-	fd, err := proc.Syscall(ctx, unix.SYS_MQ_OPEN, uintptr(addr), uintptr(flags|unix.O_CLOEXEC), 0o600, uintptr(addr)+attrAt)
+	// The description would keep O_CLOEXEC, which the descriptor has anyway.
+	fd, err := proc.Syscall(ctx, unix.SYS_MQ_OPEN, uintptr(addr), uintptr(flags), 0o600, uintptr(addr)+attrAt)
 	if err != nil {
 		return -1, fmt.Errorf("mq_open: %w", err)
 	}
