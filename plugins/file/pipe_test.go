@@ -171,6 +171,23 @@ func TestPipeOutside(t *testing.T) {
 	requireReason(t, refused(t, h, f), f, "its read end is held by a process outside the computation")
 }
 
+// One refusal is told by one process, and brings no others about.
+func TestPipeOutsideOnce(t *testing.T) {
+	r, w := openPipe(t, 0)
+	half, _ := openPipe(t, 0)
+	p := newTestPlugin(t, plugintest.NewHost(t))
+	handle(t, p, plugin.PreCheckpoint)
+	defer handle(t, p, plugin.Resume)
+	claim(t, p, plugintest.OpenFile(t, 1, r), plugintest.OpenFile(t, 2, w), plugintest.OpenFile(t, 3, half))
+	self := plugintest.Self(t)
+	if err := p.SaveProcess(t.Context(), self); err == nil {
+		t.Error("a pipe whose other end nobody has claimed is kept")
+	}
+	if err := p.SaveProcess(t.Context(), self); err != nil {
+		t.Errorf("the second process: %v", err)
+	}
+}
+
 func mkfifo(t *testing.T) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "fifo")

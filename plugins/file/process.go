@@ -26,7 +26,7 @@ type saving struct {
 
 	locked     map[int][]lockedFile // by pid
 	references []*reference
-	complete   bool // the first SaveProcess has been
+	complete   bool // the first SaveProcess has begun
 }
 
 // lockedFile is a description through which a process holds POSIX locks.
@@ -115,10 +115,10 @@ func (s *saving) identify(proc plugin.Process) error {
 // and saves what belongs to the process.
 func (p *Plugin) SaveProcess(ctx context.Context, proc plugin.Process) error {
 	if !p.saving.complete {
+		p.saving.complete = true // also where it fails: what it needs is closed then
 		if err := p.completeClaims(ctx); err != nil {
 			return err
 		}
-		p.saving.complete = true
 	}
 	if err := p.saving.identify(proc); err != nil {
 		return err
