@@ -48,6 +48,7 @@ type Plugin struct {
 	procs        []plugin.Process       // of the checkpoint
 	hosts        []int                  // threads of the tree's processes, by host tid
 	tcp          *tcpTable              // of a checkpoint; nil until needed
+	lone         []loneTCP              // of a checkpoint
 	unheard      bool                   // in this checkpoint: see saveMulticastIndex
 	grown        map[uint32]grownBuffer // by inode
 }
@@ -112,7 +113,7 @@ func (p *Plugin) keep(id, fd int) {
 func (p *Plugin) forget() {
 	p.pids, p.claimed, p.hosts, p.procs, p.unheard = nil, nil, nil, nil, false
 	p.tcp.close()
-	p.tcp = nil
+	p.tcp, p.lone = nil, nil
 }
 
 // livingThread returns a thread that has descriptors: a leader that has exited

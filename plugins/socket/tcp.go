@@ -230,6 +230,14 @@ func (p *Plugin) claimTCP(f plugin.OpenFile, fd int) error {
 	if err != nil {
 		return err
 	}
+	if e.remote.IsValid() && t.peer(e) == nil {
+		p.lone = append(p.lone, loneTCP{f, e})
+		return nil
+	}
+	return p.keepTCP(t, f, e)
+}
+
+func (p *Plugin) keepTCP(t *tcpTable, f plugin.OpenFile, e *tcpEntry) error {
 	s, err := p.saveTCP(t, e)
 	if err != nil {
 		return err
@@ -239,6 +247,24 @@ func (p *Plugin) claimTCP(f plugin.OpenFile, fd int) error {
 	}
 	p.state.TCP[f.ID] = s
 	return nil
+}
+
+// loneTCP is a claimed connection whose other end was not known yet. It may be
+// in flight in a socket that is claimed later.
+type loneTCP struct {
+	file  plugin.OpenFile
+	entry *tcpEntry
+}
+
+// keepLone saves the lone connections when all is claimed.
+func (p *Plugin) keepLone() error {
+	var errs []error
+	for _, l := range p.lone {
+		if err := p.keepTCP(p.tcp, l.file, l.entry); err != nil {
+			errs = append(errs, plugin.Refuse(l.file, "%s socket: %v", l.entry.kind, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // tcpByInode returns the ID of the TCP socket that had the inode.

@@ -21,6 +21,9 @@ func (p *Plugin) SaveProcess(context.Context, plugin.Process) error {
 		return nil
 	}
 	p.complete = true
+	if err := p.keepLone(); err != nil {
+		return err
+	}
 	if err := p.refuseClosedClients(); err != nil {
 		return err
 	}

@@ -194,7 +194,10 @@ func TestTCPOutside(t *testing.T) {
 		peer := table.byInode[inode(t, pair[1])]
 		delete(table.byInode, peer.ino)
 		delete(table.byName, peer.name())
-		err = p.ClaimFile(t.Context(), plugintest.OpenFile(t, 1, pair[0]))
+		if err := p.ClaimFile(t.Context(), plugintest.OpenFile(t, 1, pair[0])); err != nil {
+			t.Fatal(err)
+		}
+		err = p.SaveProcess(t.Context(), plugintest.Self(t))
 		if policy == "refuse" && (err == nil || !strings.Contains(err.Error(), "outside the computation")) || policy == "close" && err != nil {
 			t.Errorf("%s: %v", policy, err)
 		}
