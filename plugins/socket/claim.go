@@ -70,6 +70,17 @@ func (c claim) save(typ int) (unixSocket, error) {
 	return s, err
 }
 
+// hold notes where a description was found that may have no descriptor.
+func (c claim) hold(fd int) (id int, err error) {
+	if id, err = c.file.Hold(fd); err != nil {
+		return 0, err
+	}
+	if _, known := c.plugin.holders[id]; !known {
+		c.plugin.holders[id] = c.file
+	}
+	return id, nil
+}
+
 // savePeer says to whom the socket is connected. Whether the other end is
 // kept as well only all claims together show.
 func (c claim) savePeer(s *unixSocket, d diagnosis) (err error) {
@@ -124,7 +135,7 @@ func (c claim) saveQueue(s *unixSocket) ([]message, error) {
 		return nil, errors.New("an error is pending")
 	}
 	s.Reset = events&unix.POLLERR != 0
-	l := look{fd: c.fd, typ: s.Type, ended: s.Shutdown&shutReceive != 0, host: c.plugin.pids, hold: c.file.Hold}
+	l := look{fd: c.fd, typ: s.Type, ended: s.Shutdown&shutReceive != 0, host: c.plugin.pids, hold: c.hold}
 	if s.Type == unix.SOCK_STREAM {
 		return l.stream(bytes)
 	}

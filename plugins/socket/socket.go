@@ -31,6 +31,7 @@ type Plugin struct {
 	// Of a checkpoint.
 	pids     map[int]int             // of the tree, by host pid
 	claimed  map[int]plugin.OpenFile // by ID, to name what turns out incomplete
+	holders  map[int]plugin.OpenFile // in which one, by ID, is in flight
 	complete bool                    // all is claimed, and was looked at
 
 	// seen are the queues, by inode, in which there were empty messages.
@@ -75,7 +76,7 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 	case plugin.PreCheckpoint:
 		p.forget()
 		p.state = state{}
-		p.claimed, p.complete = make(map[int]plugin.OpenFile), false
+		p.claimed, p.holders, p.complete = make(map[int]plugin.OpenFile), make(map[int]plugin.OpenFile), false
 		p.pids = make(map[int]int)
 		p.procs = ev.Procs
 		for _, proc := range ev.Procs {
@@ -111,7 +112,7 @@ func (p *Plugin) keep(id, fd int) {
 
 // forget drops what is of one checkpoint only.
 func (p *Plugin) forget() {
-	p.pids, p.claimed, p.hosts, p.procs, p.unheard = nil, nil, nil, nil, false
+	p.pids, p.claimed, p.holders, p.hosts, p.procs, p.unheard = nil, nil, nil, nil, nil, false
 	p.tcp.close()
 	p.tcp, p.lone = nil, nil
 }

@@ -261,10 +261,21 @@ func (p *Plugin) keepLone() error {
 	var errs []error
 	for _, l := range p.lone {
 		if err := p.keepTCP(p.tcp, l.file, l.entry); err != nil {
-			errs = append(errs, plugin.Refuse(l.file, "%s socket: %v", l.entry.kind, err))
+			errs = append(errs, p.refuseIn(l.file, "%s socket: %v", l.entry.kind, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// refuseIn refuses f; where it is in flight, by the descriptor of what holds it.
+func (p *Plugin) refuseIn(f plugin.OpenFile, format string, args ...any) error {
+	in := f
+	for held := true; held && len(in.Refs) == 0; {
+		if in, held = p.holders[in.ID]; held {
+			f.Refs, f.Link = in.Refs, f.Link+" (in "+in.Link+")"
+		}
+	}
+	return plugin.Refuse(f, format, args...)
 }
 
 // tcpByInode returns the ID of the TCP socket that had the inode.

@@ -213,6 +213,21 @@ func TestTCPOutside(t *testing.T) {
 	}
 }
 
+// TestRefuseInFlight: the user finds what is in flight by what holds it.
+func TestRefuseInFlight(t *testing.T) {
+	lone, inner := plugin.OpenFile{ID: 1, Link: "socket:[1]"}, plugin.OpenFile{ID: 2, Link: "socket:[2]"}
+	outer := plugin.OpenFile{ID: 3, Link: "socket:[3]", Refs: []plugin.FileRef{{PID: 7, FD: 5}}}
+	p := Plugin{holders: map[int]plugin.OpenFile{1: inner, 2: outer}}
+	for id, want := range map[*plugin.OpenFile]string{
+		&lone:  "pid 7 fd 5: socket:[1] (in socket:[2]) (in socket:[3]): why",
+		&outer: "pid 7 fd 5: socket:[3]: why",
+	} {
+		if got := p.refuseIn(*id, "why").Error(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 // TestTCPPortTaken: a listener does not come back where another has its port.
 func TestTCPPortTaken(t *testing.T) {
 	_, at := newTCPListener(t, "127.0.0.1")
