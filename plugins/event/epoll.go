@@ -71,6 +71,9 @@ func parseTarget(line string) (t target, ino uint64, err error) {
 // registration of number t.FD open: under this number, or else anywhere in the
 // tree, where a duplicate has outlived the number.
 func (p *Plugin) locate(f plugin.OpenFile, t *target, nth uint32, ino uint64) error {
+	if len(f.Refs) == 0 {
+		return plugin.Refuse(f, "%s", inFlight)
+	}
 	slot := linux.EpollSlot{TFD: uint32(t.FD), TOff: nth}
 	for _, ref := range f.Refs {
 		tid, ok := p.tree.hosts[ref.PID]

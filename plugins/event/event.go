@@ -161,11 +161,14 @@ func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
 		return err
 	}
 	if len(f.Refs) == 0 && saved.needsProcess() {
-		return plugin.Refuse(f, "no process has it open that could make it again")
+		return plugin.Refuse(f, "%s", inFlight)
 	}
 	p.state.add(f.ID, saved)
 	return nil
 }
+
+// inFlight is the reason against what nobody could finish in a restart.
+const inFlight = "no process has it open that could make it again"
 
 // needsProcess says whether only a process with a descriptor of it can finish
 // it in a restart.

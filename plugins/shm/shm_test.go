@@ -155,24 +155,6 @@ func TestQueueStays(t *testing.T) {
 	}
 }
 
-// TestQueueTaken looks at a queue whose message somebody has taken meanwhile.
-func TestQueueTaken(t *testing.T) {
-	id, _, errno := unix.Syscall(unix.SYS_MSGGET, 0, ipcCreat|0o600, 0)
-	if errno != 0 {
-		t.Fatal(errno)
-	}
-	t.Cleanup(func() { _, _, _ = unix.Syscall(unix.SYS_MSGCTL, id, ipcRmid, 0) })
-	queue := object{perm: perm{ID: int(id)}, ds: make([]byte, dsSize)}
-	native.PutUint64(queue.ds[msgCountAt:], 1)
-	native.PutUint64(queue.ds[msgBytesAt:], 10)
-	found := &tree{procs: []plugin.Process{plugintest.Self(t)}}
-	for certain, want := range map[bool]error{false: errOther, true: unix.ENOMSG} {
-		if err := new(Plugin).saveQueue(t.Context(), found, queue, certain); !errors.Is(err, want) {
-			t.Errorf("certain %t: %v, want %v", certain, err, want)
-		}
-	}
-}
-
 // valuesOf reads a set of count semaphores.
 func valuesOf(t *testing.T, proc plugin.Process, id, count int) ([]uint16, error) {
 	t.Helper()
