@@ -71,7 +71,12 @@ func (p *Plugin) saveUndo(ctx context.Context, proc plugin.Process) error {
 	return nil
 }
 
+// saveUndoOf leaves a set alone of which there can be no counts: a look makes an
+// entry for the process, at whose end the kernel sets sem_otime.
 func (p *Plugin) saveUndoOf(ctx context.Context, proc plugin.Process, set *semSet) error {
+	if set.Unused {
+		return nil
+	}
 	first := make([]probe, 0, 2*len(set.Values))
 	for num, v := range set.Values {
 		first = append(first, probe{num, int(v), 1}, probe{num, int(v), -1})

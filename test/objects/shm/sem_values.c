@@ -59,6 +59,9 @@ int main(void)
 	}
 	CHECK_EQ(kill(pid, SIGKILL), 0);
 	CHECK_EQ(waitpid(pid, NULL, 0), pid);
+	arg.buf = &ds;
+	CHECK_EQ(semctl(fresh, 0, IPC_STAT, arg), 0);
+	CHECK_EQ(ds.sem_otime, 0);
 	CHECK_EQ(semctl(id, 0, IPC_RMID), 0);
 	CHECK_EQ(semctl(ro, 0, IPC_RMID), 0);
 	CHECK_EQ(semctl(set_only, 0, IPC_RMID), 0);
