@@ -140,13 +140,20 @@ func (p *Plugin) claimDeleted(f plugin.OpenFile, s *file, fd int) error {
 }
 
 // openContent finds out what is no hole, and keeps a descriptor to read it by
-// until Resume.
+// until Resume: one of its own, or the program's where permissions deny that.
 func (p *Plugin) openContent(f plugin.OpenFile, s *file, shared int, d *inode, c *inodeClaim) (err error) {
-	if c.from, err = readableCopy(shared, s); err != nil {
+	c.from, err = readableCopy(shared, s)
+	denied := errors.Is(err, unix.EACCES) && s.readable() && s.Flags&unix.O_DIRECT == 0
+	if denied {
+		c.from, err = dup(shared)
+	}
+	if err != nil {
 		return err
 	}
 	p.saving.sources.add(c.from)
-	if c.data, err = dataRanges(c.from, d.Size); err != nil {
+	if denied && d.Size > 0 { // to look for holes would move the program's offset
+		c.data = []plugin.Range{{Start: 0, End: d.Size}}
+	} else if c.data, err = dataRanges(c.from, d.Size); err != nil {
 		return err
 	}
 	total := int64(0)
