@@ -281,7 +281,7 @@ func (p *Process) catchUp(th *Thread) error {
 	q := &Process{pid: p.pid, host: p.host, tr: p.tr, threads: p.threads, late: p.late}
 	defer q.closeMem()
 	sec, part := uint64(rest/time.Second), uint64(rest%time.Second/unit)
-	return q.writeMem(addr, le.AppendUint64(le.AppendUint64(nil, sec), part))
+	return q.fillMem(addr, le.AppendUint64(le.AppendUint64(nil, sec), part)) // not by /proc/PID/mem: see makeReadable
 }
 
 // describeSleep finds the call and the remaining time of a sleep.

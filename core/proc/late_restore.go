@@ -209,7 +209,7 @@ func (r *Restorer) runLate(ctx context.Context) error {
 			p.closeMem()
 			for _, th := range p.threads {
 				x := &gated{p: p, th: th, m: p.late, brk: ps.MM.Brk, altStack: altStackOf(ps, th.TID)}
-				if err := errors.Join(p.shorten(th), g.start(x)); err != nil {
+				if err := errors.Join(r.shorten(p, th), g.start(x)); err != nil {
 					return err
 				}
 			}

@@ -283,10 +283,7 @@ func (p *Process) release() error {
 			p.tr.letGoLate(th.HostTID)
 			continue
 		}
-		err := p.catchUp(th)
-		if err == nil {
-			err = p.own(th)
-		}
+		err := errors.Join(p.catchUp(th), p.own(th))
 		for _, sig := range th.aside {
 			_ = unix.Tgkill(p.host, th.HostTID, sig) // ESRCH: it was killed meanwhile
 		}

@@ -47,7 +47,7 @@ func (r *Restorer) Run(ctx context.Context) error {
 // letGo lets a thread run, if its process has not ended meanwhile: by what another of its
 // threads does, which runs already, or by a signal.
 func (r *Restorer) letGo(p *Process, th *Thread) error {
-	err := errors.Join(p.shorten(th), p.letGo(th))
+	err := errors.Join(r.shorten(p, th), p.letGo(th))
 	if errors.Is(err, unix.ESRCH) {
 		r.tr.letGoLate(th.HostTID)
 		return nil
@@ -56,13 +56,15 @@ func (r *Restorer) letGo(p *Process, th *Thread) error {
 }
 
 // shorten takes what the restart has taken off the time-out of a call that is made again.
-func (p *Process) shorten(th *Thread) error {
+func (r *Restorer) shorten(p *Process, th *Thread) error {
 	if th.until.IsZero() {
 		return nil
 	}
-	err := p.catchUp(th)
+	if err := p.catchUp(th); err != nil && !isKilled(err) {
+		r.warn("pid %d tid %d: its call ends late, by the time that the restart took: %v", p.pid, th.TID, err)
+	}
 	th.until = time.Time{}
-	return errors.Join(err, setRegs(th.HostTID, th.Regs))
+	return setRegs(th.HostTID, th.Regs)
 }
 
 // letReapersGo lets go of the first process last.
