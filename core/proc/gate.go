@@ -192,7 +192,7 @@ func (g *gate) bring(x *gated, need needed) {
 	g.pending.Go(func() {
 		err := x.m.bringAll(need.spans)
 		if err == nil && need.more != nil {
-			q := &Process{pid: x.p.pid, host: x.p.host, tr: x.p.tr, threads: x.p.threads, late: x.p.late}
+			q := x.p.apart()
 			err = x.m.bringAll(need.more(q))
 			q.closeMem()
 		}

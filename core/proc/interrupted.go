@@ -278,7 +278,7 @@ func (p *Process) catchUp(th *Thread) error {
 		th.Regs.setArg(3, uint64((rest+time.Millisecond-1)/time.Millisecond))
 		return nil
 	}
-	q := &Process{pid: p.pid, host: p.host, tr: p.tr, threads: p.threads, late: p.late}
+	q := p.apart()
 	defer q.closeMem()
 	sec, part := uint64(rest/time.Second), uint64(rest%time.Second/unit)
 	return q.fillMem(addr, le.AppendUint64(le.AppendUint64(nil, sec), part)) // not by /proc/PID/mem: see makeReadable
@@ -396,7 +396,7 @@ func (p *Process) timespec(addr uint64) (time.Duration, bool) {
 // words reads the two words of a struct timespec or timeval.
 func (p *Process) words(addr uint64) (first, second int64, ok bool) {
 	var b [16]byte
-	q := &Process{pid: p.pid, host: p.host, tr: p.tr, threads: p.threads}
+	q := p.apart()
 	defer q.closeMem()
 	if err := q.readMem(addr, b[:]); err != nil {
 		return 0, 0, false

@@ -20,6 +20,11 @@ func (p *Process) openMem() error {
 	return nil
 }
 
+// apart is p for accesses to its memory that leave nothing open in p: closeMem ends them.
+func (p *Process) apart() *Process {
+	return &Process{pid: p.pid, host: p.host, tr: p.tr, threads: p.threads, late: p.late}
+}
+
 // readMem fills buf from the address addr. process_vm_readv is the fast way;
 // /proc/PID/mem reads what the process itself may not (PROT_NONE). Of a copy it is the
 // faster one: process_vm_readv pins pages, before which each that is shared is copied

@@ -43,7 +43,7 @@ func (t *Tree) seize(p *Process, tid int, sleep *Sleep) (*Thread, error) {
 func (th *Thread) mendAtOnce() {
 	const (
 		patience = 2 * time.Millisecond
-		alone    = 50 * time.Microsecond // until the thread may be waiting for this processor
+		busy     = 50 * time.Microsecond // until the thread may be waiting for this processor
 	)
 	si := make([]byte, siginfoSize)
 	for begin := time.Now(); ; {
@@ -60,7 +60,7 @@ func (th *Thread) mendAtOnce() {
 			return
 		case err != unix.ESRCH || waited > patience: // another stop, as of a signal
 			return
-		case waited > alone:
+		case waited > busy:
 			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 		}
 	}

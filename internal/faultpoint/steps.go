@@ -11,7 +11,7 @@ const (
 	Asked            Step = "asked"             // the coordinator has a request
 	Begun            Step = "begun"             // the generation's temporary folder is there
 	Ordered          Step = "ordered"           // the agent has its order
-	ThreadSeized     Step = "thread seized"     // of each thread: it may still run
+	ThreadSeized     Step = "thread seized"     // of each thread, before it is asked to stop
 	ThreadStopped    Step = "thread stopped"    // of each thread
 	ProcessFrozen    Step = "process frozen"    // of each process
 	Frozen           Step = "frozen"            // the whole tree stands still

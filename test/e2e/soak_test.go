@@ -167,8 +167,9 @@ func (f *soaked) turn() {
 		f.suspendOnly()
 		f.resumed()
 	case 2:
-		f.order(step + ": kill")
-		if o := f.outcomeOf(f.ask()); o.code != 0 && f.died() {
+		f.write("trace", "")
+		f.order("trace: "+f.path("trace"), step+": kill")
+		if o := f.outcomeOf(f.ask()); (o.code != 0 || f.dyingBeside(step)) && f.died() {
 			f.tally.fault("agent killed at a step of a checkpoint")
 			f.goneBack()
 		}
@@ -226,6 +227,12 @@ func (f *soaked) fault(kind, step string, do func(command *front)) {
 	f.outcomeOf(command)
 	f.order()
 	f.idle()
+}
+
+// dyingBeside says whether the agent ends at a step of a checkpoint that succeeds: nothing
+// waits for the end of the copies, which comes where they began to end.
+func (f *soaked) dyingBeside(step string) bool {
+	return step == string(faultpoint.CopiesEnded) && strings.Contains(f.read("trace"), string(faultpoint.CopiesEnding)+"\n")
 }
 
 // died says whether the agent is dead, which the command was told by a
