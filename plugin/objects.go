@@ -133,6 +133,9 @@ type Mapping struct {
 	// name Path, and that a process of the tree may write to it through a shared
 	// mapping: this one or another.
 	Named bool
+	// Written says the same of a mapping of another file that has the name Path, is
+	// larger than 64 KiB, and whose content the engine leaves to where it is.
+	Written bool
 }
 
 // MapPolicy tells the engine what to do with a claimed mapping.

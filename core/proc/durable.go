@@ -30,6 +30,22 @@ func (s *mapSaver) keepWritten(p *Process, v *procfs.VMA, path string, st *unix.
 	return f, nil
 }
 
+// keepClaimed is keepWritten, once, of a file whose mappings a plugin has claimed.
+func (s *mapSaver) keepClaimed(p *Process, v *procfs.VMA) error {
+	id := inodeID{v.Dev(), v.Ino}
+	if s.kept[id] {
+		return nil
+	}
+	s.kept[id] = true
+	var st unix.Stat_t
+	path := rootedAt(s.root, v.Path)
+	err := unix.Stat(path, &st)
+	if err == nil {
+		_, err = s.keepWritten(p, v, path, &st)
+	}
+	return err
+}
+
 // leased says whether the tree has a write lease on the file, fcntl(2). An
 // opening would break it, and it is given only where nothing but the one
 // description has the file open: no mapping either that was made by another.

@@ -251,7 +251,7 @@ func TestInspectMappings(t *testing.T) {
 			}
 			if m.Kind == MapFile {
 				ref := k.state.Refs[m.Ref]
-				if m.Path != file || ref.Path != file || ref.Write != (tc.name == "file_shared") || ref.Size != 6*page {
+				if m.Path != file || ref.Path != file || ref.Write != tc.shared || ref.Size != 6*page {
 					t.Errorf("file %s: %s, %d bytes, written to %v", m.Path, ref.Path, ref.Size, ref.Write)
 				}
 			}

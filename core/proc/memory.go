@@ -28,6 +28,8 @@ type mapSaver struct {
 	objects map[objectKey]int
 	all     map[*Process]processMaps
 	written map[inodeID]bool      // files in memory that have names, see read
+	others  map[inodeID]bool      // other files that are written to by mappings
+	kept    map[inodeID]bool      // those of them that plugins keep, see keepClaimed
 	devs    map[inodeID]uint64    // see statDev
 	shown   map[uint64]uint64     // the device in maps by that of stat(2), see isOther
 	flags   map[*string]flagFacts // of VmFlags that mappings share
@@ -69,7 +71,7 @@ type objectKey struct {
 
 func newMapSaver(t *Tree, st *State, claim MapClaim, root int) *mapSaver {
 	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[string]int{}, objects: map[objectKey]int{},
-		all: map[*Process]processMaps{}, written: map[inodeID]bool{}, devs: map[inodeID]uint64{},
+		all: map[*Process]processMaps{}, written: map[inodeID]bool{}, others: map[inodeID]bool{}, kept: map[inodeID]bool{}, devs: map[inodeID]uint64{},
 		shown: map[uint64]uint64{}, flags: map[*string]flagFacts{}, links: linkSaver{found: map[inodeID]string{}, search: linux.LinkSearch{Left: maxGuesses}}}
 }
 
@@ -153,12 +155,19 @@ func (s *mapSaver) describe(ctx context.Context, p *Process, v *procfs.VMA) (Map
 	}
 	if name != "" {
 		pm.Path, pm.Named, m.Path = name, true, name
+	} else {
+		pm.Written = s.isWrittenFile(v)
 	}
 	owner, policy, err := s.claim(ctx, p, pm)
 	if err != nil {
 		return m, err
 	}
 	if owner != "" {
+		if pm.Written && policy == plugin.MapReopen {
+			if err := s.keepClaimed(p, v); err != nil {
+				return m, err
+			}
+		}
 		return s.claimed(m, v, owner, policy)
 	}
 	return s.unclaimed(p, m, v)
@@ -264,7 +273,7 @@ func (s *mapSaver) object(m *MapState, v *procfs.VMA, attached bool) {
 	}
 }
 
-// smallFile is the largest size of a file mapped shared and writable whose
+// smallFile is the largest size of a file that the tree writes to by mappings whose
 // content is kept, so that it can be made again if it is gone: others remove
 // the statistics files of Java machines that have ended, for example.
 const smallFile = 64 << 10
@@ -287,7 +296,7 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 	}
 	writable := s.t.mayWrite(&st)
 	f := s.t.sums.newMappedFile(v.Path, &st)
-	if v.Shared && v.Has("mw") {
+	if id := (inodeID{v.Dev(), v.Ino}); v.Shared && (s.written[id] || s.others[id]) { // by this mapping or another
 		f = MappedFile{Path: v.Path, Size: st.Size, Write: true}
 	}
 	key := fmt.Sprint(f.Write, f.Path)
@@ -298,7 +307,7 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 			if err != nil {
 				return m, err
 			}
-			if v.Offset == 0 && f.Size <= min(int64(v.Len()), smallFile) {
+			if f.Size <= smallFile {
 				f.Content = make([]byte, f.Size)
 				if _, err := written.ReadAt(f.Content, 0); err != nil {
 					return m, fmt.Errorf("pid %d: %s: read: %w", p.pid, describeVMA(v), err)

@@ -15,8 +15,8 @@ type processMaps struct {
 	watched map[uint64]bool
 }
 
-// read reads the mappings of all processes, and finds files in memory that the tree
-// writes to through them: by what one process does a file is memory to all.
+// read reads the mappings of all processes, and finds files that the tree writes to through
+// them, those in memory apart: by what one process does such a file is memory to all.
 func (s *mapSaver) read() error {
 	for _, p := range s.t.procs {
 		if p.zombie {
@@ -28,8 +28,12 @@ func (s *mapSaver) read() error {
 		}
 		s.all[p] = processMaps{vmas, watched}
 		for i := range vmas {
-			if v := &vmas[i]; isWritten(v) && isNamedMemory(s.filesystems()[v.Dev()]) {
-				s.written[inodeID{v.Dev(), v.Ino}] = true
+			if v := &vmas[i]; isWritten(v) {
+				files := s.others
+				if isNamedMemory(s.filesystems()[v.Dev()]) {
+					files = s.written
+				}
+				files[inodeID{v.Dev(), v.Ino}] = true
 			}
 		}
 	}
@@ -60,4 +64,16 @@ func (s *mapSaver) nameOf(p *Process, v *procfs.VMA) (string, error) {
 		return "", nil
 	}
 	return v.Path, nil
+}
+
+// isWrittenFile says whether v maps such a file that is no memory and has its name, and which the
+// state does not hold itself, see file.
+func (s *mapSaver) isWrittenFile(v *procfs.VMA) bool {
+	if !s.others[inodeID{v.Dev(), v.Ino}] || v.Deleted {
+		return false
+	}
+	var st unix.Stat_t
+	path := rootedAt(s.root, v.Path)
+	return unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size > smallFile &&
+		!s.t.leased(&st) && s.isFile(path, &st, v)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
+	"github.com/hiatus-project/hiatus/internal/missing"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -44,16 +45,17 @@ type Restorer struct {
 	timeNamespace bool
 	clocksSet     time.Time // zero: they jump
 
-	stub   *Process
-	held   procfs.Status // the stub's: which capabilities and groups there are
-	reaper *Process
-	byPID  map[int]*Process
-	sock   int         // our end of the socket that passes descriptors
-	sockFD int         // its number in the processes
-	later  map[int]int // descriptors for tables of threads, by FileState.ID
-	report *os.File
-	hushed bool     // see hush
-	remade []string // see remakeFiles
+	stub    *Process
+	held    procfs.Status // the stub's: which capabilities and groups there are
+	reaper  *Process
+	byPID   map[int]*Process
+	sock    int         // our end of the socket that passes descriptors
+	sockFD  int         // its number in the processes
+	later   map[int]int // descriptors for tables of threads, by FileState.ID
+	report  *os.File
+	hushed  bool     // see hush
+	remade  []string // see remakeFiles
+	folders []string // of them, the innermost first
 }
 
 // RestoreOptions are the circumstances of a restart.
@@ -392,6 +394,7 @@ func (r *Restorer) Abort() {
 	for _, name := range r.remade { // found by way of a process that still lives
 		_ = os.Remove(name)
 	}
+	missing.Remove(r.folders)
 	_ = r.tr.Do(func() error {
 		r.speak()
 		for _, p := range r.byPID {

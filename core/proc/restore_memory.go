@@ -16,6 +16,7 @@ import (
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/internal/linux"
+	"github.com/hiatus-project/hiatus/internal/missing"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -108,6 +109,11 @@ func (r *Restorer) remakeFiles() error {
 		}
 		if f.Content == nil {
 			continue
+		}
+		made, err := missing.MakeAll(path.Dir(name), 0o755)
+		r.folders = append(made, r.folders...)
+		if err != nil {
+			return fmt.Errorf("make %s again: %w", f.Path, err)
 		}
 		out, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if errors.Is(err, os.ErrExist) {

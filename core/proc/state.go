@@ -256,7 +256,7 @@ type MappedFile struct {
 	Dev     uint64    `json:"device"`
 	Ino     uint64    `json:"inode"`
 	Sum     uint64    `json:"sum,omitempty"`     // of its content, XXH3; 0: not taken
-	Write   bool      `json:"write,omitempty"`   // mapped shared and writable: its content may change
+	Write   bool      `json:"write,omitempty"`   // mapped shared, and the tree writes to it so: its content may change
 	Carried bool      `json:"carried,omitempty"` // the image has what is mapped of it
 	// GoesOn says in older images of a file that is memory to its users, as those in
 	// /dev/shm, that the program could write to it behind the checkpoint.

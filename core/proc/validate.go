@@ -366,7 +366,7 @@ func (f *MappedFile) check(here bool) error {
 	case err == nil || f.remake:
 		return nil
 	case f.Write:
-		return fmt.Errorf("mapped file %s: %w", f.Path, err)
+		return fmt.Errorf("mapped file %s: %w; put it back as it was, or restart a generation that was made with --ckpt-open-files", f.Path, err)
 	}
 	return fmt.Errorf("mapped file %s: %w; put it back as it was, or restart a generation that was made with --self-contained", f.Path, err)
 }

@@ -21,10 +21,15 @@ func (p *Plugin) ClaimMap(_ context.Context, proc plugin.Process, m plugin.Mappi
 	if m.Ino == 0 {
 		return 0, plugin.ErrNotMine
 	}
-	if m.Named {
-		if err := p.claimMemory(proc, m); err != nil {
-			return 0, err
-		}
+	var err error
+	switch {
+	case m.Named:
+		err = p.claimMemory(proc, m)
+	case m.Written && p.saving.openFiles:
+		err = p.claimWritten(proc, m)
+	}
+	if err != nil {
+		return 0, err
 	}
 	c := p.saving.inodes[inodeKey{m.Dev, m.Ino}]
 	if c == nil {

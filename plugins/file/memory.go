@@ -19,19 +19,14 @@ import (
 // belongs to what else they remember. Its descriptions were claimed before, as of a
 // file that is there.
 func (p *Plugin) claimMemory(proc plugin.Process, m plugin.Mapping) error {
-	key := inodeKey{m.Dev, m.Ino}
-	if p.saving.inodes[key] == nil {
-		if err := p.saveMemory(key, m); err != nil {
-			return plugin.RefuseProcess(proc, fmt.Sprintf("mapping %x-%x %s", m.Start, m.End, m.Path), "%v", err)
-		}
+	d, err := p.saveMapped(proc, m)
+	if err != nil {
+		return err
 	}
-	index := p.saving.inodes[key].index
-	d := p.state.Inodes[index]
 	if d.Origin != originNamed { // its name was removed, and another is left
 		return nil
 	}
 	if d.Born == "" {
-		var err error
 		if d.Born, err = birth(p.host.Root() + string(d.Path)); err != nil {
 			return plugin.RefuseProcess(proc, "shared memory "+string(d.Path), "%v", err)
 		}
@@ -39,6 +34,24 @@ func (p *Plugin) claimMemory(proc plugin.Process, m plugin.Mapping) error {
 	d.Memory = true
 	d.Written = d.Written || m.Shared && m.Prot&unix.PROT_WRITE != 0
 	return nil
+}
+
+// claimWritten saves a file on a disk that the tree writes to by mappings, and which need not be
+// open: launch or checkpoint --ckpt-open-files.
+func (p *Plugin) claimWritten(proc plugin.Process, m plugin.Mapping) error {
+	_, err := p.saveMapped(proc, m)
+	return err
+}
+
+// saveMapped saves the file of a mapping, once.
+func (p *Plugin) saveMapped(proc plugin.Process, m plugin.Mapping) (*inode, error) {
+	key := inodeKey{m.Dev, m.Ino}
+	if p.saving.inodes[key] == nil {
+		if err := p.saveMemory(key, m); err != nil {
+			return nil, plugin.RefuseProcess(proc, fmt.Sprintf("mapping %x-%x %s", m.Start, m.End, m.Path), "%v", err)
+		}
+	}
+	return p.state.Inodes[p.saving.inodes[key].index], nil
 }
 
 func (p *Plugin) saveMemory(key inodeKey, m plugin.Mapping) error {

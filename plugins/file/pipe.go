@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hiatus-project/hiatus/internal/missing"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -383,7 +386,7 @@ func (p *Plugin) openAnchors(q *pipe) (pipeAnchors, error) {
 		fd, err := p.makeFIFO(q)
 		return pipeAnchors{fd, fd, nil}, err
 	}
-	if err := requireFIFO(name); err != nil {
+	if err := p.requireFIFO(name, q.Mode); err != nil {
 		return pipeAnchors{-1, -1, nil}, fmt.Errorf("%s: %w", q.Path, err)
 	}
 	// O_RDWR neither waits for a partner nor lets the ends do so, fifo(7).
@@ -402,7 +405,7 @@ func (p *Plugin) openAnchors(q *pipe) (pipeAnchors, error) {
 // one for a moment.
 func (p *Plugin) openFresh(q *pipe, s *file) (int, error) {
 	name := p.place(q.Path)
-	if err := requireFIFO(name); err != nil {
+	if err := p.requireFIFO(name, q.Mode); err != nil {
 		return -1, fmt.Errorf("%s: %w", q.Path, err)
 	}
 	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -416,15 +419,43 @@ func (p *Plugin) openFresh(q *pipe, s *file) (int, error) {
 	return withStatus(fd, s)
 }
 
-func requireFIFO(name string) error {
+// requireFIFO makes sure that the name is a FIFO's. One that is gone is made again: all that used
+// it was of the tree.
+func (p *Plugin) requireFIFO(name string, mode uint32) error {
 	var st unix.Stat_t
-	if err := unix.Stat(name, &st); err != nil {
+	err := unix.Stat(name, &st)
+	if errors.Is(err, unix.ENOENT) {
+		p.host.Log().Warn().Str("path", name).Msg("the FIFO is gone, and is made again")
+		if err = p.named.nameFIFO(name, mode); err != nil {
+			return err
+		}
+		err = unix.Stat(name, &st)
+	}
+	if err != nil {
 		return fmt.Errorf("stat: %w", err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFIFO {
 		return errReplaced
 	}
 	return nil
+}
+
+// nameFIFO makes a FIFO with its name, which is taken back where the restart fails.
+func (n *named) nameFIFO(name string, mode uint32) error {
+	made, err := missing.MakeAll(path.Dir(name), 0o755)
+	n.folders = append(made, n.folders...)
+	if err != nil {
+		return err
+	}
+	if err := unix.Mkfifo(name, 0o600); err != nil {
+		return fmt.Errorf("mkfifo: %w", err)
+	}
+	info, err := os.Lstat(name)
+	if err == nil {
+		n.undo = append(n.undo, func() error { return removeSame(name, info) })
+		err = unix.Chmod(name, mode)
+	}
+	return err
 }
 
 // makeFIFO makes a FIFO without a name.

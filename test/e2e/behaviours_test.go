@@ -73,6 +73,8 @@ func behaviours() []behaviour {
 		{"saved files", nil, savedFiles},
 		{"saved and mapped file", []string{"python3"}, savedAndMapped},
 		{"saved and mapped since", []string{"python3"}, savedAndMappedSince},
+		{"saved and mapped only", []string{"python3"}, savedAndMappedOnly},
+		{"mapped by two", []string{"python3"}, mappedByTwo},
 		{"self-contained beside a written file", []string{"python3"}, carriedBesideWritten},
 		{"saved and watched file", []string{"tail"}, savedAndWatched},
 		{"deleted file of a subvolume", []string{"python3", "mkfs.btrfs"}, subvolume},

@@ -157,6 +157,130 @@ print("ok")
 	tr.ends(tr.front, 0)
 }
 
+// shut is a function in Python that closes all descriptors of a file. mmap.mmap keeps one.
+const shut = `
+import os
+def shut(name):
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            if os.readlink("/proc/self/fd/%d" % fd).endswith(name):
+                os.close(fd)
+        except FileNotFoundError:
+            pass
+`
+
+// mappedByTwo has a small file that one process writes to through its memory and another reads so: it
+// is as it is now where the program ran on, and made again where it is gone with its directory.
+func mappedByTwo(tr *trial) {
+	tr.launch("python3", "-c", shut+`
+import mmap, os, time
+os.mkdir("sub")
+f = os.open("sub/data", os.O_RDWR | os.O_CREAT, 0o600)
+os.ftruncate(f, 8192)
+reads = mmap.mmap(f, 4096, prot=mmap.PROT_READ)
+asks, asked = os.pipe()
+tells, told = os.pipe()
+if os.fork() == 0:
+    writes = mmap.mmap(f, 8192)
+    shut("sub/data")
+    os.close(asked)
+    while n := os.read(asks, 8):
+        writes[70:78] = n
+        os.write(told, b".")
+    os._exit(0)
+shut("sub/data")
+n, said = 0, "ok"
+while not os.path.exists("stop"):
+    n += 1
+    os.write(asked, b"%08d" % n)
+    os.read(tells, 1)
+    if int(reads[70:78]) != n:
+        said = "%s, not %d" % (reads[70:78], n)
+    open("new", "w").write(str(n))
+    os.rename("new", "progress")
+    time.sleep(0.02)
+print(said, flush=True)
+`)
+	tr.advance(2)
+	tr.checkpoint()
+	tr.advance(3)
+	tr.crash()
+	tr.restart()
+	tr.advance(3)
+	tr.checkpoint()
+	tr.crash()
+	if err := os.RemoveAll(tr.path("sub")); err != nil {
+		tr.Fatal(err)
+	}
+	tr.restart()
+	tr.advance(3)
+	tr.finish()
+}
+
+// savedAndMappedOnly has files whose directory is removed, as a system's start does with that of an
+// Open MPI session: one is mapped by two processes, larger than what an image has of it without being
+// asked, and not open; and there is a FIFO.
+func savedAndMappedOnly(tr *trial) {
+	tr.launchWith([]string{"--ckpt-open-files"}, "python3", "-c", shut+`
+import mmap, os, time
+os.mkdir("sub")
+os.mkfifo("sub/fifo", 0o640)
+fifo = os.open("sub/fifo", os.O_RDWR)
+os.write(fifo, b"in the FIFO")
+f = os.open("sub/data", os.O_RDWR | os.O_CREAT, 0o640)
+os.ftruncate(f, 1 << 20)
+reads = mmap.mmap(f, 1 << 20, prot=mmap.PROT_READ)
+asks, asked = os.pipe()
+tells, told = os.pipe()
+if os.fork() == 0:
+    writes = mmap.mmap(f, 1 << 20)
+    shut("sub/data")
+    os.close(asked)
+    while n := os.read(asks, 8):
+        writes[700000:700008] = n
+        os.write(told, b".")
+    os._exit(0)
+shut("sub/data")
+n, said = 0, "ok"
+while not os.path.exists("stop"):
+    if int(reads[700000:700008].strip(b"\0") or b"0") != n:
+        said = "%s, not %d" % (reads[700000:700008], n)
+    n += 1
+    os.write(asked, b"%08d" % n)
+    os.read(tells, 1)
+    open("new", "w").write(str(n))
+    os.rename("new", "progress")
+    time.sleep(0.02)
+print(said, os.read(fifo, 64).decode(), flush=True)
+`)
+	tr.advance(2)
+	tr.suspend()
+	if err := os.RemoveAll(tr.path("sub")); err != nil {
+		tr.Fatal(err)
+	}
+	tr.restart()
+	tr.running()
+	tr.advance(3)
+	for name, want := range map[string]os.FileMode{"sub/data": 0o640, "sub/fifo": 0o640 | os.ModeNamedPipe} {
+		if info, err := os.Stat(tr.path(name)); err != nil || info.Mode() != want {
+			tr.Errorf("%s: %v, %v, want mode %v", name, info, err, want)
+		}
+	}
+	tr.must("checkpoint", tr.name)
+	tr.advance(3)
+	tr.crash()
+	tr.restart("--allow-file-overwrite")
+	tr.advance(3)
+	if got := strings.Trim(tr.read("sub/data")[700000:700008], "0"); got == "" || got == "\x00" {
+		tr.Errorf("the mapping is not the file's: it has %q", got)
+	}
+	tr.write("stop", "")
+	tr.ends(tr.front, 0)
+	if got := tr.front.stdout.String(); got != "ok in the FIFO\n" {
+		tr.Errorf("it said %q", got)
+	}
+}
+
 // savedAndWatched removes a file that is made again, and that tail(1) watches:
 // its name is there before the watch.
 func savedAndWatched(tr *trial) {
