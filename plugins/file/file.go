@@ -55,13 +55,14 @@ func newPlugin(h plugin.Host) (plugin.Plugin, error) {
 
 // Plugin keeps the open files of one agent.
 type Plugin struct {
-	host   plugin.Host
-	config config
-	given  map[string]bool // links of the pipes that the agent has inherited
-	state  state           // what Save writes and Load has read
-	saving saving          // of the checkpoint under way
-	making making          // of the restart under way
-	named  named           // likewise, until its end
+	host    plugin.Host
+	config  config
+	given   map[string]bool // links of the pipes that the agent has inherited
+	state   state           // what Save writes and Load has read
+	saving  saving          // of the checkpoint under way
+	making  making          // of the restart under way
+	named   named           // likewise, until its end
+	offsets offsets         // likewise
 }
 
 // Handle begins and ends checkpoints and restarts.
@@ -79,6 +80,7 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 	case plugin.Restart:
 		p.making.reset()
 		p.named.reset()
+		p.offsets.close()
 		return p.checkFiles()
 	case plugin.Running:
 		defer p.making.reset()
@@ -86,6 +88,7 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 	case plugin.Exit:
 		p.saving.reset()
 		p.making.reset()
+		p.offsets.close()
 		return p.named.takeBack()
 	}
 	return nil

@@ -421,9 +421,9 @@ func (p *Plugin) reopenInode(s *file) (int, error) {
 		return -1, err
 	}
 	if s.Pos > 0 {
-		if _, err := unix.Seek(fd, s.Pos, unix.SEEK_SET); err != nil {
+		if err := s.seek(fd); err != nil {
 			unix.Close(fd)
-			return -1, fmt.Errorf("lseek to %d: %w", s.Pos, err)
+			return -1, err
 		}
 	}
 	return fd, nil

@@ -41,7 +41,8 @@ func (p *Plugin) decideNamed(index int, d *inode) error {
 		return fmt.Errorf("%s: %w", d.Path, errReplaced)
 	case d.Memory:
 		return p.decideMemory(index, d, &now)
-	case now.Size == d.Size && now.Mtim.Nano() == d.Mtime && !(p.config.AllowFileOverwrite && p.mayDiffer(index, d)):
+	case d.Mapped && now.Size >= d.Size && !p.config.AllowFileOverwrite && !p.isOpen(index),
+		now.Size == d.Size && now.Mtim.Nano() == d.Mtime && !(p.config.AllowFileOverwrite && p.mayDiffer(index, d)):
 		p.named.asIs[index] = true
 		p.warnMapped(d)
 		return nil
@@ -54,6 +55,16 @@ func (p *Plugin) decideNamed(index int, d *inode) error {
 	}
 	return fmt.Errorf("%s: %s; --allow-file-overwrite puts the saved content in its place, --allow-changed-files keeps it as it is now",
 		d.Path, differs(d.Size, d.Mtime, &now))
+}
+
+// isOpen says whether the program had a file open, and not mapped only.
+func (p *Plugin) isOpen(index int) bool {
+	for _, s := range p.state.Files {
+		if s.Kind == kindNamed && s.Index == index {
+			return true
+		}
+	}
+	return false
 }
 
 // mayDiffer says whether the program may have written to a file since, and its time not
@@ -167,8 +178,16 @@ func (p *Plugin) Publish(ctx context.Context) error {
 	return nil
 }
 
-// Published ends what could be taken back.
-func (p *Plugin) Published() { p.named.reset() }
+// Published ends what could be taken back, and sets offsets.
+func (p *Plugin) Published() {
+	p.named.reset()
+	for fd, s := range p.offsets {
+		if err := s.seek(fd); err != nil {
+			p.host.Log().Warn().Err(err).Msg("a file of the kernel is read from another place than it was")
+		}
+	}
+	p.offsets.close()
+}
 
 // rename gives a file its name: where it is that of another, by an exchange with it.
 func (n *named) rename(index int, to string) error {

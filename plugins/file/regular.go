@@ -160,9 +160,14 @@ func (p *Plugin) reopenPath(s *file) (int, error) {
 	if s.Pos == 0 || s.Kind == kindDevice || s.Kind == kindPath {
 		return fd, nil
 	}
-	if _, err := unix.Seek(fd, s.Pos, unix.SEEK_SET); err != nil {
+	if s.Virtual {
+		err = p.offsets.later(fd, s)
+	} else {
+		err = s.seek(fd)
+	}
+	if err != nil {
 		unix.Close(fd)
-		return -1, fmt.Errorf("%s: lseek to %d: %w", s.Path, s.Pos, err)
+		return -1, err
 	}
 	return fd, nil
 }
