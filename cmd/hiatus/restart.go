@@ -21,6 +21,7 @@ type restartFlags struct {
 	lazy       bool
 	// Of files that are not as they were.
 	allowChanged   bool
+	allowMissing   bool
 	allowOverwrite bool
 	// Of one agent of several, which this command starts: see together.
 	agent string
@@ -54,6 +55,10 @@ made again; --allow-file-overwrite replaces changed ones too.
 Shared memory with a name, as in /dev/shm, gets the content that it had. Where other
 processes use it now, the restart is refused; --allow-changed-files goes on with it
 as it is.
+
+Connections within the computation keep their addresses on every host. Where another
+socket had one that this host does not have, the restart is refused;
+--allow-missing-address goes on.
 
 Programs and libraries must have the bytes that they had: restart compares them
 before it makes anything. An image made with --self-contained has them with it.
@@ -93,6 +98,7 @@ program does not run: nothing is left of it. A second signal ends it at once.
 	cmd.Flags().BoolVar(&r.lazy, "lazy", false, "run the program before its memory is there")
 	cmd.Flags().BoolVar(&r.allowChanged, "allow-changed-files", false, "go on with open files as they are now, where they have changed since the checkpoint")
 	cmd.Flags().BoolVar(&r.allowOverwrite, "allow-file-overwrite", false, "put the content that --ckpt-open-files has saved in the place of files that have changed since")
+	cmd.Flags().BoolVar(&r.allowMissing, "allow-missing-address", false, "bind sockets to their addresses where this host does not have those: nobody reaches them there, until it has")
 	cmd.Flags().StringVar(&r.agent, "agent", "", "restart agent `ID` only")
 	cmd.Flags().BoolVar(&r.join, "join", false, "join the restart that is in progress under --name")
 	complete(cmd, "agent", cobra.NoFileCompletions)
@@ -143,7 +149,8 @@ func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path str
 	}
 	opts.Join = r.join
 	opts.PluginConfig = pluginConfig(opts.PluginConfig).with("file", map[string]any{
-		"allow_changed_files": r.allowChanged, "allow_file_overwrite": r.allowOverwrite})
+		"allow_changed_files": r.allowChanged, "allow_file_overwrite": r.allowOverwrite}).
+		with("socket", map[string]any{"allow_missing_address": r.allowMissing})
 	keepSIGPIPE()
 	code, err := a.engine.Restart(ctx, core.RestartOptions{Options: opts, Generation: gen, Namespaces: r.namespaces,
 		Ignore: r.ignore, Agent: r.agent, Lazy: r.lazy})

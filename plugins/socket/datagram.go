@@ -320,7 +320,11 @@ func (p *Plugin) makeDatagram(id int, s datagramSocket) error {
 	if s.filledUnbound() {
 		return nil
 	}
-	return s.bind(fd)
+	return p.bindDatagram(s, fd)
+}
+
+func (p *Plugin) bindDatagram(s datagramSocket, fd int) error {
+	return p.bindMissing(fd, s.Family, addressOf(s.Local, s.Family), s.bind)
 }
 
 func (s datagramSocket) bind(fd int) error {

@@ -27,7 +27,7 @@ func (p *Plugin) fillDatagrams(ctx context.Context, fds map[int]int) error {
 			if !s.filledUnbound() {
 				return nil
 			}
-			return s.bind(fds[id])
+			return p.bindDatagram(s, fds[id])
 		},
 		func(id int, s datagramSocket) error { return s.finish(fds[id]) },
 	}

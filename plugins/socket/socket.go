@@ -46,6 +46,7 @@ type Plugin struct {
 	privateMade map[int]bool
 
 	closeOutside bool                   // keep TCP connections to outside as reset ones
+	allowMissing bool                   // of the config
 	procs        []plugin.Process       // of the checkpoint
 	hosts        []int                  // threads of the tree's processes, by host tid
 	tcp          *tcpTable              // of a checkpoint; nil until needed
@@ -57,6 +58,8 @@ type Plugin struct {
 // config is the plugin's configuration.
 type config struct {
 	TCPOutside string `json:"tcp_outside"` // refuse (the default) or close
+	// AllowMissingAddress has a restart bind sockets to addresses that are not of the host.
+	AllowMissingAddress bool `json:"allow_missing_address"`
 }
 
 func configured(h plugin.Host) (plugin.Plugin, error) {
@@ -67,7 +70,7 @@ func configured(h plugin.Host) (plugin.Plugin, error) {
 	if c.TCPOutside != "" && c.TCPOutside != "refuse" && c.TCPOutside != "close" {
 		return nil, fmt.Errorf("tcp_outside %q: must be refuse or close", c.TCPOutside)
 	}
-	return &Plugin{host: h, seen: make(map[uint32][]message), closeOutside: c.TCPOutside == "close"}, nil
+	return &Plugin{host: h, seen: make(map[uint32][]message), closeOutside: c.TCPOutside == "close", allowMissing: c.AllowMissingAddress}, nil
 }
 
 // Handle begins an empty state with each checkpoint.

@@ -15,7 +15,7 @@ import (
 func (p *Plugin) makeTCP(id int, s tcpSocket) error {
 	switch s.Role {
 	case tcpNew:
-		fd, err := s.makeBound()
+		fd, err := p.makeBound(s)
 		if err != nil {
 			return err
 		}
@@ -34,7 +34,7 @@ func (p *Plugin) makeTCP(id int, s tcpSocket) error {
 
 // makeBound makes a socket of the host's network with its options and its
 // address.
-func (s tcpSocket) makeBound() (int, error) {
+func (p *Plugin) makeBound(s tcpSocket) (int, error) {
 	fd, err := unix.Socket(s.Family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, s.Protocol)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
@@ -44,7 +44,7 @@ func (s tcpSocket) makeBound() (int, error) {
 		return -1, err
 	}
 	if s.Local.Port() != 0 || !s.Local.Addr().IsUnspecified() {
-		if err := s.bind(fd); err != nil {
+		if err := p.bindMissing(fd, s.Family, s.Local, s.bind); err != nil {
 			unix.Close(fd)
 			return -1, err
 		}
@@ -69,8 +69,6 @@ func (s tcpSocket) bind(fd int) error {
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
 		return fmt.Errorf("bind to %s: %w: another program has the port, or a connection that has ended keeps it for a minute (TIME_WAIT)", s.Local, err)
-	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return fmt.Errorf("bind to %s: %w: it is not an address of this host", s.Local, err)
 	case err != nil:
 		return fmt.Errorf("bind to %s: %w", s.Local, err)
 	}
@@ -86,7 +84,7 @@ func (s tcpSocket) reuse(fd int) error {
 // makeListenerTCP makes a listener, and connects those that waited at it. Those
 // from outside are gone.
 func (p *Plugin) makeListenerTCP(id int, s tcpSocket) error {
-	fd, err := s.makeBound()
+	fd, err := p.makeBound(s)
 	if err != nil {
 		return err
 	}
@@ -113,7 +111,7 @@ func (p *Plugin) connectClients(ids []int) error {
 	defer release()
 	for _, id := range ids {
 		c := p.state.TCP[id]
-		fd, err := c.makeBound()
+		fd, err := p.makeBound(c)
 		if err != nil {
 			return err
 		}
@@ -174,7 +172,7 @@ func (p *Plugin) makeConnecting(id int, s tcpSocket) error {
 	if own, err := ownAddress(s.Local.Addr()); err == nil && !own {
 		s.Local = netip.AddrPortFrom(unspecified(s.Family), s.Local.Port())
 	}
-	fd, err := s.makeBound()
+	fd, err := p.makeBound(s)
 	if err != nil {
 		return err
 	}

@@ -74,6 +74,7 @@ func behaviours() []behaviour {
 		{"saved and mapped file", []string{"python3"}, savedAndMapped},
 		{"saved and mapped since", []string{"python3"}, savedAndMappedSince},
 		{"saved and mapped only", []string{"python3"}, savedAndMappedOnly},
+		{"missing address", []string{"python3"}, missingAddress},
 		{"mapped by two", []string{"python3"}, mappedByTwo},
 		{"self-contained beside a written file", []string{"python3"}, carriedBesideWritten},
 		{"saved and watched file", []string{"tail"}, savedAndWatched},
