@@ -42,6 +42,10 @@ func (p *Plugin) locate(name []byte, ino uint32) (*socketFile, error) {
 			return nil, fmt.Errorf("%q belongs to user %d", found, st.Uid)
 		}
 		f.Dir, f.Path, f.Mode, f.UID, f.GID = dir, found, st.Mode&0o777, int(st.Uid), int(st.Gid)
+		if err := unix.Stat(p.host.Root()+filepath.Dir(found), &st); err != nil {
+			return nil, fmt.Errorf("the directory of %q: %w", found, err)
+		}
+		f.DirMode = st.Mode & 0o7777
 		break
 	}
 	return f, nil
@@ -85,7 +89,7 @@ func (p *Plugin) findSocket(path string, ino uint32) (found string, st unix.Stat
 // The kernel keeps sun_path as bind(2) was given it, so the path cannot be
 // prefixed with the programs' root; the supervisor's own mounts show the same
 // files.
-func bindName(fd int, name []byte, f *socketFile) (handle int, err error) {
+func (p *Plugin) bindName(fd int, name []byte, f *socketFile) (handle int, err error) {
 	path, isPath := pathOf(name)
 	if !isPath {
 		if err := unix.Bind(fd, address(name)); err != nil {
@@ -104,14 +108,20 @@ func bindName(fd int, name []byte, f *socketFile) (handle int, err error) {
 	if err := removeStale(real); err != nil {
 		return -1, err
 	}
+	made, err := missing.MakeAll(filepath.Dir(real), 0o700)
 	mode := f.Mode
-	if f.Path == "" {
+	switch {
+	case f.Path == "":
 		mode = 0o600
-		made, err := missing.MakeAll(filepath.Dir(real), 0o700)
 		defer missing.Remove(made)
-		if err != nil {
-			return -1, fmt.Errorf("the directory of a deleted socket: %w", err)
+	case len(made) > 0:
+		p.folders = append(append([]string{f.Path}, made...), p.folders...)
+		if err == nil && f.DirMode != 0 {
+			err = os.NewSyscallError("chmod", unix.Chmod(made[0], f.DirMode))
 		}
+	}
+	if err != nil {
+		return -1, fmt.Errorf("the directory of socket %q: %w", name, err)
 	}
 	if err := inDirectory(dir, mode, func() error { return unix.Bind(fd, address(name)) }); err != nil {
 		return -1, fmt.Errorf("bind to %q: %w", name, err)

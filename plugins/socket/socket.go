@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hiatus-project/hiatus/internal/missing"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -41,6 +42,8 @@ type Plugin struct {
 	// another and are not asked for yet, by ID.
 	made  map[int]int
 	build *build // of UNIX sockets
+	// folders are those that a restart has made for names, with these, the innermost first.
+	folders []string
 	// privateMade are the IDs of TCP sockets that were made in a network
 	// namespace of their own.
 	privateMade map[int]bool
@@ -90,6 +93,7 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 		p.forget()
 	case plugin.Restart:
 		p.closeMade()
+		p.folders = nil
 		if err := p.state.mapNames(p.host.MapPath); err != nil {
 			return err
 		}
@@ -101,6 +105,9 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 		p.closeMade()
 		p.tcp.abort()
 		p.tcp = nil
+		if ev.Failed {
+			missing.Remove(p.folders)
+		}
 	}
 	return nil
 }

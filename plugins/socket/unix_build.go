@@ -109,7 +109,7 @@ func (b *builder) bind(id, fd int) error {
 	if len(s.Name) == 0 {
 		return nil
 	}
-	handle, err := bindName(fd, s.Name, s.File)
+	handle, err := b.p.bindName(fd, s.Name, s.File)
 	if handle >= 0 {
 		b.handles[id] = b.temp(handle)
 	}
@@ -149,7 +149,7 @@ func (b *builder) pair(id int) error {
 	} else {
 		b.others[id] = b.temp(otherFD)
 		if len(peer.Name) > 0 {
-			handle, err := bindName(otherFD, peer.Name, peer.File)
+			handle, err := b.p.bindName(otherFD, peer.Name, peer.File)
 			if err != nil {
 				return err
 			}
@@ -221,7 +221,7 @@ func (b *builder) ghost(name []byte) error {
 		return os.NewSyscallError("socket", err)
 	}
 	b.temp(fd)
-	handle, err := bindName(fd, name, goneFile(name))
+	handle, err := b.p.bindName(fd, name, goneFile(name))
 	if err != nil {
 		return err
 	}
@@ -412,7 +412,7 @@ func (b *builder) bindListener(g *group) (fd, handle int, err error) {
 		return -1, -1, os.NewSyscallError("socket", err)
 	}
 	b.temp(fd)
-	if handle, err = bindName(fd, g.name, g.file); handle >= 0 {
+	if handle, err = b.p.bindName(fd, g.name, g.file); handle >= 0 {
 		b.temp(handle)
 	}
 	return fd, handle, err
@@ -454,7 +454,7 @@ func (b *builder) bindClosedClient(server, fd int) error {
 	if len(name) == 0 {
 		return nil
 	}
-	handle, err := bindName(fd, name, goneFile(name))
+	handle, err := b.p.bindName(fd, name, goneFile(name))
 	if handle >= 0 {
 		b.temp(handle)
 	}

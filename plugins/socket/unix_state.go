@@ -56,6 +56,8 @@ type socketFile struct {
 	Mode uint32 `json:"mode,omitempty"`
 	UID  int    `json:"uid,omitempty"`
 	GID  int    `json:"gid,omitempty"`
+	// DirMode is that of its directory, which may be gone at a restart.
+	DirMode uint32 `json:"dir_mode,omitempty"`
 }
 
 // listener is a listening socket. Pending are the inodes of the clients that

@@ -1,9 +1,12 @@
 package e2e
 
-import "strings"
+import (
+	"os"
+	"strings"
+)
 
 // missingAddress has sockets at addresses that this host does not have, as the host of the
-// checkpoint had (those are for documentation, RFC 5737 and 3849).
+// checkpoint had (those are for documentation, RFC 5737 and 3849), and one in a directory that is gone.
 func missingAddress(tr *trial) {
 	tr.launch("python3", "-c", `
 import os, socket, time
@@ -19,6 +22,10 @@ def at(family, kind, address):
 all = [at(socket.AF_INET, socket.SOCK_STREAM, "192.0.2.1"), at(socket.AF_INET, socket.SOCK_DGRAM, "192.0.2.1")]
 if os.path.exists("/proc/net/if_inet6"):
     all += [at(socket.AF_INET6, socket.SOCK_STREAM, "2001:db8::1"), at(socket.AF_INET6, socket.SOCK_DGRAM, "2001:db8::1")]
+os.mkdir("dir", 0o750)
+unix = socket.socket(socket.AF_UNIX)
+unix.bind("dir/name")
+unix.listen()
 server = socket.create_server(("127.0.0.1", 0))
 client = socket.create_connection(server.getsockname())
 peer, _ = server.accept()
@@ -27,6 +34,9 @@ while not os.path.exists("stop"):
     for s, name in all:
         if s.getsockname() != name or s.getsockopt(*FREEBIND[s.family]) != 0:
             said = "%s, was at %s" % (s, name)
+    with socket.socket(socket.AF_UNIX) as c:
+        c.connect("dir/name")
+        unix.accept()[0].close()
     client.send(b"%08d" % n)
     if int(peer.recv(8)) != n:
         said = "the connection is another"
@@ -38,6 +48,9 @@ print(said, flush=True)
 `)
 	tr.advance(2)
 	tr.suspend()
+	if err := os.RemoveAll(tr.path("dir")); err != nil {
+		tr.Fatal(err)
+	}
 	o := tr.hiatus("restart", tr.images())
 	for _, want := range []string{"192.0.2.1:", "not an address of this host", "--allow-missing-address"} {
 		if o.code != 99 || !strings.Contains(o.stderr, want) {
@@ -45,8 +58,14 @@ print(said, flush=True)
 		}
 	}
 	tr.gone()
+	if info, err := os.Stat(tr.path("dir")); err == nil {
+		tr.Errorf("it has left a directory: %v", info)
+	}
 	tr.restart("--allow-missing-address")
 	tr.advance(3)
+	if info, err := os.Stat(tr.path("dir")); err != nil || info.Mode().Perm() != 0o750 {
+		tr.Errorf("the directory: %v, %v", info, err)
+	}
 	if log := tr.read("hiatus.log"); strings.Count(log, "nobody reaches it there") < 2 {
 		tr.Errorf("no warning of each: %s", log)
 	}
