@@ -72,7 +72,7 @@ func (r *readiness) send(m readyMessage) bool {
 type detached struct {
 	Name   string `json:"name"`
 	PID    int    `json:"pid"`              // of the agent
-	Output string `json:"output,omitempty"` // the file that has the place of the terminal
+	Output string `json:"output,omitempty"` // the file that has the place of the terminal, and of stdout with --json
 }
 
 // detach runs this command line again in a session of its own, and returns
@@ -80,14 +80,14 @@ type detached struct {
 func (a *app) detach(ctx context.Context, opts core.Options, asJSON bool) error {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	output, err := a.terminalOutput(ctx, opts)
+	output, err := a.terminalOutput(ctx, opts, asJSON)
 	if err != nil {
 		return fmt.Errorf("detach: %w", err)
 	}
 	if output != nil {
 		defer output.Close()
 	}
-	cmd, err := a.background(output)
+	cmd, err := a.background(output, asJSON)
 	if err != nil {
 		return fmt.Errorf("detach: %w", err)
 	}
@@ -109,12 +109,12 @@ func (a *app) detach(ctx context.Context, opts core.Options, asJSON bool) error 
 	return nil
 }
 
-// terminalOutput opens the file that has the place of the terminal, or
-// returns nil where neither stdout nor stderr is one. The name in its path is
+// terminalOutput opens the file that has the place of the terminal, and of a stdout
+// that is the report's alone, or returns nil where there is neither. The name in its path is
 // a good guess: only the core knows the final one, when the program has its
 // output already.
-func (a *app) terminalOutput(ctx context.Context, opts core.Options) (*os.File, error) {
-	if !isTerminal(a.stdout) && !isTerminal(a.stderr) {
+func (a *app) terminalOutput(ctx context.Context, opts core.Options, reported bool) (*os.File, error) {
+	if !reported && !isTerminal(a.stdout) && !isTerminal(a.stderr) {
 		return nil, nil
 	}
 	name := opts.Name
@@ -168,8 +168,9 @@ func occupied(dir, name string) bool {
 }
 
 // background prepares this command line to run in a session of its own, which
-// has no terminal: output has the place of one.
-func (a *app) background(output *os.File) (*exec.Cmd, error) {
+// has no terminal: output has the place of one, and of a stdout for a report, which who
+// reads it waits for the end of.
+func (a *app) background(output *os.File, reported bool) (*exec.Cmd, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -183,7 +184,25 @@ func (a *app) background(output *os.File) (*exec.Cmd, error) {
 	}
 	cmd.Stdout, cmd.Stderr = a.stdout, a.stderr
 	a.inPlaceOfTerminal(cmd, output)
+	if reported {
+		cmd.Stdout = output
+		if a.oneOutput() {
+			cmd.Stderr = output
+		}
+	}
 	return cmd, nil
+}
+
+// oneOutput says whether stdout and stderr are the same file.
+func (a *app) oneOutput() bool {
+	out, ok := a.stdout.(*os.File)
+	errs, too := a.stderr.(*os.File)
+	if !ok || !too {
+		return false
+	}
+	o, err := out.Stat()
+	e, err2 := errs.Stat()
+	return err == nil && err2 == nil && os.SameFile(o, e)
 }
 
 // inPlaceOfTerminal has the output of cmd that would go to a terminal go to a file.

@@ -798,13 +798,19 @@ func foreign(tr *trial) {
 }
 
 func detached(tr *trial) {
-	o := tr.must("launch", "--detach", "--json", "--name", tr.name, "--ckptdir", tr.images(), "--", tr.suite.fixture("threads"))
+	// A shell waits for the end of what it substitutes: nothing but the report may have that output.
+	o := tr.exec("sh", "-c", `said=$("$@" 2>&1); echo "$said"`, "sh", tr.suite.hiatus(), "launch", "--detach", "--json",
+		"--name", tr.name, "--ckptdir", tr.images(), "--", "sh", "-c", `echo to the log; exec "$0"`, tr.suite.fixture("threads")).stdout
 	var d struct {
-		Name string
-		PID  int
+		Name   string
+		PID    int
+		Output string
 	}
 	if err := json.Unmarshal([]byte(o), &d); err != nil || d.Name != tr.name || d.PID == 0 {
 		tr.Fatalf("launch --detach --json: %q (%v)", o, err)
+	}
+	if said, err := os.ReadFile(d.Output); err != nil || string(said) != "to the log\n" {
+		tr.Errorf("its output is %q (%v)", said, err)
 	}
 	tr.advance(2)
 	tr.must("checkpoint", tr.name, "--kill")
