@@ -186,11 +186,20 @@ func (a *app) background(output *os.File, reported bool) (*exec.Cmd, error) {
 	a.inPlaceOfTerminal(cmd, output)
 	if reported {
 		cmd.Stdout = output
-		if a.oneOutput() {
+		if isPipe(a.stderr) || a.oneOutput() {
 			cmd.Stderr = output
 		}
 	}
 	return cmd, nil
+}
+
+func isPipe(w any) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&fs.ModeNamedPipe != 0
 }
 
 // oneOutput says whether stdout and stderr are the same file.

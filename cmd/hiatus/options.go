@@ -110,7 +110,7 @@ func (f *runFlags) register(a *app, cmd *cobra.Command, nameDefault string) {
 	fs.Var(choice{&f.tcpOutside, []string{"refuse", "close"}}, "tcp-outside", "TCP connections to outside of the computation: refuse the checkpoint (the default), or keep them as connections that were reset")
 	fs.BoolVar(&f.allowOutsideShm, "allow-outside-shm", false, "keep a copy of shared memory, semaphores and message queues that processes outside use too")
 	fs.BoolVar(&f.detach, "detach", false, "return as soon as it runs; output that would go to the terminal goes to a file")
-	fs.BoolVar(&f.json, "json", false, "with --detach: print JSON")
+	fs.BoolVar(&f.json, "json", false, "with --detach: print JSON on stdout, and nothing else; output goes to a file")
 	a.completeRunFlags(cmd)
 }
 

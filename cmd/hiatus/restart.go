@@ -56,9 +56,9 @@ Shared memory with a name, as in /dev/shm, gets the content that it had. Where o
 processes use it now, the restart is refused; --allow-changed-files goes on with it
 as it is.
 
-Connections within the computation keep their addresses on every host. Where another
-socket had one that this host does not have, the restart is refused;
---allow-missing-address goes on.
+TCP connections within the computation keep their addresses on every host. Where
+another socket had one that this host does not have, the restart is refused;
+--allow-missing-address goes on: nobody reaches it there.
 
 Programs and libraries must have the bytes that they had: restart compares them
 before it makes anything. An image made with --self-contained has them with it.

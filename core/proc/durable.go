@@ -30,20 +30,22 @@ func (s *mapSaver) keepWritten(p *Process, v *procfs.VMA, path string, st *unix.
 	return f, nil
 }
 
-// keepClaimed is keepWritten, once, of a file whose mappings a plugin has claimed.
-func (s *mapSaver) keepClaimed(p *Process, v *procfs.VMA) error {
+// keepClaimed has a file whose mappings a plugin has claimed made durable too, once: as far as it can be
+// opened, for its content is in the image.
+func (s *mapSaver) keepClaimed(v *procfs.VMA, name string) {
 	id := inodeID{v.Dev(), v.Ino}
 	if s.kept[id] {
-		return nil
+		return
 	}
 	s.kept[id] = true
 	var st unix.Stat_t
-	path := rootedAt(s.root, v.Path)
-	err := unix.Stat(path, &st)
-	if err == nil {
-		_, err = s.keepWritten(p, v, path, &st)
+	path := rootedAt(s.root, name)
+	if unix.Stat(path, &st) != nil {
+		return
 	}
-	return err
+	if f, err := openSame(path, &st); err == nil {
+		s.st.written = append(s.st.written, f)
+	}
 }
 
 // leased says whether the tree has a write lease on the file, fcntl(2). An

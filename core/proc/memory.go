@@ -28,7 +28,7 @@ type mapSaver struct {
 	objects map[objectKey]int
 	all     map[*Process]processMaps
 	written map[inodeID]bool      // files in memory that have names, see read
-	others  map[inodeID]bool      // other files that are written to by mappings
+	others  map[inodeID]string    // other files that are written to by mappings, see writtenFile
 	kept    map[inodeID]bool      // those of them that plugins keep, see keepClaimed
 	devs    map[inodeID]uint64    // see statDev
 	shown   map[uint64]uint64     // the device in maps by that of stat(2), see isOther
@@ -71,7 +71,7 @@ type objectKey struct {
 
 func newMapSaver(t *Tree, st *State, claim MapClaim, root int) *mapSaver {
 	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[string]int{}, objects: map[objectKey]int{},
-		all: map[*Process]processMaps{}, written: map[inodeID]bool{}, others: map[inodeID]bool{}, kept: map[inodeID]bool{}, devs: map[inodeID]uint64{},
+		all: map[*Process]processMaps{}, written: map[inodeID]bool{}, others: map[inodeID]string{}, kept: map[inodeID]bool{}, devs: map[inodeID]uint64{},
 		shown: map[uint64]uint64{}, flags: map[*string]flagFacts{}, links: linkSaver{found: map[inodeID]string{}, search: linux.LinkSearch{Left: maxGuesses}}}
 }
 
@@ -155,8 +155,14 @@ func (s *mapSaver) describe(ctx context.Context, p *Process, v *procfs.VMA) (Map
 	}
 	if name != "" {
 		pm.Path, pm.Named, m.Path = name, true, name
-	} else {
-		pm.Written = s.isWrittenFile(v)
+	} else if name := s.others[inodeID{v.Dev(), v.Ino}]; name != "" {
+		if err := s.refuseKind(p, v); err != nil {
+			return m, err
+		}
+		pm.Written = true
+		if v.Deleted {
+			pm.Path, m.Path = name, name
+		}
 	}
 	owner, policy, err := s.claim(ctx, p, pm)
 	if err != nil {
@@ -164,9 +170,7 @@ func (s *mapSaver) describe(ctx context.Context, p *Process, v *procfs.VMA) (Map
 	}
 	if owner != "" {
 		if pm.Written && policy == plugin.MapReopen {
-			if err := s.keepClaimed(p, v); err != nil {
-				return m, err
-			}
+			s.keepClaimed(v, pm.Path)
 		}
 		return s.claimed(m, v, owner, policy)
 	}
@@ -195,18 +199,26 @@ func (s *mapSaver) claimed(m MapState, v *procfs.VMA, owner string, policy plugi
 	return m, nil
 }
 
-// unclaimed applies the engine's own rules.
-func (s *mapSaver) unclaimed(p *Process, m MapState, v *procfs.VMA) (MapState, error) {
+// refuseKind refuses what no mapping of the engine's may be.
+func (s *mapSaver) refuseKind(p *Process, v *procfs.VMA) error {
 	anonHuge := v.Path == "/anon_hugepage" || v.Shared && strings.HasPrefix(v.Path, "/memfd:")
 	if s.factsOf(v.Flags).refused {
 		for _, f := range v.Flags {
 			if why := refusedFlags[f]; why != "" && (f != "ht" || !anonHuge) && v.Path != "[uprobes]" {
-				return m, refuse(p, describeVMA(v), "%s", why)
+				return refuse(p, describeVMA(v), "%s", why)
 			}
 		}
 	}
 	if v.Key != 0 && v.Prot() != unix.PROT_EXEC { // which the kernel itself gives a key
-		return m, refuse(p, describeVMA(v), "it has the memory protection key %d (pkeys(7)), which is not kept yet", v.Key)
+		return refuse(p, describeVMA(v), "it has the memory protection key %d (pkeys(7)), which is not kept yet", v.Key)
+	}
+	return nil
+}
+
+// unclaimed applies the engine's own rules.
+func (s *mapSaver) unclaimed(p *Process, m MapState, v *procfs.VMA) (MapState, error) {
+	if err := s.refuseKind(p, v); err != nil {
+		return m, err
 	}
 	switch {
 	case v.Path == "[uprobes]":
@@ -296,7 +308,8 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 	}
 	writable := s.t.mayWrite(&st)
 	f := s.t.sums.newMappedFile(v.Path, &st)
-	if id := (inodeID{v.Dev(), v.Ino}); v.Shared && (s.written[id] || s.others[id]) { // by this mapping or another
+	id := inodeID{v.Dev(), v.Ino}
+	if _, other := s.others[id]; v.Shared && (s.written[id] || other) { // by this mapping or another
 		f = MappedFile{Path: v.Path, Size: st.Size, Write: true}
 	}
 	key := fmt.Sprint(f.Write, f.Path)

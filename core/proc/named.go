@@ -28,12 +28,14 @@ func (s *mapSaver) read() error {
 		}
 		s.all[p] = processMaps{vmas, watched}
 		for i := range vmas {
-			if v := &vmas[i]; isWritten(v) {
-				files := s.others
-				if isNamedMemory(s.filesystems()[v.Dev()]) {
-					files = s.written
-				}
-				files[inodeID{v.Dev(), v.Ino}] = true
+			v := &vmas[i]
+			id := inodeID{v.Dev(), v.Ino}
+			switch {
+			case !isWritten(v):
+			case isNamedMemory(s.filesystems()[v.Dev()]):
+				s.written[id] = true
+			case s.others[id] == "":
+				s.others[id] = s.writtenFile(v, id)
 			}
 		}
 	}
@@ -66,14 +68,18 @@ func (s *mapSaver) nameOf(p *Process, v *procfs.VMA) (string, error) {
 	return v.Path, nil
 }
 
-// isWrittenFile says whether v maps such a file that is no memory and has its name, and which the
-// state does not hold itself, see file.
-func (s *mapSaver) isWrittenFile(v *procfs.VMA) bool {
-	if !s.others[inodeID{v.Dev(), v.Ino}] || v.Deleted {
-		return false
-	}
+// writtenFile returns the name of the file of v, which is no memory, where a plugin may keep its
+// content: where it has that name, and is larger than what the state holds itself, see file. As the
+// file need not be open, its device is noted.
+func (s *mapSaver) writtenFile(v *procfs.VMA, id inodeID) string {
 	var st unix.Stat_t
 	path := rootedAt(s.root, v.Path)
-	return unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size > smallFile &&
-		!s.t.leased(&st) && s.isFile(path, &st, v)
+	if v.Deleted || s.filesystems()[v.Dev()] == "hugetlbfs" || unix.Stat(path, &st) != nil ||
+		st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size <= smallFile || s.t.leased(&st) || !s.isFile(path, &st, v) {
+		return ""
+	}
+	if s.statDev(v) == v.Dev() {
+		s.devs[id] = st.Dev
+	}
+	return v.Path
 }

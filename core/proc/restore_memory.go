@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/image"
+	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/internal/missing"
@@ -28,7 +29,7 @@ type memoryRestorer struct {
 	*Restorer
 	objects  []*os.File // in the order of State.Objects
 	readonly []*os.File // the same, opened for reading only, where needed
-	claimed  map[mapKey]int
+	claimed  map[claimedFile]int
 	exes     []*os.File             // in the order of State.Exes
 	uts      map[int]*Process       // the first process in each UTS namespace
 	carried  []*os.File             // in the order of State.Refs; nil: the file of its name
@@ -44,7 +45,7 @@ type mapKey struct {
 // content. files are the agent's descriptors of the open file descriptions, by
 // FileState.ID.
 func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReopen, attach MapAttaching, target ContentTarget) error {
-	m := &memoryRestorer{Restorer: r, claimed: map[mapKey]int{}, uts: map[int]*Process{}}
+	m := &memoryRestorer{Restorer: r, claimed: map[claimedFile]int{}, uts: map[int]*Process{}}
 	defer m.close()
 	if err := r.remakeFiles(); err != nil {
 		return err
@@ -110,7 +111,7 @@ func (r *Restorer) remakeFiles() error {
 		if f.Content == nil {
 			continue
 		}
-		made, err := missing.MakeAll(path.Dir(name), 0o755)
+		made, err := missing.MakeAll(path.Dir(name), 0o700)
 		r.folders = append(made, r.folders...)
 		if err != nil {
 			return fmt.Errorf("make %s again: %w", f.Path, err)
@@ -172,6 +173,19 @@ func (o *ObjectState) memfdName() string {
 	return name[:min(len(name), most)]
 }
 
+// claimedFile is what a plugin gives a descriptor for: one for all mappings alike of a file.
+type claimedFile struct {
+	owner    string
+	dev, ino uint64
+	prot     int
+	shared   bool
+	writes   bool // or mprotect(2) may have it so
+}
+
+func (s *MapState) claimedFile() claimedFile {
+	return claimedFile{s.Owner, s.Dev, s.Ino, s.Prot, s.Shared, slices.Contains(s.Flags, "mw")}
+}
+
 func (m *memoryRestorer) reopenClaimed(ctx context.Context, reopen MapReopen) error {
 	for i := range m.st.Processes {
 		ps := &m.st.Processes[i]
@@ -179,11 +193,15 @@ func (m *memoryRestorer) reopenClaimed(ctx context.Context, reopen MapReopen) er
 			if ms.Kind != MapPlugin {
 				continue
 			}
+			key := ms.claimedFile()
+			if _, known := m.claimed[key]; known {
+				continue
+			}
 			fd, err := reopen(ctx, ms.Owner, m.byPID[ps.PID], ms.pluginMapping())
 			if err != nil {
 				return err
 			}
-			m.claimed[mapKey{ps.PID, ms.Start}] = fd
+			m.claimed[key] = fd
 		}
 	}
 	return nil
@@ -341,7 +359,7 @@ func mmapCall(ms *MapState, flags uint64, fd uint64) call {
 func (m *memoryRestorer) descriptorOf(ps *ProcessState, ms *MapState) (int, error) {
 	switch ms.Kind {
 	case MapPlugin:
-		return m.claimed[mapKey{ps.PID, ms.Start}], nil
+		return m.claimed[ms.claimedFile()], nil
 	case MapFile:
 		return int(m.carried[ms.Ref].Fd()), nil
 	}
@@ -440,6 +458,17 @@ func writePiece(x *image.Piece, b []byte, to io.WriterAt) error {
 	return nil
 }
 
+// isLocked says whether a call of mlock2(2) that failed has locked the memory all the same: kernels
+// before 5.18 do so, and try then to read what cannot be accessed (mm/gup.c, populate_vma_page_range).
+func (p *Process) isLocked(c *call) bool {
+	if c.nr != unix.SYS_MLOCK2 || !errors.Is(c.err(), unix.ENOMEM) {
+		return false
+	}
+	vmas, err := procfs.ReadSmaps(p.liveTID())
+	i := slices.IndexFunc(vmas, func(v procfs.VMA) bool { return v.Start <= c.args[0] && c.args[0] < v.End })
+	return err == nil && i >= 0 && vmas[i].Has("lo")
+}
+
 // lockMemory locks what was locked, mlock(2): first on fault, which tells whether it can
 // be, then with all pages present. That fails, as it did for the program, where memory is
 // locked and some of it cannot be accessed.
@@ -469,7 +498,7 @@ func (m *memoryRestorer) lockMemory(ctx context.Context) error {
 			return err
 		}
 		for _, c := range calls[:len(locks)] {
-			if err := c.err(); err != nil {
+			if err := c.err(); err != nil && !p.isLocked(&c) {
 				m.warn("pid %d: memory stays unlocked: %v", p.pid, err)
 			}
 		}

@@ -365,6 +365,8 @@ func (f *MappedFile) check(here bool) error {
 	switch {
 	case err == nil || f.remake:
 		return nil
+	case f.Write && f.Size <= smallFile:
+		return fmt.Errorf("mapped file %s: %w", f.Path, err)
 	case f.Write:
 		return fmt.Errorf("mapped file %s: %w; put it back as it was, or restart a generation that was made with --ckpt-open-files", f.Path, err)
 	}

@@ -6,6 +6,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
 )
 
 // MakeAll makes the directory dir, and those above it that are not there, as
@@ -26,9 +29,18 @@ func MakeAll(dir string, mode fs.FileMode) (made []string, err error) {
 	return made, err
 }
 
-// Remove takes away what MakeAll has made. What somebody uses meanwhile stays.
+var (
+	mu   sync.Mutex
+	left []string // by Remove, guarded by mu
+)
+
+// Remove takes away what MakeAll has made. What somebody uses meanwhile stays: where that was another
+// user of this package, until its Remove.
 func Remove(made []string) {
-	for _, dir := range made {
-		_ = os.Remove(dir)
-	}
+	mu.Lock()
+	defer mu.Unlock()
+	left = slices.DeleteFunc(append(slices.Clone(made), left...), func(dir string) bool {
+		err := os.Remove(dir)
+		return !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.EEXIST)
+	})
 }

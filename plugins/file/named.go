@@ -21,6 +21,7 @@ func (p *Plugin) claimNamed(f plugin.OpenFile, s *file, fd int) error {
 	s.Kind = kindNamed
 	d := newInode(originNamed, f)
 	d.Path = s.Path // which it has, be f's gone
+	d.DirMode = p.dirMode(d.Path)
 	return p.claimInode(f, s, fd, d)
 }
 
@@ -57,10 +58,30 @@ func (p *Plugin) decideNamed(index int, d *inode) error {
 		d.Path, differs(d.Size, d.Mtime, &now))
 }
 
+// dirMode returns the permissions of a file's directory.
+func (p *Plugin) dirMode(name pathname) uint32 {
+	var st unix.Stat_t
+	if unix.Stat(p.host.Root()+path.Dir(string(name)), &st) != nil {
+		return 0
+	}
+	return st.Mode & 0o7777
+}
+
+// makeDir makes the directory of a file where it is gone, with the permissions that it had, and the
+// owner's own: he is to make files there.
+func (n *named) makeDir(dir string, mode uint32) error {
+	if mode == 0 {
+		mode = 0o755
+	}
+	made, err := missing.MakeAll(dir, os.FileMode(mode&0o777|0o700))
+	n.folders = append(made, n.folders...)
+	return err
+}
+
 // isOpen says whether the program had a file open, and not mapped only.
 func (p *Plugin) isOpen(index int) bool {
 	for _, s := range p.state.Files {
-		if s.Kind == kindNamed && s.Index == index {
+		if s.Kind == kindNamed && s.Index == index && s.Flags&unix.O_PATH == 0 {
 			return true
 		}
 	}
@@ -127,9 +148,7 @@ func (p *Plugin) makeNamed(index int, d *inode) (int, error) {
 		return p.openExchange(x, d)
 	}
 	dir := path.Dir(p.place(d.Path))
-	made, err := missing.MakeAll(dir, 0o755)
-	p.named.folders = append(made, p.named.folders...)
-	if err != nil {
+	if err := p.named.makeDir(dir, d.DirMode); err != nil {
 		return -1, err
 	}
 	f, err := p.createBeside(dir, path.Base(string(d.Path)))

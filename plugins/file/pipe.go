@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/hiatus-project/hiatus/internal/missing"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -19,7 +18,8 @@ type pipe struct {
 	Path     pathname `json:"path,omitempty"`    // of a FIFO
 	Deleted  bool     `json:"deleted,omitempty"` // a FIFO without a name
 	Mode     uint32   `json:"mode"`
-	Capacity int      `json:"capacity"` // bytes, F_GETPIPE_SZ
+	DirMode  uint32   `json:"dir_mode,omitempty"` // of a FIFO's directory, as of an inode
+	Capacity int      `json:"capacity"`           // bytes, F_GETPIPE_SZ
 	// Packets says that each chunk is a packet, pipe(2) with O_DIRECT, and
 	// not a part of one stream.
 	Packets bool     `json:"packets,omitempty"`
@@ -42,6 +42,9 @@ func (q *pipe) validate() error {
 	}
 	if q.Fresh && (q.Deleted || len(q.Chunks) > 0) {
 		return errors.New("a deleted or filled FIFO that had no writer")
+	}
+	if q.DirMode&^0o7777 != 0 {
+		return fmt.Errorf("a directory of mode %#o", q.DirMode)
 	}
 	if q.Capacity <= 0 || q.Capacity > maxCapacity {
 		return fmt.Errorf("capacity %d", q.Capacity)
@@ -116,6 +119,7 @@ func (p *Plugin) newPipe(f plugin.OpenFile, s *file, fd int) (*pipe, error) {
 		q.Deleted = true
 		return q, nil
 	}
+	q.DirMode = p.dirMode(q.Path)
 	return q, p.checkPath(f, s)
 }
 
@@ -386,7 +390,7 @@ func (p *Plugin) openAnchors(q *pipe) (pipeAnchors, error) {
 		fd, err := p.makeFIFO(q)
 		return pipeAnchors{fd, fd, nil}, err
 	}
-	if err := p.requireFIFO(name, q.Mode); err != nil {
+	if err := p.requireFIFO(name, q); err != nil {
 		return pipeAnchors{-1, -1, nil}, fmt.Errorf("%s: %w", q.Path, err)
 	}
 	// O_RDWR neither waits for a partner nor lets the ends do so, fifo(7).
@@ -405,7 +409,7 @@ func (p *Plugin) openAnchors(q *pipe) (pipeAnchors, error) {
 // one for a moment.
 func (p *Plugin) openFresh(q *pipe, s *file) (int, error) {
 	name := p.place(q.Path)
-	if err := p.requireFIFO(name, q.Mode); err != nil {
+	if err := p.requireFIFO(name, q); err != nil {
 		return -1, fmt.Errorf("%s: %w", q.Path, err)
 	}
 	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -419,14 +423,14 @@ func (p *Plugin) openFresh(q *pipe, s *file) (int, error) {
 	return withStatus(fd, s)
 }
 
-// requireFIFO makes sure that the name is a FIFO's. One that is gone is made again: all that used
-// it was of the tree.
-func (p *Plugin) requireFIFO(name string, mode uint32) error {
+// requireFIFO makes sure that the name is a FIFO's. One that is gone is made again: who used it was of
+// the tree, but for writers to come.
+func (p *Plugin) requireFIFO(name string, q *pipe) error {
 	var st unix.Stat_t
 	err := unix.Stat(name, &st)
 	if errors.Is(err, unix.ENOENT) {
 		p.host.Log().Warn().Str("path", name).Msg("the FIFO is gone, and is made again")
-		if err = p.named.nameFIFO(name, mode); err != nil {
+		if err = p.named.nameFIFO(name, q); err != nil {
 			return err
 		}
 		err = unix.Stat(name, &st)
@@ -440,20 +444,28 @@ func (p *Plugin) requireFIFO(name string, mode uint32) error {
 	return nil
 }
 
-// nameFIFO makes a FIFO with its name, which is taken back where the restart fails.
-func (n *named) nameFIFO(name string, mode uint32) error {
-	made, err := missing.MakeAll(path.Dir(name), 0o755)
-	n.folders = append(made, n.folders...)
-	if err != nil {
+// nameFIFO makes a FIFO with its name, which is taken back where the restart fails. Another restart may
+// be faster.
+func (n *named) nameFIFO(name string, q *pipe) error {
+	if err := n.makeDir(path.Dir(name), q.DirMode); err != nil {
 		return err
 	}
 	if err := unix.Mkfifo(name, 0o600); err != nil {
+		if errors.Is(err, unix.EEXIST) {
+			return nil
+		}
 		return fmt.Errorf("mkfifo: %w", err)
 	}
-	info, err := os.Lstat(name)
+	fd, err := unix.Open(name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("%s: open: %w", name, err)
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	made, err := f.Stat()
 	if err == nil {
-		n.undo = append(n.undo, func() error { return removeSame(name, info) })
-		err = unix.Chmod(name, mode)
+		n.undo = append(n.undo, func() error { return removeSame(name, made) })
+		err = os.NewSyscallError("fchmod", unix.Fchmod(fd, q.Mode))
 	}
 	return err
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -108,17 +109,14 @@ func (p *Plugin) bindName(fd int, name []byte, f *socketFile) (handle int, err e
 	if err := removeStale(real); err != nil {
 		return -1, err
 	}
-	made, err := missing.MakeAll(filepath.Dir(real), 0o700)
+	made, err := missing.MakeAll(filepath.Dir(real), fs.FileMode(f.DirMode&0o777|0o700))
 	mode := f.Mode
 	switch {
 	case f.Path == "":
 		mode = 0o600
 		defer missing.Remove(made)
-	case len(made) > 0:
-		p.folders = append(append([]string{f.Path}, made...), p.folders...)
-		if err == nil && f.DirMode != 0 {
-			err = os.NewSyscallError("chmod", unix.Chmod(made[0], f.DirMode))
-		}
+	case len(made) > 0 || slices.Contains(p.folders, filepath.Dir(f.Path)):
+		p.folders = slices.Concat([]string{f.Path}, made, p.folders)
 	}
 	if err != nil {
 		return -1, fmt.Errorf("the directory of socket %q: %w", name, err)

@@ -323,8 +323,20 @@ func (p *Plugin) makeDatagram(id int, s datagramSocket) error {
 	return p.bindDatagram(s, fd)
 }
 
+// bindDatagram binds to the old address. Where that is not of this host, connect(2) chooses another for a
+// connected socket, as it did then.
 func (p *Plugin) bindDatagram(s datagramSocket, fd int) error {
-	return p.bindMissing(fd, s.Family, addressOf(s.Local, s.Family), s.bind)
+	local := addressOf(s.Local, s.Family)
+	if len(s.Remote) == 0 || !p.allowMissing {
+		return p.bindMissing(fd, s.Family, local, s.bind)
+	}
+	err := s.bind(fd)
+	if errors.Is(err, unix.EADDRNOTAVAIL) {
+		p.host.Log().Warn().Stringer("address", local).Msg("a connected socket has another address now: its own is not of this host")
+		any := netip.AddrPortFrom(unspecified(s.Family), local.Port())
+		err = unix.Bind(fd, sockaddr(s.Family, any))
+	}
+	return err
 }
 
 func (s datagramSocket) bind(fd int) error {

@@ -264,7 +264,7 @@ func (f *socketFile) validate(name []byte) error {
 		}
 	}
 	switch {
-	case f.Mode&^0o777 != 0 || f.GID < 0 || f.UID < 0:
+	case f.Mode&^0o777 != 0 || f.DirMode&^0o7777 != 0 || f.GID < 0 || f.UID < 0:
 		return fmt.Errorf("file %+v", *f)
 	case f.Path != "" && name[0] != '/' && f.Dir == "":
 		return fmt.Errorf("relative name %q without a directory", name)

@@ -23,9 +23,13 @@ all = [at(socket.AF_INET, socket.SOCK_STREAM, "192.0.2.1"), at(socket.AF_INET, s
 if os.path.exists("/proc/net/if_inet6"):
     all += [at(socket.AF_INET6, socket.SOCK_STREAM, "2001:db8::1"), at(socket.AF_INET6, socket.SOCK_DGRAM, "2001:db8::1")]
 os.mkdir("dir", 0o750)
+os.mkfifo("dir/fifo")
+fifo = os.open("dir/fifo", os.O_RDWR)
 unix = socket.socket(socket.AF_UNIX)
 unix.bind("dir/name")
 unix.listen()
+second = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+second.bind("dir/second")
 server = socket.create_server(("127.0.0.1", 0))
 client = socket.create_connection(server.getsockname())
 peer, _ = server.accept()

@@ -223,11 +223,11 @@ print(said, flush=True)
 func savedAndMappedOnly(tr *trial) {
 	tr.launchWith([]string{"--ckpt-open-files"}, "python3", "-c", shut+`
 import mmap, os, time
-os.mkdir("sub")
+os.mkdir("sub", 0o710)
 os.mkfifo("sub/fifo", 0o640)
 fifo = os.open("sub/fifo", os.O_RDWR)
 os.write(fifo, b"in the FIFO")
-f = os.open("sub/data", os.O_RDWR | os.O_CREAT, 0o640)
+f = os.open("sub/data", os.O_RDWR | os.O_CREAT, 0o440)
 os.ftruncate(f, 1 << 20)
 reads = mmap.mmap(f, 1 << 20, prot=mmap.PROT_READ)
 asks, asked = os.pipe()
@@ -261,7 +261,7 @@ print(said, os.read(fifo, 64).decode(), flush=True)
 	tr.restart()
 	tr.running()
 	tr.advance(3)
-	for name, want := range map[string]os.FileMode{"sub/data": 0o640, "sub/fifo": 0o640 | os.ModeNamedPipe} {
+	for name, want := range map[string]os.FileMode{"sub/data": 0o440, "sub/fifo": 0o640 | os.ModeNamedPipe, "sub": 0o710 | os.ModeDir} {
 		if info, err := os.Stat(tr.path(name)); err != nil || info.Mode() != want {
 			tr.Errorf("%s: %v, %v, want mode %v", name, info, err, want)
 		}

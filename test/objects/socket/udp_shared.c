@@ -161,6 +161,8 @@ int main(void)
 	for (int k = 0; k < 2; k++) {
 		hears(member[k], "all");
 		hears(member[k], "more");
+		/* before 6.5 ksoftirqd may bring it, behind sendto(2) */
+		CHECK_EQ(poll(&(struct pollfd){ member[k], POLLIN, 0 }, 1, 5000), 1);
 		hears(member[k], "late");
 	}
 	return done();
