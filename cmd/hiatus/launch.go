@@ -41,7 +41,8 @@ no folder of the user's, as with a CMD in DIR itself.
 With --detach, hiatus returns as soon as CMD runs. CMD then has no terminal:
 where stdout or stderr was one, it is DIR/NAME/output.log; where stdin was one,
 it is /dev/null. What is not a terminal stays as it is. With --json stdout has the
-report alone, and CMD's output, also from a stderr that is a pipe, goes to that file.
+report alone: what CMD writes there, or to a stderr that is a pipe, goes to that
+file.
 
 The kernel lets an ordinary user trace no program that is not dumpable, prctl(2), as
 ssh-agent, or one whose file the user may not read: a checkpoint of it is refused.

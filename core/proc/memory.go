@@ -27,13 +27,13 @@ type mapSaver struct {
 	refs    map[string]int // by path and whether it is written to
 	objects map[objectKey]int
 	all     map[*Process]processMaps
-	written map[inodeID]bool      // files in memory that have names, see read
-	others  map[inodeID]string    // other files that are written to by mappings, see writtenFile
-	kept    map[inodeID]bool      // those of them that plugins keep, see keepClaimed
-	devs    map[inodeID]uint64    // see statDev
-	shown   map[uint64]uint64     // the device in maps by that of stat(2), see isOther
-	flags   map[*string]flagFacts // of VmFlags that mappings share
-	mounted map[uint64]string     // types of file systems by device; nil until one is asked for
+	written map[inodeID]bool        // files in memory that have names, see read
+	others  map[inodeID]writtenFile // other files that are written to by mappings
+	kept    map[inodeID]bool        // those of them that plugins keep, see keepClaimed
+	devs    map[inodeID]uint64      // see statDev
+	shown   map[uint64]uint64       // the device in maps by that of stat(2), see isOther
+	flags   map[*string]flagFacts   // of VmFlags that mappings share
+	mounted map[uint64]string       // types of file systems by device; nil until one is asked for
 	links   linkSaver
 }
 
@@ -71,7 +71,7 @@ type objectKey struct {
 
 func newMapSaver(t *Tree, st *State, claim MapClaim, root int) *mapSaver {
 	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[string]int{}, objects: map[objectKey]int{},
-		all: map[*Process]processMaps{}, written: map[inodeID]bool{}, others: map[inodeID]string{}, kept: map[inodeID]bool{}, devs: map[inodeID]uint64{},
+		all: map[*Process]processMaps{}, written: map[inodeID]bool{}, others: map[inodeID]writtenFile{}, kept: map[inodeID]bool{}, devs: map[inodeID]uint64{},
 		shown: map[uint64]uint64{}, flags: map[*string]flagFacts{}, links: linkSaver{found: map[inodeID]string{}, search: linux.LinkSearch{Left: maxGuesses}}}
 }
 
@@ -155,7 +155,7 @@ func (s *mapSaver) describe(ctx context.Context, p *Process, v *procfs.VMA) (Map
 	}
 	if name != "" {
 		pm.Path, pm.Named, m.Path = name, true, name
-	} else if name := s.others[inodeID{v.Dev(), v.Ino}]; name != "" {
+	} else if name := s.others[inodeID{v.Dev(), v.Ino}].name; name != "" {
 		if err := s.refuseKind(p, v); err != nil {
 			return m, err
 		}

@@ -28,14 +28,10 @@ func (s *mapSaver) read() error {
 		}
 		s.all[p] = processMaps{vmas, watched}
 		for i := range vmas {
-			v := &vmas[i]
-			id := inodeID{v.Dev(), v.Ino}
-			switch {
-			case !isWritten(v):
-			case isNamedMemory(s.filesystems()[v.Dev()]):
-				s.written[id] = true
-			case s.others[id] == "":
-				s.others[id] = s.writtenFile(v, id)
+			if v := &vmas[i]; isWritten(v) && isNamedMemory(s.filesystems()[v.Dev()]) {
+				s.written[inodeID{v.Dev(), v.Ino}] = true
+			} else if isWritten(v) {
+				s.noteWritten(v)
 			}
 		}
 	}
@@ -68,18 +64,29 @@ func (s *mapSaver) nameOf(p *Process, v *procfs.VMA) (string, error) {
 	return v.Path, nil
 }
 
-// writtenFile returns the name of the file of v, which is no memory, where a plugin may keep its
-// content: where it has that name, and is larger than what the state holds itself, see file. As the
-// file need not be open, its device is noted.
-func (s *mapSaver) writtenFile(v *procfs.VMA, id inodeID) string {
+// writtenFile is a file that is no memory.
+type writtenFile struct {
+	name   string // by which a plugin may keep its content; "" where the state does, or nobody
+	looked bool   // at a mapping by a name that it has
+}
+
+// noteWritten enters the file of v: with a name where it is larger than what the state holds itself, see
+// file. As it need not be open, its device is noted too.
+func (s *mapSaver) noteWritten(v *procfs.VMA) {
+	id := inodeID{v.Dev(), v.Ino}
+	f := s.others[id]
+	if f.looked {
+		return
+	}
+	f.looked = !v.Deleted
 	var st unix.Stat_t
 	path := rootedAt(s.root, v.Path)
-	if v.Deleted || s.filesystems()[v.Dev()] == "hugetlbfs" || unix.Stat(path, &st) != nil ||
-		st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size <= smallFile || s.t.leased(&st) || !s.isFile(path, &st, v) {
-		return ""
+	if f.looked && s.filesystems()[v.Dev()] != "hugetlbfs" && unix.Stat(path, &st) == nil &&
+		st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size > smallFile && !s.t.leased(&st) && s.isFile(path, &st, v) {
+		f.name = v.Path
+		if s.statDev(v) == v.Dev() {
+			s.devs[id] = st.Dev
+		}
 	}
-	if s.statDev(v) == v.Dev() {
-		s.devs[id] = st.Dev
-	}
-	return v.Path
+	s.others[id] = f
 }
