@@ -211,7 +211,7 @@ func (c *checkpoint) save(ctx context.Context) error {
 	defer c.timed("save", time.Now())
 	a, tree := c.a, c.tree
 	tree.Track(a.chain.dirty)
-	tree.UseFiles(&a.sums, c.order.SelfContained || a.opts.SelfContained)
+	tree.UseFiles(&a.sums, c.order.SelfContained || a.opts.SelfContained, c.request().OpenFiles)
 	where := a.surroundings()
 	if err := tree.Check(where); err != nil {
 		return err

@@ -29,6 +29,7 @@ type Tree struct {
 	relies bool           // on the survey, so that smaps is not read in the pause
 	sums   *Sums          // of mapped files; nil: none is known
 	carry  bool           // mapped files go into the image
+	remake bool           // working directories are made again
 
 	clocksRead time.Time // when the clocks of the image were
 

@@ -188,7 +188,7 @@ func (t *Tree) seen(p *Process) *ProcessState {
 }
 
 func (t *Tree) inspectProcess(ctx context.Context, p *Process, ps *ProcessState) (err error) {
-	if err := p.readProc(ps); err != nil {
+	if err := p.readProc(ps, t.remake); err != nil {
 		return fmt.Errorf("pid %d: %w", p.pid, err)
 	}
 	if err := p.askProcess(ctx, ps); err != nil {
@@ -219,13 +219,13 @@ func (t *Tree) inspectProcess(ctx context.Context, p *Process, ps *ProcessState)
 	return err
 }
 
-// readProc fills in what /proc tells.
-func (p *Process) readProc(ps *ProcessState) (err error) {
+// readProc fills in what /proc tells; see readPlace.
+func (p *Process) readProc(ps *ProcessState, remake bool) (err error) {
 	live := p.liveTID()
 	if ps.Exe, err = procfs.Exe(live); err != nil {
 		return err
 	}
-	if err := p.readPlace(ps); err != nil {
+	if err := p.readPlace(ps, remake); err != nil {
 		return err
 	}
 	if ps.Auxv, err = procfs.Auxv(live); err != nil {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/missing"
 )
 
 // checkPlace refuses directories that could not be entered again.
@@ -39,14 +40,17 @@ func goneMode(pid int, link string) (mode uint32, gone bool) {
 	return st.Mode & 0o7777, st.Nlink == 0
 }
 
-// readPlace reads the working and the root directory.
-func (p *Process) readPlace(ps *ProcessState) (err error) {
+// readPlace reads the working and the root directory. remake: the former is made again where it is gone.
+func (p *Process) readPlace(ps *ProcessState, remake bool) (err error) {
 	live := p.liveTID()
 	if ps.Cwd, err = procfs.Cwd(live); err != nil {
 		return err
 	}
-	if mode, gone := goneMode(live, "cwd"); gone {
+	switch mode, gone := goneMode(live, "cwd"); {
+	case gone:
 		ps.Cwd, ps.CwdGone = strings.TrimSuffix(ps.Cwd, deletedSuffix), &mode
+	case remake && mode != 0:
+		ps.CwdMode = &mode
 	}
 	root, err := procfs.RootDir(live)
 	if err == nil && root != "/" {
@@ -121,16 +125,20 @@ func (c *placeChecker) compare(p *Process, tid int, link, name string) error {
 // checkDirectories makes sure that the directories are there.
 func (ps *ProcessState) checkDirectories() error {
 	var errs []error
-	need := func(what, name string) {
-		if fi, err := os.Stat(name); err != nil || !fi.IsDir() {
+	need := func(what, name string, made bool) {
+		fi, err := os.Stat(name)
+		if made && errors.Is(err, os.ErrNotExist) {
+			return
+		}
+		if err != nil || !fi.IsDir() {
 			errs = append(errs, fmt.Errorf("pid %d: its %s directory %s is not there", ps.PID, what, name))
 		}
 	}
 	if ps.CwdGone == nil {
-		need("working", ps.Cwd)
+		need("working", ps.Cwd, ps.CwdMode != nil)
 	}
 	if ps.Root != "" {
-		need("root", ps.Root)
+		need("root", ps.Root, false)
 	}
 	return errors.Join(errs...)
 }
@@ -149,6 +157,16 @@ func (r *Restorer) setPlace(ctx context.Context, p *Process, ps *ProcessState) e
 			return fmt.Errorf("pid %d: working directory %s, which was deleted: %w", ps.PID, ps.Cwd, err)
 		}
 		cwd = dir
+	}
+	if ps.CwdMode != nil {
+		made, err := missing.MakeAll(r.Root()+cwd, os.FileMode(*ps.CwdMode&0o777|0o700))
+		r.folders = append(made, r.folders...)
+		if err != nil {
+			return fmt.Errorf("pid %d: make its working directory again: %w", ps.PID, err)
+		}
+		if len(made) > 0 {
+			r.warn("pid %d: its working directory %s was gone, and is made again", ps.PID, cwd)
+		}
 	}
 	b := newArgs(p)
 	return b.flush(ctx, p.threads[0], []call{sys(unix.SYS_CHDIR, b.str(cwd)).as("chdir %s", cwd)})

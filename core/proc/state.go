@@ -69,6 +69,7 @@ type ProcessState struct {
 	ExeRef     int              `json:"exe_ref,omitempty"` // 1 is the first of State.Exes; 0: the file of its name
 	Cwd        string           `json:"cwd,omitempty"`
 	CwdGone    *uint32          `json:"cwd_gone,omitempty"`   // it is deleted, and had this mode
+	CwdMode    *uint32          `json:"cwd_mode,omitempty"`   // it had, and is made again where it is gone
 	Root       string           `json:"root,omitempty"`       // chroot(2); "": none
 	Membarrier uint32           `json:"membarrier,omitempty"` // registrations, membarrier(2)
 	Umask      int              `json:"umask"`

@@ -102,8 +102,8 @@ func (s *Sums) Look(root int, pids []int) {
 }
 
 // UseFiles tells the tree the sums of files that it may have mapped, and whether
-// its image is to carry the files.
-func (t *Tree) UseFiles(s *Sums, carry bool) { t.sums, t.carry = s, carry }
+// its image is to carry the files. remake has a restart make working directories again that are gone.
+func (t *Tree) UseFiles(s *Sums, carry, remake bool) { t.sums, t.carry, t.remake = s, carry, remake }
 
 // rootedAt is the path of a file of the tree's.
 func rootedAt(root int, path string) string { return fmt.Sprintf("/proc/%d/root%s", root, path) }

@@ -136,7 +136,7 @@ func (st *State) validateProcess(p *ProcessState) error {
 	if len(p.Threads) == 0 || p.LeaderGone == (p.Threads[0].TID == p.PID) {
 		return errors.New("threads without a leader")
 	}
-	if !cleanPath(p.Exe) || !cleanPath(p.Cwd) || p.Root != "" && !cleanPath(p.Root) || p.CwdGone != nil && *p.CwdGone&^0o7777 != 0 {
+	if !cleanPath(p.Exe) || !cleanPath(p.Cwd) || p.Root != "" && !cleanPath(p.Root) || p.CwdGone != nil && *p.CwdGone&^0o7777 != 0 || p.CwdMode != nil && *p.CwdMode&^0o7777 != 0 {
 		return fmt.Errorf("paths %q, %q, %q", p.Exe, p.Cwd, p.Root)
 	}
 	if len(p.Actions) != nsig || len(p.Limits) != rlimNlimits {

@@ -76,6 +76,7 @@ func behaviours() []behaviour {
 		{"saved and mapped only", []string{"python3"}, savedAndMappedOnly},
 		{"missing address", []string{"python3"}, missingAddress},
 		{"mapped by two", []string{"python3"}, mappedByTwo},
+		{"workplace gone", nil, workplaceGone},
 		{"self-contained beside a written file", []string{"python3"}, carriedBesideWritten},
 		{"saved and watched file", []string{"tail"}, savedAndWatched},
 		{"deleted file of a subvolume", []string{"python3", "mkfs.btrfs"}, subvolume},

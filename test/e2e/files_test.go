@@ -157,6 +157,27 @@ print("ok")
 	tr.ends(tr.front, 0)
 }
 
+// workplaceGone takes away the directory in which the program works, with all in it and above it.
+func workplaceGone(tr *trial) {
+	tr.launchWith([]string{"--ckpt-open-files"}, "sh", "-c", `mkdir -m 750 -p sub/work; cd sub/work; exec 3<>data; echo one >&3
+echo 1 >../../progress; while [ ! -e ../../stop ]; do sleep 0.02; done; echo two >&3; cat data; pwd`)
+	tr.reach(1)
+	tr.suspend()
+	if err := os.RemoveAll(tr.path("sub")); err != nil {
+		tr.Fatal(err)
+	}
+	tr.restart()
+	tr.running()
+	if info, err := os.Stat(tr.path("sub/work")); err != nil || info.Mode().Perm() != 0o750 {
+		tr.Errorf("its directory: %v, %v", info, err)
+	}
+	tr.write("stop", "")
+	tr.ends(tr.front, 0)
+	if got, want := tr.front.stdout.String(), "one\ntwo\n"+tr.path("sub/work")+"\n"; got != want {
+		tr.Errorf("it said %q, want %q", got, want)
+	}
+}
+
 // shut is a function in Python that closes all descriptors of a file. mmap.mmap keeps one.
 const shut = `
 import os
