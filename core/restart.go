@@ -16,6 +16,7 @@ import (
 	"github.com/hiatus-project/hiatus/core/image"
 	"github.com/hiatus-project/hiatus/core/proc"
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
+	"github.com/hiatus-project/hiatus/internal/missing"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -348,6 +349,9 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := faultpoint.At(faultpoint.RestartObjects); err != nil {
 		return err
 	}
+	if err := t.MakePlaces(); err != nil {
+		return err
+	}
 	if err := r.fill(ctx); err != nil {
 		return err
 	}
@@ -399,6 +403,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 		return err
 	}
 	a.plugins.Published(ctx)
+	missing.Forget()
 	r.adopt(fresh, inherit)
 	r.loop.listenAll()
 	r.interruption.disarm()

@@ -69,6 +69,9 @@ func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (sta
 		}
 	}
 	ms.finish()
+	if t.remake {
+		st.Places = places.places
+	}
 	for _, inherit := range []bool{true, false} {
 		if _, err := st.plan(inherit); err != nil {
 			errs = append(errs, err)
@@ -188,7 +191,7 @@ func (t *Tree) seen(p *Process) *ProcessState {
 }
 
 func (t *Tree) inspectProcess(ctx context.Context, p *Process, ps *ProcessState) (err error) {
-	if err := p.readProc(ps, t.remake); err != nil {
+	if err := p.readProc(ps); err != nil {
 		return fmt.Errorf("pid %d: %w", p.pid, err)
 	}
 	if err := p.askProcess(ctx, ps); err != nil {
@@ -219,13 +222,13 @@ func (t *Tree) inspectProcess(ctx context.Context, p *Process, ps *ProcessState)
 	return err
 }
 
-// readProc fills in what /proc tells; see readPlace.
-func (p *Process) readProc(ps *ProcessState, remake bool) (err error) {
+// readProc fills in what /proc tells.
+func (p *Process) readProc(ps *ProcessState) (err error) {
 	live := p.liveTID()
 	if ps.Exe, err = procfs.Exe(live); err != nil {
 		return err
 	}
-	if err := p.readPlace(ps, remake); err != nil {
+	if err := p.readPlace(ps); err != nil {
 		return err
 	}
 	if ps.Auxv, err = procfs.Auxv(live); err != nil {

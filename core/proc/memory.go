@@ -155,13 +155,13 @@ func (s *mapSaver) describe(ctx context.Context, p *Process, v *procfs.VMA) (Map
 	}
 	if name != "" {
 		pm.Path, pm.Named, m.Path = name, true, name
-	} else if name := s.others[inodeID{v.Dev(), v.Ino}].name; name != "" {
+	} else if f, ok := s.writtenBy(v); ok {
 		if err := s.refuseKind(p, v); err != nil {
 			return m, err
 		}
-		pm.Written = true
+		pm.Written, pm.Dev, m.Dev = true, f.dev, f.dev
 		if v.Deleted {
-			pm.Path, m.Path = name, name
+			pm.Path, m.Path = f.name, f.name
 		}
 	}
 	owner, policy, err := s.claim(ctx, p, pm)

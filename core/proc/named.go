@@ -67,11 +67,12 @@ func (s *mapSaver) nameOf(p *Process, v *procfs.VMA) (string, error) {
 // writtenFile is a file that is no memory.
 type writtenFile struct {
 	name   string // by which a plugin may keep its content; "" where the state does, or nobody
+	dev    uint64 // as in stat(2): it need not be open
 	looked bool   // at a mapping by a name that it has
 }
 
 // noteWritten enters the file of v: with a name where it is larger than what the state holds itself, see
-// file. As it need not be open, its device is noted too.
+// file.
 func (s *mapSaver) noteWritten(v *procfs.VMA) {
 	id := inodeID{v.Dev(), v.Ino}
 	f := s.others[id]
@@ -83,10 +84,18 @@ func (s *mapSaver) noteWritten(v *procfs.VMA) {
 	path := rootedAt(s.root, v.Path)
 	if f.looked && s.filesystems()[v.Dev()] != "hugetlbfs" && unix.Stat(path, &st) == nil &&
 		st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size > smallFile && !s.t.leased(&st) && s.isFile(path, &st, v) {
-		f.name = v.Path
-		if s.statDev(v) == v.Dev() {
-			s.devs[id] = st.Dev
-		}
+		f.name, f.dev = v.Path, st.Dev
 	}
 	s.others[id] = f
+}
+
+// writtenBy returns such a file if v maps it, as far as its name tells: on btrfs files of several subvolumes
+// have the same device in maps, and may have the same number.
+func (s *mapSaver) writtenBy(v *procfs.VMA) (f writtenFile, ok bool) {
+	f = s.others[inodeID{v.Dev(), v.Ino}]
+	if f.name == "" || v.Deleted || v.Path == f.name {
+		return f, f.name != ""
+	}
+	var st unix.Stat_t
+	return f, unix.Stat(rootedAt(s.root, v.Path), &st) == nil && st.Dev == f.dev && st.Ino == v.Ino
 }

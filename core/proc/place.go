@@ -1,11 +1,13 @@
 package proc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -40,17 +42,14 @@ func goneMode(pid int, link string) (mode uint32, gone bool) {
 	return st.Mode & 0o7777, st.Nlink == 0
 }
 
-// readPlace reads the working and the root directory. remake: the former is made again where it is gone.
-func (p *Process) readPlace(ps *ProcessState, remake bool) (err error) {
+// readPlace reads the working and the root directory.
+func (p *Process) readPlace(ps *ProcessState) (err error) {
 	live := p.liveTID()
 	if ps.Cwd, err = procfs.Cwd(live); err != nil {
 		return err
 	}
-	switch mode, gone := goneMode(live, "cwd"); {
-	case gone:
+	if mode, gone := goneMode(live, "cwd"); gone {
 		ps.Cwd, ps.CwdGone = strings.TrimSuffix(ps.Cwd, deletedSuffix), &mode
-	case remake && mode != 0:
-		ps.CwdMode = &mode
 	}
 	root, err := procfs.RootDir(live)
 	if err == nil && root != "/" {
@@ -62,8 +61,9 @@ func (p *Process) readPlace(ps *ProcessState, remake bool) (err error) {
 // placeChecker compares directories and program files with what their names lead to, for which it
 // looks at each once.
 type placeChecker struct {
-	root  int // a process whose root directory is the tree's
-	named map[string]namedPlace
+	root   int // a process whose root directory is the tree's
+	named  map[string]namedPlace
+	places []PlaceState // working directories
 }
 
 // namedPlace is what a name leads to.
@@ -111,6 +111,9 @@ func (c *placeChecker) compare(p *Process, tid int, link, name string) error {
 		there.err = unix.Stat(rootedAt(c.root, name), &at)
 		there.inode = inodeID{at.Dev, at.Ino}
 		c.named[name] = there
+		if link == "cwd" && there.err == nil {
+			c.places = append(c.places, PlaceState{name, at.Mode & 0o7777, int(at.Uid), int(at.Gid)})
+		}
 	}
 	what := map[string]string{"cwd": "working directory", "root": "root directory", "exe": "program file"}[link]
 	switch {
@@ -122,12 +125,15 @@ func (c *placeChecker) compare(p *Process, tid int, link, name string) error {
 	return refuse(p, what+" "+name, "its name leads elsewhere: a mount covers it, or it is unmounted")
 }
 
-// checkDirectories makes sure that the directories are there.
-func (ps *ProcessState) checkDirectories() error {
+// checkDirectories makes sure that the directories are there, or can be made again.
+func (st *State) checkDirectories(ps *ProcessState) error {
 	var errs []error
-	need := func(what, name string, made bool) {
+	need := func(what, name string) {
 		fi, err := os.Stat(name)
-		if made && errors.Is(err, os.ErrNotExist) {
+		if what == "working" && errors.Is(err, os.ErrNotExist) && st.remakes(name) {
+			if !mayMake(name) {
+				errs = append(errs, fmt.Errorf("pid %d: its working directory %s is gone, and this user may not make it again", ps.PID, name))
+			}
 			return
 		}
 		if err != nil || !fi.IsDir() {
@@ -135,12 +141,52 @@ func (ps *ProcessState) checkDirectories() error {
 		}
 	}
 	if ps.CwdGone == nil {
-		need("working", ps.Cwd, ps.CwdMode != nil)
+		need("working", ps.Cwd)
+	}
+	for i := range ps.Threads {
+		if fs := ps.Threads[i].FS; fs != nil && fs.Of == ps.Threads[i].TID {
+			need("working", fs.Cwd)
+		}
 	}
 	if ps.Root != "" {
-		need("root", ps.Root, false)
+		need("root", ps.Root)
 	}
 	return errors.Join(errs...)
+}
+
+func (st *State) remakes(name string) bool {
+	return slices.ContainsFunc(st.Places, func(p PlaceState) bool { return p.Path == name })
+}
+
+// mayMake says whether the user may make a directory that is gone, and those above it.
+func mayMake(name string) bool {
+	for {
+		name = path.Dir(name)
+		fi, err := os.Stat(name)
+		if err == nil {
+			return fi.IsDir() && unix.Faccessat(unix.AT_FDCWD, name, unix.W_OK|unix.X_OK, unix.AT_EACCESS) == nil
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			return false
+		}
+	}
+}
+
+// MakePlaces makes working directories again that are gone: before anything is opened in them. A
+// restart that fails takes them away.
+func (r *Restorer) MakePlaces() error {
+	places := slices.SortedFunc(slices.Values(r.st.Places), func(a, b PlaceState) int { return cmp.Compare(len(a.Path), len(b.Path)) })
+	for _, p := range places {
+		made, err := missing.MakeAll(r.Root()+p.Path, missing.Directory{Mode: p.Mode, UID: p.UID, GID: p.GID})
+		r.folders = append(made, r.folders...)
+		if err != nil {
+			return fmt.Errorf("make the working directory %s again: %w", p.Path, err)
+		}
+		if len(made) > 0 {
+			r.warn("the working directory %s was gone, and is made again", p.Path)
+		}
+	}
+	return nil
 }
 
 // setPlace enters the working directory.
@@ -157,16 +203,6 @@ func (r *Restorer) setPlace(ctx context.Context, p *Process, ps *ProcessState) e
 			return fmt.Errorf("pid %d: working directory %s, which was deleted: %w", ps.PID, ps.Cwd, err)
 		}
 		cwd = dir
-	}
-	if ps.CwdMode != nil {
-		made, err := missing.MakeAll(r.Root()+cwd, os.FileMode(*ps.CwdMode&0o777|0o700))
-		r.folders = append(made, r.folders...)
-		if err != nil {
-			return fmt.Errorf("pid %d: make its working directory again: %w", ps.PID, err)
-		}
-		if len(made) > 0 {
-			r.warn("pid %d: its working directory %s was gone, and is made again", ps.PID, cwd)
-		}
 	}
 	b := newArgs(p)
 	return b.flush(ctx, p.threads[0], []call{sys(unix.SYS_CHDIR, b.str(cwd)).as("chdir %s", cwd)})

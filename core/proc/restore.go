@@ -395,6 +395,7 @@ func (r *Restorer) Abort() {
 		_ = os.Remove(name)
 	}
 	missing.Remove(r.folders)
+	missing.Forget()
 	_ = r.tr.Do(func() error {
 		r.speak()
 		for _, p := range r.byPID {

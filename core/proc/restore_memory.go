@@ -29,7 +29,8 @@ type memoryRestorer struct {
 	*Restorer
 	objects  []*os.File // in the order of State.Objects
 	readonly []*os.File // the same, opened for reading only, where needed
-	claimed  map[claimedFile]int
+	claimed  map[mapKey]int
+	files    map[claimedFile]int    // regular ones of claimed, each once
 	exes     []*os.File             // in the order of State.Exes
 	uts      map[int]*Process       // the first process in each UTS namespace
 	carried  []*os.File             // in the order of State.Refs; nil: the file of its name
@@ -45,7 +46,7 @@ type mapKey struct {
 // content. files are the agent's descriptors of the open file descriptions, by
 // FileState.ID.
 func (r *Restorer) Memory(ctx context.Context, files map[int]int, reopen MapReopen, attach MapAttaching, target ContentTarget) error {
-	m := &memoryRestorer{Restorer: r, claimed: map[claimedFile]int{}, uts: map[int]*Process{}}
+	m := &memoryRestorer{Restorer: r, claimed: map[mapKey]int{}, files: map[claimedFile]int{}, uts: map[int]*Process{}}
 	defer m.close()
 	if err := r.remakeFiles(); err != nil {
 		return err
@@ -95,7 +96,7 @@ func (m *memoryRestorer) close() {
 			f.Close()
 		}
 	}
-	for _, fd := range m.claimed {
+	for _, fd := range slices.Compact(slices.Sorted(maps.Values(m.claimed))) {
 		unix.Close(fd)
 	}
 }
@@ -111,7 +112,7 @@ func (r *Restorer) remakeFiles() error {
 		if f.Content == nil {
 			continue
 		}
-		made, err := missing.MakeAll(path.Dir(name), 0o700)
+		made, err := missing.MakeAll(path.Dir(name), missing.Directory{Mode: 0o700, UID: r.st.Uid, GID: r.st.Gid})
 		r.folders = append(made, r.folders...)
 		if err != nil {
 			return fmt.Errorf("make %s again: %w", f.Path, err)
@@ -173,17 +174,27 @@ func (o *ObjectState) memfdName() string {
 	return name[:min(len(name), most)]
 }
 
-// claimedFile is what a plugin gives a descriptor for: one for all mappings alike of a file.
+// claimedFile is a regular file that plugins have opened for mappings.
 type claimedFile struct {
-	owner    string
 	dev, ino uint64
-	prot     int
-	shared   bool
-	writes   bool // or mprotect(2) may have it so
+	access   int
 }
 
-func (s *MapState) claimedFile() claimedFile {
-	return claimedFile{s.Owner, s.Dev, s.Ino, s.Prot, s.Shared, slices.Contains(s.Flags, "mw")}
+// once returns the descriptor to use for that of a mapping: of the same regular file one is enough.
+func (m *memoryRestorer) once(fd int) int {
+	var st unix.Stat_t
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil || unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return fd
+	}
+	key := claimedFile{st.Dev, st.Ino, flags & unix.O_ACCMODE}
+	first, known := m.files[key]
+	if !known {
+		m.files[key] = fd
+		return fd
+	}
+	unix.Close(fd)
+	return first
 }
 
 func (m *memoryRestorer) reopenClaimed(ctx context.Context, reopen MapReopen) error {
@@ -193,15 +204,11 @@ func (m *memoryRestorer) reopenClaimed(ctx context.Context, reopen MapReopen) er
 			if ms.Kind != MapPlugin {
 				continue
 			}
-			key := ms.claimedFile()
-			if _, known := m.claimed[key]; known {
-				continue
-			}
 			fd, err := reopen(ctx, ms.Owner, m.byPID[ps.PID], ms.pluginMapping())
 			if err != nil {
 				return err
 			}
-			m.claimed[key] = fd
+			m.claimed[mapKey{ps.PID, ms.Start}] = m.once(fd)
 		}
 	}
 	return nil
@@ -359,7 +366,7 @@ func mmapCall(ms *MapState, flags uint64, fd uint64) call {
 func (m *memoryRestorer) descriptorOf(ps *ProcessState, ms *MapState) (int, error) {
 	switch ms.Kind {
 	case MapPlugin:
-		return m.claimed[ms.claimedFile()], nil
+		return m.claimed[mapKey{ps.PID, ms.Start}], nil
 	case MapFile:
 		return int(m.carried[ms.Ref].Fd()), nil
 	}

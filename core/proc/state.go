@@ -30,9 +30,18 @@ type State struct {
 	Refs      []MappedFile   `json:"mapped_files"`       // files that mappings refer to
 	Exes      []ExeState     `json:"exes,omitempty"`     // files of programs that have no name any more
 	UTS       []UTSState     `json:"uts,omitempty"`      // UTS namespaces of the tree's own
+	Places    []PlaceState   `json:"places,omitempty"`   // working directories to be made again where they are gone
 
 	written []*os.File // to be written back before the image is committed
 	carried []carriedFile
+}
+
+// PlaceState is a directory.
+type PlaceState struct {
+	Path string `json:"path"`
+	Mode uint32 `json:"mode"` // permissions
+	UID  int    `json:"uid"`
+	GID  int    `json:"gid"`
 }
 
 // Clocks are what the program's clocks showed when it was stopped.
@@ -69,7 +78,6 @@ type ProcessState struct {
 	ExeRef     int              `json:"exe_ref,omitempty"` // 1 is the first of State.Exes; 0: the file of its name
 	Cwd        string           `json:"cwd,omitempty"`
 	CwdGone    *uint32          `json:"cwd_gone,omitempty"`   // it is deleted, and had this mode
-	CwdMode    *uint32          `json:"cwd_mode,omitempty"`   // it had, and is made again where it is gone
 	Root       string           `json:"root,omitempty"`       // chroot(2); "": none
 	Membarrier uint32           `json:"membarrier,omitempty"` // registrations, membarrier(2)
 	Umask      int              `json:"umask"`

@@ -68,6 +68,11 @@ func (st *State) validate() error {
 			return fmt.Errorf("process %d: %w", p.PID, err)
 		}
 	}
+	for _, p := range st.Places {
+		if !cleanPath(p.Path) || p.Mode&^0o7777 != 0 || p.UID < 0 || p.GID < 0 {
+			return fmt.Errorf("place %+v", p)
+		}
+	}
 	if err := errors.Join(st.validateExes(), st.validateVdso(), st.CPU.validate(extraNotes[0].room)); err != nil {
 		return err
 	}
@@ -136,7 +141,7 @@ func (st *State) validateProcess(p *ProcessState) error {
 	if len(p.Threads) == 0 || p.LeaderGone == (p.Threads[0].TID == p.PID) {
 		return errors.New("threads without a leader")
 	}
-	if !cleanPath(p.Exe) || !cleanPath(p.Cwd) || p.Root != "" && !cleanPath(p.Root) || p.CwdGone != nil && *p.CwdGone&^0o7777 != 0 || p.CwdMode != nil && *p.CwdMode&^0o7777 != 0 {
+	if !cleanPath(p.Exe) || !cleanPath(p.Cwd) || p.Root != "" && !cleanPath(p.Root) || p.CwdGone != nil && *p.CwdGone&^0o7777 != 0 {
 		return fmt.Errorf("paths %q, %q, %q", p.Exe, p.Cwd, p.Root)
 	}
 	if len(p.Actions) != nsig || len(p.Limits) != rlimNlimits {
@@ -336,6 +341,9 @@ func (st *State) MapPaths(now func(path string) string) {
 	for i := range st.Refs {
 		st.Refs[i].Path = now(st.Refs[i].Path)
 	}
+	for i := range st.Places {
+		st.Places[i].Path = now(st.Places[i].Path)
+	}
 	for i := range st.Exes {
 		st.Exes[i].Path = now(st.Exes[i].Path)
 	}
@@ -351,7 +359,7 @@ func (st *State) CheckPaths() error {
 	}
 	for i := range st.Processes {
 		if p := &st.Processes[i]; !p.Zombie {
-			errs = append(errs, p.checkDirectories())
+			errs = append(errs, st.checkDirectories(p))
 		}
 	}
 	return errors.Join(errs...)

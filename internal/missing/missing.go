@@ -3,30 +3,76 @@ package missing
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
-// MakeAll makes the directory dir, and those above it that are not there, as
-// [os.MkdirAll] does. It returns what it made, the innermost first, also where it fails.
-func MakeAll(dir string, mode fs.FileMode) (made []string, err error) {
-	err = os.Mkdir(dir, mode)
-	if errors.Is(err, fs.ErrNotExist) {
-		if made, err = MakeAll(filepath.Dir(dir), mode); err == nil {
-			err = os.Mkdir(dir, mode)
+// Directory is what a directory is to be. Those above it that are missing too are its owner's alone.
+type Directory struct {
+	Mode     uint32 // permissions as in st_mode, whatever the umask; the owner gets all
+	UID, GID int    // the owner, as root may say
+}
+
+// MakeAll makes the directory dir, and those above it that are not there. It returns what it made, the
+// innermost first, also where it fails.
+func MakeAll(dir string, as Directory) (made []string, err error) {
+	if is, err := isDirectory(dir); is || err != nil {
+		return nil, err
+	}
+	above := as
+	above.Mode = 0o700
+	if made, err = MakeAll(filepath.Dir(dir), above); err != nil {
+		return made, err
+	}
+	if err = os.Mkdir(dir, 0o700); err != nil {
+		if is, serr := isDirectory(dir); is && serr == nil { // another was faster
+			return made, nil
+		}
+		return made, err
+	}
+	return append([]string{dir}, made...), as.set(dir)
+}
+
+func isDirectory(dir string) (bool, error) {
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, err
+	case !info.IsDir():
+		return false, &fs.PathError{Op: "mkdir", Path: dir, Err: syscall.ENOTDIR}
+	}
+	return true, nil
+}
+
+// set gives a directory that was just made its owner and its mode.
+func (as Directory) set(dir string) error {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: dir, Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return os.NewSyscallError("fstat", err)
+	}
+	if int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s: another has taken its place", dir)
+	}
+	if os.Geteuid() == 0 {
+		if err := unix.Fchown(fd, as.UID, as.GID); err != nil {
+			return os.NewSyscallError("fchown", err)
 		}
 	}
-	switch {
-	case err == nil:
-		return append([]string{dir}, made...), nil
-	case errors.Is(err, fs.ErrExist):
-		return made, nil
-	}
-	return made, err
+	return os.NewSyscallError("fchmod", unix.Fchmod(fd, as.Mode&0o7777|0o700))
 }
 
 var (
@@ -35,7 +81,7 @@ var (
 )
 
 // Remove takes away what MakeAll has made. What somebody uses meanwhile stays: where that was another
-// user of this package, until its Remove.
+// user of this package, until its Remove, or Forget.
 func Remove(made []string) {
 	mu.Lock()
 	defer mu.Unlock()
@@ -43,4 +89,11 @@ func Remove(made []string) {
 		err := os.Remove(dir)
 		return !errors.Is(err, syscall.ENOTEMPTY) && !errors.Is(err, syscall.EEXIST)
 	})
+}
+
+// Forget ends the removal of what is left.
+func Forget() {
+	mu.Lock()
+	defer mu.Unlock()
+	left = nil
 }

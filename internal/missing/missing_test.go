@@ -10,18 +10,23 @@ import (
 func TestMakeAllReturnsWhatItMade(t *testing.T) {
 	top := t.TempDir()
 	a, ab := filepath.Join(top, "a"), filepath.Join(top, "a", "b")
-	made, err := MakeAll(ab, 0o755)
+	made, err := MakeAll(ab, Directory{0o2775, os.Getuid(), os.Getgid()})
 	if err != nil || !slices.Equal(made, []string{ab, a}) {
 		t.Fatalf("made %q, %v", made, err)
 	}
-	if again, err := MakeAll(ab, 0o755); err != nil || again != nil {
+	for dir, want := range map[string]os.FileMode{a: 0o700, ab: 0o775 | os.ModeSetgid} {
+		if info, err := os.Stat(dir); err != nil || info.Mode() != want|os.ModeDir {
+			t.Errorf("%s: %v, %v", dir, info.Mode(), err)
+		}
+	}
+	if again, err := MakeAll(ab, Directory{0o2775, os.Getuid(), os.Getgid()}); err != nil || again != nil {
 		t.Errorf("what is there: made %q, %v", again, err)
 	}
 	used := filepath.Join(a, "used")
 	if err := os.WriteFile(used, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if made, err := MakeAll(filepath.Join(used, "c"), 0o755); err == nil || made != nil {
+	if made, err := MakeAll(filepath.Join(used, "c"), Directory{0o755, os.Getuid(), os.Getgid()}); err == nil || made != nil {
 		t.Errorf("below a file: made %q, %v", made, err)
 	}
 	Remove(made)

@@ -45,7 +45,7 @@ func (p *Plugin) decideNamed(index int, d *inode) error {
 	case d.Mapped && now.Size >= d.Size && !p.config.AllowFileOverwrite && !p.isOpen(index),
 		now.Size == d.Size && now.Mtim.Nano() == d.Mtime && !(p.config.AllowFileOverwrite && p.mayDiffer(index, d)):
 		p.named.asIs[index] = true
-		p.warnMapped(d)
+		p.warnMapped(d, now.Mtim.Nano() != d.Mtime)
 		return nil
 	case p.config.AllowFileOverwrite:
 		p.named.replace[index] = true
@@ -67,13 +67,12 @@ func (p *Plugin) dirMode(name pathname) uint32 {
 	return st.Mode & 0o7777
 }
 
-// makeDir makes the directory of a file where it is gone, with the permissions that it had, and the
-// owner's own: he is to make files there.
-func (n *named) makeDir(dir string, mode uint32) error {
-	if mode == 0 {
-		mode = 0o755
+// makeDir makes the directory of a file where it is gone, with the permissions that it had.
+func (n *named) makeDir(dir string, as missing.Directory) error {
+	if as.Mode == 0 { // an older image
+		as.Mode = 0o755
 	}
-	made, err := missing.MakeAll(dir, os.FileMode(mode&0o777|0o700))
+	made, err := missing.MakeAll(dir, as)
 	n.folders = append(made, n.folders...)
 	return err
 }
@@ -106,9 +105,9 @@ func (p *Plugin) mayDiffer(index int, d *inode) bool {
 	return false
 }
 
-// warnMapped tells of a file that the program may have written to since.
-func (p *Plugin) warnMapped(d *inode) {
-	if d.Mapped && !p.state.Ended && !p.config.AllowChangedFiles {
+// warnMapped tells of a file that the program may have written to since, or somebody has.
+func (p *Plugin) warnMapped(d *inode, changed bool) {
+	if d.Mapped && (!p.state.Ended || changed) && !p.config.AllowChangedFiles {
 		p.host.Log().Warn().Str("path", string(d.Path)).
 			Msg("the file was mapped, and what the program has written to it through its memory since the checkpoint, if anything, stays; --allow-file-overwrite puts the saved content in its place")
 	}
@@ -148,7 +147,7 @@ func (p *Plugin) makeNamed(index int, d *inode) (int, error) {
 		return p.openExchange(x, d)
 	}
 	dir := path.Dir(p.place(d.Path))
-	if err := p.named.makeDir(dir, d.DirMode); err != nil {
+	if err := p.named.makeDir(dir, missing.Directory{Mode: d.DirMode, UID: int(d.UID), GID: int(d.GID)}); err != nil {
 		return -1, err
 	}
 	f, err := p.createBeside(dir, path.Base(string(d.Path)))

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hiatus-project/hiatus/internal/missing"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -19,7 +20,9 @@ type pipe struct {
 	Deleted  bool     `json:"deleted,omitempty"` // a FIFO without a name
 	Mode     uint32   `json:"mode"`
 	DirMode  uint32   `json:"dir_mode,omitempty"` // of a FIFO's directory, as of an inode
-	Capacity int      `json:"capacity"`           // bytes, F_GETPIPE_SZ
+	UID      int      `json:"uid,omitempty"`      // of a FIFO
+	GID      int      `json:"gid,omitempty"`
+	Capacity int      `json:"capacity"` // bytes, F_GETPIPE_SZ
 	// Packets says that each chunk is a packet, pipe(2) with O_DIRECT, and
 	// not a part of one stream.
 	Packets bool     `json:"packets,omitempty"`
@@ -43,8 +46,8 @@ func (q *pipe) validate() error {
 	if q.Fresh && (q.Deleted || len(q.Chunks) > 0) {
 		return errors.New("a deleted or filled FIFO that had no writer")
 	}
-	if q.DirMode&^0o7777 != 0 {
-		return fmt.Errorf("a directory of mode %#o", q.DirMode)
+	if q.DirMode&^0o7777 != 0 || q.UID < 0 || q.GID < 0 {
+		return fmt.Errorf("directory of mode %#o, user %d, group %d", q.DirMode, q.UID, q.GID)
 	}
 	if q.Capacity <= 0 || q.Capacity > maxCapacity {
 		return fmt.Errorf("capacity %d", q.Capacity)
@@ -119,7 +122,7 @@ func (p *Plugin) newPipe(f plugin.OpenFile, s *file, fd int) (*pipe, error) {
 		q.Deleted = true
 		return q, nil
 	}
-	q.DirMode = p.dirMode(q.Path)
+	q.DirMode, q.UID, q.GID = p.dirMode(q.Path), int(f.Stat.Uid), int(f.Stat.Gid)
 	return q, p.checkPath(f, s)
 }
 
@@ -447,7 +450,7 @@ func (p *Plugin) requireFIFO(name string, q *pipe) error {
 // nameFIFO makes a FIFO with its name, which is taken back where the restart fails. Another restart may
 // be faster.
 func (n *named) nameFIFO(name string, q *pipe) error {
-	if err := n.makeDir(path.Dir(name), q.DirMode); err != nil {
+	if err := n.makeDir(path.Dir(name), missing.Directory{Mode: q.DirMode, UID: q.UID, GID: q.GID}); err != nil {
 		return err
 	}
 	if err := unix.Mkfifo(name, 0o600); err != nil {
@@ -456,18 +459,20 @@ func (n *named) nameFIFO(name string, q *pipe) error {
 		}
 		return fmt.Errorf("mkfifo: %w", err)
 	}
+	made, err := os.Lstat(name)
+	if err != nil {
+		return err
+	}
+	n.undo = append(n.undo, func() error { return removeSame(name, made) })
 	fd, err := unix.Open(name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("%s: open: %w", name, err)
 	}
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	made, err := f.Stat()
-	if err == nil {
-		n.undo = append(n.undo, func() error { return removeSame(name, made) })
-		err = os.NewSyscallError("fchmod", unix.Fchmod(fd, q.Mode))
+	defer unix.Close(fd)
+	if os.Geteuid() == 0 {
+		err = os.NewSyscallError("fchown", unix.Fchown(fd, q.UID, q.GID))
 	}
-	return err
+	return errors.Join(err, os.NewSyscallError("fchmod", unix.Fchmod(fd, q.Mode)))
 }
 
 // makeFIFO makes a FIFO without a name.

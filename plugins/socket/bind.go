@@ -109,20 +109,23 @@ func (p *Plugin) bindName(fd int, name []byte, f *socketFile) (handle int, err e
 	if err := removeStale(real); err != nil {
 		return -1, err
 	}
-	made, err := missing.MakeAll(filepath.Dir(real), fs.FileMode(f.DirMode&0o777|0o700))
+	made, err := missing.MakeAll(filepath.Dir(real), missing.Directory{Mode: f.DirMode, UID: f.UID, GID: f.GID})
 	mode := f.Mode
 	switch {
 	case f.Path == "":
 		mode = 0o600
 		defer missing.Remove(made)
-	case len(made) > 0 || slices.Contains(p.folders, filepath.Dir(f.Path)):
-		p.folders = slices.Concat([]string{f.Path}, made, p.folders)
+	default:
+		p.folders = append(made, p.folders...)
 	}
 	if err != nil {
 		return -1, fmt.Errorf("the directory of socket %q: %w", name, err)
 	}
 	if err := inDirectory(dir, mode, func() error { return unix.Bind(fd, address(name)) }); err != nil {
 		return -1, fmt.Errorf("bind to %q: %w", name, err)
+	}
+	if f.Path != "" && slices.Contains(p.folders, filepath.Dir(f.Path)) {
+		p.folders = append([]string{f.Path}, p.folders...)
 	}
 	handle, err = unix.Open(real, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err == nil {

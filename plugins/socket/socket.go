@@ -108,6 +108,7 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 		if ev.Failed {
 			missing.Remove(p.folders)
 		}
+		p.folders = nil
 	}
 	return nil
 }

@@ -810,10 +810,10 @@ func detached(tr *trial) {
 	if err := json.Unmarshal([]byte(o), &d); err != nil || d.Name != tr.name || d.PID == 0 {
 		tr.Fatalf("launch --detach --json: %q (%v)", o, err)
 	}
+	tr.advance(2)
 	if said, err := os.ReadFile(d.Output); err != nil || string(said) != "to the log\n" {
 		tr.Errorf("its output is %q (%v)", said, err)
 	}
-	tr.advance(2)
 	tr.must("checkpoint", tr.name, "--kill")
 	tr.gone()
 	tr.must("restart", tr.images(), "--detach")

@@ -159,7 +159,7 @@ print("ok")
 
 // workplaceGone takes away the directory in which the program works, with all in it and above it.
 func workplaceGone(tr *trial) {
-	tr.launchWith([]string{"--ckpt-open-files"}, "sh", "-c", `mkdir -m 750 -p sub/work; cd sub/work; exec 3<>data; echo one >&3
+	tr.launchWith([]string{"--ckpt-open-files"}, "sh", "-c", `umask 0; mkdir -p sub; mkdir -m 2770 sub/work; cd sub/work; exec 3<>data 4<.; echo one >&3
 echo 1 >../../progress; while [ ! -e ../../stop ]; do sleep 0.02; done; echo two >&3; cat data; pwd`)
 	tr.reach(1)
 	tr.suspend()
@@ -168,7 +168,7 @@ echo 1 >../../progress; while [ ! -e ../../stop ]; do sleep 0.02; done; echo two
 	}
 	tr.restart()
 	tr.running()
-	if info, err := os.Stat(tr.path("sub/work")); err != nil || info.Mode().Perm() != 0o750 {
+	if info, err := os.Stat(tr.path("sub/work")); err != nil || info.Mode() != 0o770|os.ModeDir|os.ModeSetgid {
 		tr.Errorf("its directory: %v, %v", info, err)
 	}
 	tr.write("stop", "")
@@ -210,6 +210,7 @@ if os.fork() == 0:
         os.write(told, b".")
     os._exit(0)
 shut("sub/data")
+progress = os.open("progress", os.O_RDWR | os.O_CREAT, 0o600)
 n, said = 0, "ok"
 while not os.path.exists("stop"):
     n += 1
@@ -217,8 +218,7 @@ while not os.path.exists("stop"):
     os.read(tells, 1)
     if int(reads[70:78]) != n:
         said = "%s, not %d" % (reads[70:78], n)
-    open("new", "w").write(str(n))
-    os.rename("new", "progress")
+    os.pwrite(progress, b"%08d" % n, 0)
     time.sleep(0.02)
 print(said, flush=True)
 `)
