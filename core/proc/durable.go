@@ -32,19 +32,15 @@ func (s *mapSaver) keepWritten(p *Process, v *procfs.VMA, path string, st *unix.
 
 // keepClaimed has a file whose mappings a plugin has claimed made durable too, once: as far as it can be
 // opened, for its content is in the image.
-func (s *mapSaver) keepClaimed(v *procfs.VMA, name string) {
-	id := inodeID{v.Dev(), v.Ino}
-	if s.kept[id] {
+func (s *mapSaver) keepClaimed(id inodeID) {
+	f := s.others[id]
+	if f.kept {
 		return
 	}
-	s.kept[id] = true
-	var st unix.Stat_t
-	path := rootedAt(s.root, name)
-	if unix.Stat(path, &st) != nil {
-		return
-	}
-	if f, err := openSame(path, &st); err == nil {
-		s.st.written = append(s.st.written, f)
+	f.kept = true
+	s.others[id] = f
+	if open, err := openSame(rootedAt(s.root, f.name), &unix.Stat_t{Dev: f.dev, Ino: id.ino}); err == nil {
+		s.st.written = append(s.st.written, open)
 	}
 }
 

@@ -29,7 +29,6 @@ type mapSaver struct {
 	all     map[*Process]processMaps
 	written map[inodeID]bool        // files in memory that have names, see read
 	others  map[inodeID]writtenFile // other files that are written to by mappings
-	kept    map[inodeID]bool        // those of them that plugins keep, see keepClaimed
 	devs    map[inodeID]uint64      // see statDev
 	shown   map[uint64]uint64       // the device in maps by that of stat(2), see isOther
 	flags   map[*string]flagFacts   // of VmFlags that mappings share
@@ -71,7 +70,7 @@ type objectKey struct {
 
 func newMapSaver(t *Tree, st *State, claim MapClaim, root int) *mapSaver {
 	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[string]int{}, objects: map[objectKey]int{},
-		all: map[*Process]processMaps{}, written: map[inodeID]bool{}, others: map[inodeID]writtenFile{}, kept: map[inodeID]bool{}, devs: map[inodeID]uint64{},
+		all: map[*Process]processMaps{}, written: map[inodeID]bool{}, others: map[inodeID]writtenFile{}, devs: map[inodeID]uint64{},
 		shown: map[uint64]uint64{}, flags: map[*string]flagFacts{}, links: linkSaver{found: map[inodeID]string{}, search: linux.LinkSearch{Left: maxGuesses}}}
 }
 
@@ -170,7 +169,7 @@ func (s *mapSaver) describe(ctx context.Context, p *Process, v *procfs.VMA) (Map
 	}
 	if owner != "" {
 		if pm.Written && policy == plugin.MapReopen {
-			s.keepClaimed(v, pm.Path)
+			s.keepClaimed(inodeID{v.Dev(), v.Ino})
 		}
 		return s.claimed(m, v, owner, policy)
 	}

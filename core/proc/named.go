@@ -69,6 +69,7 @@ type writtenFile struct {
 	name   string // by which a plugin may keep its content; "" where the state does, or nobody
 	dev    uint64 // as in stat(2): it need not be open
 	looked bool   // at a mapping by a name that it has
+	kept   bool   // see keepClaimed
 }
 
 // noteWritten enters the file of v: with a name where it is larger than what the state holds itself, see

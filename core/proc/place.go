@@ -194,11 +194,7 @@ func (r *Restorer) setPlace(ctx context.Context, p *Process, ps *ProcessState) e
 	cwd := ps.Cwd
 	if ps.CwdGone != nil {
 		made, dir, err := r.makeGone(ps)
-		defer func() {
-			for _, d := range made {
-				_ = os.Remove(d) // fails where another uses it by now
-			}
-		}()
+		defer missing.Remove(made)
 		if err != nil {
 			return fmt.Errorf("pid %d: working directory %s, which was deleted: %w", ps.PID, ps.Cwd, err)
 		}
@@ -223,30 +219,25 @@ func (r *Restorer) setRoot(ctx context.Context, p *Process, ps *ProcessState) er
 func (r *Restorer) makeGone(ps *ProcessState) (made []string, cwd string, err error) {
 	root := r.Root()
 	for _, cwd := range []string{ps.Cwd, path.Join("/tmp", path.Base(ps.Cwd))} {
-		if made, err = makeDirectory(root+cwd, nil); err == nil {
+		if made, err = r.makeDirectory(root + cwd); err == nil {
 			if cwd != ps.Cwd {
 				r.warn("pid %d: its working directory %s, which was deleted, is made in %s", ps.PID, ps.Cwd, cwd)
 			}
 			return made, cwd, unix.Chmod(root+cwd, *ps.CwdGone)
 		}
-		for _, d := range made {
-			_ = os.Remove(d)
-		}
+		missing.Remove(made)
 	}
 	return nil, "", err
 }
 
-// makeDirectory makes dir, with what is missing on the way to it, and lists
-// what it has made, the innermost first.
-func makeDirectory(dir string, made []string) ([]string, error) {
-	err := os.Mkdir(dir, 0o700)
-	if errors.Is(err, os.ErrNotExist) {
-		if made, err = makeDirectory(path.Dir(dir), made); err == nil {
-			err = os.Mkdir(dir, 0o700)
-		}
+// makeDirectory makes dir, which must not be there, with what is missing on the way to it, and
+// lists what it has made, the innermost first.
+func (r *Restorer) makeDirectory(dir string) (made []string, err error) {
+	if made, err = missing.MakeAll(path.Dir(dir), missing.Directory{Mode: 0o700, UID: r.st.Uid, GID: r.st.Gid}); err != nil {
+		return made, err
 	}
-	if err == nil {
-		made = append([]string{dir}, made...)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return made, err
 	}
-	return made, err
+	return append([]string{dir}, made...), nil
 }

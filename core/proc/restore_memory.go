@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/image"
-	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/internal/faultpoint"
 	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/internal/missing"
@@ -460,54 +459,6 @@ func writePiece(x *image.Piece, b []byte, to io.WriterAt) error {
 	for _, l := range x.Live {
 		if _, err := to.WriteAt(b[l.Start-x.Addr:l.End-x.Addr], int64(l.Start)); err != nil {
 			return fmt.Errorf("memory at %#x of space %d: %w", l.Start, x.Space, unwrapPath(err))
-		}
-	}
-	return nil
-}
-
-// isLocked says whether a call of mlock2(2) that failed has locked the memory all the same: kernels
-// before 5.18 do so, and try then to read what cannot be accessed (mm/gup.c, populate_vma_page_range).
-func (p *Process) isLocked(c *call) bool {
-	if c.nr != unix.SYS_MLOCK2 || !errors.Is(c.err(), unix.ENOMEM) {
-		return false
-	}
-	vmas, err := procfs.ReadSmaps(p.liveTID())
-	i := slices.IndexFunc(vmas, func(v procfs.VMA) bool { return v.Start <= c.args[0] && c.args[0] < v.End })
-	return err == nil && i >= 0 && vmas[i].Has("lo")
-}
-
-// lockMemory locks what was locked, mlock(2): first on fault, which tells whether it can
-// be, then with all pages present. That fails, as it did for the program, where memory is
-// locked and some of it cannot be accessed.
-func (m *memoryRestorer) lockMemory(ctx context.Context) error {
-	for i := range m.st.Processes {
-		ps := &m.st.Processes[i]
-		if ps.Zombie {
-			continue
-		}
-		p := m.byPID[ps.PID]
-		var locks, present []call
-		for _, ms := range ps.Maps {
-			if slices.Contains(ms.Flags, "lo") && ms.Kind != MapVdso {
-				lock := sys(unix.SYS_MLOCK2, ms.Start, ms.End-ms.Start, mlockOnFault).may().as("mlock2 %#x", ms.Start)
-				locks = append(locks, lock)
-				if !slices.Contains(ms.Flags, "lf") {
-					lock.args[2] = 0
-					present = append(present, lock)
-				}
-			}
-		}
-		if ps.LockFuture != 0 {
-			locks = append(locks, sys(unix.SYS_MLOCKALL, ps.LockFuture).may().as("mlockall"))
-		}
-		calls := slices.Concat(locks, present)
-		if err := p.run(ctx, p.threads[0], calls); err != nil {
-			return err
-		}
-		for _, c := range calls[:len(locks)] {
-			if err := c.err(); err != nil && !p.isLocked(&c) {
-				m.warn("pid %d: memory stays unlocked: %v", p.pid, err)
-			}
 		}
 	}
 	return nil

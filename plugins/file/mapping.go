@@ -26,7 +26,7 @@ func (p *Plugin) ClaimMap(_ context.Context, proc plugin.Process, m plugin.Mappi
 	case m.Named:
 		err = p.claimMemory(proc, m)
 	case m.Written && p.saving.openFiles:
-		err = p.claimWritten(proc, m)
+		_, err = p.saveMapped(proc, m)
 	}
 	if err != nil {
 		return 0, err

@@ -36,14 +36,7 @@ func (p *Plugin) claimMemory(proc plugin.Process, m plugin.Mapping) error {
 	return nil
 }
 
-// claimWritten saves a file on a disk that the tree writes to by mappings, and which need not be
-// open: launch or checkpoint --ckpt-open-files.
-func (p *Plugin) claimWritten(proc plugin.Process, m plugin.Mapping) error {
-	_, err := p.saveMapped(proc, m)
-	return err
-}
-
-// saveMapped saves the file of a mapping, once.
+// saveMapped saves the file of a mapping, which need not be open, once.
 func (p *Plugin) saveMapped(proc plugin.Process, m plugin.Mapping) (*inode, error) {
 	key := inodeKey{m.Dev, m.Ino}
 	if p.saving.inodes[key] == nil {

@@ -52,9 +52,7 @@ print(said, flush=True)
 `)
 	tr.advance(2)
 	tr.suspend()
-	if err := os.RemoveAll(tr.path("dir")); err != nil {
-		tr.Fatal(err)
-	}
+	tr.removeAll("dir")
 	o := tr.hiatus("restart", tr.images())
 	for _, want := range []string{"192.0.2.1:", "not an address of this host", "--allow-missing-address"} {
 		if o.code != 99 || !strings.Contains(o.stderr, want) {

@@ -68,9 +68,7 @@ func savedFiles(tr *trial) {
 	tr.front = tr.start("launch", "--name", tr.name, "--ckptdir", tr.images(), "--ckpt-open-files", "--", "sh", "-c", program)
 	tr.reach(1)
 	tr.suspend()
-	if err := os.RemoveAll(tr.path("sub")); err != nil {
-		tr.Fatal(err)
-	}
+	tr.removeAll("sub")
 	tr.restart()
 	tr.running()
 	is(content)
@@ -163,9 +161,7 @@ func workplaceGone(tr *trial) {
 echo 1 >../../progress; while [ ! -e ../../stop ]; do sleep 0.02; done; echo two >&3; cat data; pwd`)
 	tr.reach(1)
 	tr.suspend()
-	if err := os.RemoveAll(tr.path("sub")); err != nil {
-		tr.Fatal(err)
-	}
+	tr.removeAll("sub")
 	tr.restart()
 	tr.running()
 	if info, err := os.Stat(tr.path("sub/work")); err != nil || info.Mode() != 0o770|os.ModeDir|os.ModeSetgid {
@@ -230,9 +226,7 @@ print(said, flush=True)
 	tr.advance(3)
 	tr.checkpoint()
 	tr.crash()
-	if err := os.RemoveAll(tr.path("sub")); err != nil {
-		tr.Fatal(err)
-	}
+	tr.removeAll("sub")
 	tr.restart()
 	tr.advance(3)
 	tr.finish()
@@ -276,9 +270,7 @@ print(said, os.read(fifo, 64).decode(), flush=True)
 `)
 	tr.advance(2)
 	tr.suspend()
-	if err := os.RemoveAll(tr.path("sub")); err != nil {
-		tr.Fatal(err)
-	}
+	tr.removeAll("sub")
 	tr.restart()
 	tr.running()
 	tr.advance(3)

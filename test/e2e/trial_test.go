@@ -334,6 +334,14 @@ func (tr *trial) advance(steps int64) {
 	tr.reach(tr.progress() + steps)
 }
 
+// removeAll takes away a file or a folder of the trial's, with all in it.
+func (tr *trial) removeAll(name string) {
+	tr.Helper()
+	if err := os.RemoveAll(tr.path(name)); err != nil {
+		tr.Fatal(err)
+	}
+}
+
 // reach waits for a step. It is for programs that make few, some of which
 // they may have made by now.
 func (tr *trial) reach(step int64) {
