@@ -162,6 +162,7 @@ func (c *checkpoint) request() plugin.Request {
 // look reads before the pause what takes long there.
 func (c *checkpoint) look() {
 	defer c.timed("look", time.Now())
+	c.a.tr.Prepare()
 	c.parent = c.base()
 	pids, err := c.a.all()
 	if err != nil { // the freeze tells

@@ -40,6 +40,13 @@ type Tree struct {
 	vanished bool
 }
 
+// Prepare finds out what saving a tree has to know of this host, not while the program
+// stands still.
+func (t *Tracer) Prepare() {
+	_, _ = thisCPU(), bootID()
+	_, _ = t.guardsMarked() // who needs it is told the error
+}
+
 // Freeze stops all processes below those that roots lists, until a whole pass
 // finds no new one. On error everything runs on.
 //
@@ -50,7 +57,6 @@ type Tree struct {
 func (tr *Tracer) Freeze(ctx context.Context, sleeps *Sleeps, roots func() ([]int, error)) (*Tree, error) {
 	t := &Tree{tr: tr, byHost: map[int]*Process{}, sleeps: sleeps}
 	tr.still.Add(1)
-	_, _ = thisCPU(), bootID() // not while the program stands still
 	err := tr.Do(func() error {
 		hush()
 		sleeps.calibrate()
@@ -140,6 +146,7 @@ func (p *Process) children() ([]int, error) {
 func (t *Tree) freezeProcesses(ctx context.Context, pids []int) (err error) {
 	var asked []*freezing
 	defer func() {
+		t.tr.asked = nil
 		for _, f := range asked { // where it has failed
 			err = errors.Join(err, f.p.release())
 		}
@@ -158,6 +165,9 @@ func (t *Tree) freezeProcesses(ctx context.Context, pids []int) (err error) {
 			continue
 		}
 		asked = append(asked, f)
+	}
+	for range t.tr.asked {
+		t.tr.mendNext()
 	}
 	for len(asked) > 0 {
 		f := asked[0]

@@ -30,8 +30,8 @@ func (t *Tree) seize(p *Process, tid int, sleep *Sleep) (*Thread, error) {
 	if err := ptrace(ptraceInterrupt, tid, 0, 0); err != nil && err != unix.ESRCH {
 		return nil, fmt.Errorf("pid %d tid %d: interrupt: %w", p.host, tid, err)
 	}
-	if sleep.mayEnd() {
-		th.mendAtOnce()
+	if !sleep.mayEnd() || !th.mendAtOnce() {
+		t.tr.asked = append(t.tr.asked, th)
 	}
 	return th, nil
 }
@@ -39,30 +39,56 @@ func (t *Tree) seize(p *Process, tid int, sleep *Sleep) (*Thread, error) {
 // mendAtOnce has the call of a thread made again that its stop, which was just asked
 // for, has ended with EINTR: from the stop to here the program would see it where the
 // agent is killed. It looks again and again, as a wait would come later. What it does not
-// meet in time, awaitStop sees to, as to all that is not as urgent.
-func (th *Thread) mendAtOnce() {
+// meet in time, mendNext and awaitStop see to, as to all that is not as urgent.
+func (th *Thread) mendAtOnce() (mended bool) {
 	const (
 		patience = 2 * time.Millisecond
 		busy     = 50 * time.Microsecond // until the thread may be waiting for this processor
 	)
-	si := make([]byte, siginfoSize)
 	for begin := time.Now(); ; {
-		err := ptrace(ptraceGetSiginfo, th.HostTID, 0, uintptr(unsafe.Pointer(&si[0])))
+		if th.mend() {
+			return true
+		}
 		switch waited := time.Since(begin); {
-		case err == nil && le.Uint32(si[siCodeOff:])>>8 == eventStop:
-			if r, err := getRegs(th.HostTID); err == nil && r.interrupted() {
-				asIs := r
-				r.rerun()
-				if setRegs(th.HostTID, r) == nil {
-					th.ended = &asIs
-				}
-			}
-			return
-		case err != unix.ESRCH || waited > patience: // another stop, as of a signal
-			return
+		case waited > patience:
+			return false
 		case waited > busy:
 			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 		}
+	}
+}
+
+// mend has the call of a thread that was asked to stop made again if the stop has ended it
+// with EINTR. It says whether the thread stands in that stop.
+func (th *Thread) mend() bool {
+	si := make([]byte, siginfoSize)
+	err := ptrace(ptraceGetSiginfo, th.HostTID, 0, uintptr(unsafe.Pointer(&si[0])))
+	if err != nil || le.Uint32(si[siCodeOff:])>>8 != eventStop {
+		return false // it runs yet, or stands in another stop, as of a signal
+	}
+	if r, err := getRegs(th.HostTID); err == nil && r.interrupted() {
+		asIs := r
+		r.rerun()
+		if setRegs(th.HostTID, r) == nil {
+			th.ended = &asIs
+		}
+	}
+	return true
+}
+
+// mendNext is mend for one of the threads that were asked to stop and are not waited for
+// yet: they stop in another order, and those that did stand there with their EINTR.
+func (t *Tracer) mendNext() {
+	for len(t.asked) > 0 {
+		th := t.asked[0]
+		t.asked = t.asked[1:]
+		if th.stopped {
+			continue
+		}
+		if !th.mend() {
+			t.asked = append(t.asked, th)
+		}
+		return
 	}
 }
 

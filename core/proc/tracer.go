@@ -42,6 +42,8 @@ type Tracer struct {
 	// crowded is when others were seen to compute on all processors; see yield.
 	crowded time.Time
 
+	// asked are the threads that a freeze has asked to stop and has not met in a stop.
+	asked []*Thread
 	// late holds threads that were to be let go before they had stopped.
 	late map[int]bool
 	// held are the threads of frozen trees.
@@ -170,6 +172,7 @@ func (t *Tracer) wait(ctx context.Context, tid int) (unix.WaitStatus, error) {
 		if idle.spun() && ctx.Err() != nil {
 			return 0, fmt.Errorf("tid %d does not stop: %w", tid, ctx.Err())
 		}
+		t.mendNext()
 		if own != nil {
 			own.wait(ctx)
 		} else {
