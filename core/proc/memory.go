@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/bits"
+	"path"
 	"slices"
 	"strings"
 
@@ -320,8 +322,7 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 				return m, err
 			}
 			if f.Size <= smallFile {
-				f.Content = make([]byte, f.Size)
-				if _, err := written.ReadAt(f.Content, 0); err != nil {
+				if err := f.keep(written, path, &st); err != nil {
 					return m, fmt.Errorf("pid %d: %s: read: %w", p.pid, describeVMA(v), err)
 				}
 			}
@@ -340,6 +341,19 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 		m.content, m.cuttable = contentPrivate, writable
 	}
 	return m, nil
+}
+
+// keep takes what a restart needs to make a file of ours again.
+func (f *MappedFile) keep(from io.ReaderAt, name string, st *unix.Stat_t) error {
+	const permissions = 0o7777
+	f.Mode, f.UID, f.GID = st.Mode&permissions, int(st.Uid), int(st.Gid)
+	var dir unix.Stat_t
+	if unix.Stat(path.Dir(name), &dir) == nil {
+		f.DirMode = dir.Mode & permissions
+	}
+	f.Content = make([]byte, f.Size)
+	_, err := from.ReadAt(f.Content, 0)
+	return err
 }
 
 // finish numbers the spaces of what is not of one process.

@@ -111,25 +111,42 @@ func (r *Restorer) remakeFiles() error {
 		if f.Content == nil {
 			continue
 		}
-		made, err := missing.MakeAll(path.Dir(name), missing.Directory{Mode: 0o700, UID: r.st.Uid, GID: r.st.Gid})
-		r.folders = append(made, r.folders...)
-		if err != nil {
-			return fmt.Errorf("make %s again: %w", f.Path, err)
-		}
-		out, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if errors.Is(err, os.ErrExist) {
-			continue
-		}
-		if err != nil {
-			return fmt.Errorf("make %s again: %w", f.Path, err)
-		}
-		r.remade = append(r.remade, name)
-		_, err = out.Write(f.Content)
-		if err = errors.Join(err, out.Close()); err != nil {
+		if err := r.remakeFile(&f, name); err != nil {
 			return fmt.Errorf("make %s again: %w", f.Path, err)
 		}
 	}
 	return nil
+}
+
+func (r *Restorer) remakeFile(f *MappedFile, name string) error {
+	made, err := missing.MakeAll(path.Dir(name), missing.Directory{Mode: f.DirMode, UID: f.UID, GID: f.GID})
+	r.folders = append(made, r.folders...)
+	if err != nil {
+		return err
+	}
+	out, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r.remade = append(r.remade, name)
+	_, err = out.Write(f.Content)
+	return errors.Join(err, f.own(out), out.Close())
+}
+
+// own gives a file that was made again its permissions, and as root its owner.
+func (f *MappedFile) own(made *os.File) error {
+	if f.Mode == 0 {
+		return nil
+	}
+	if os.Geteuid() == 0 {
+		if err := made.Chown(f.UID, f.GID); err != nil {
+			return err
+		}
+	}
+	return os.NewSyscallError("fchmod", unix.Fchmod(int(made.Fd()), f.Mode))
 }
 
 // makeObjects makes the shared memory in the agent. memfd_create(2) gives what

@@ -265,6 +265,7 @@ type MappedFile struct {
 	Dev     uint64    `json:"device"`
 	Ino     uint64    `json:"inode"`
 	Sum     uint64    `json:"sum,omitempty"`     // of its content, XXH3; 0: not taken
+	Sure    bool      `json:"sure,omitempty"`    // the times are old enough to tell later changes
 	Write   bool      `json:"write,omitempty"`   // mapped shared, and the tree writes to it so: its content may change
 	Carried bool      `json:"carried,omitempty"` // the image has what is mapped of it
 	// GoesOn says in older images of a file that is memory to its users, as those in
@@ -272,6 +273,11 @@ type MappedFile struct {
 	GoesOn bool `json:"goes_on,omitempty"`
 	// Content is kept of small files with Write, in case they are gone.
 	Content []byte `json:"content,omitempty"`
+	// Mode is the permissions of such a file, DirMode those of its directory; 0 in older images.
+	Mode    uint32 `json:"mode,omitempty"`
+	DirMode uint32 `json:"dir_mode,omitempty"`
+	UID     int    `json:"uid,omitempty"`
+	GID     int    `json:"gid,omitempty"`
 
 	remake bool // from the image
 }

@@ -296,6 +296,9 @@ func (st *State) validateFiles(pids map[int]bool) error {
 		if !cleanPath(f.Path) || f.Size < 0 || f.Size > 1<<50 || len(f.Content) > smallFile || f.Carried && f.Write {
 			return fmt.Errorf("mapped file of path %.100q", f.Path)
 		}
+		if (f.Mode|f.DirMode)&^0o7777 != 0 || f.UID < 0 || f.GID < 0 {
+			return fmt.Errorf("mapped file %.100q of mode %#o, user %d, group %d", f.Path, f.Mode, f.UID, f.GID)
+		}
 	}
 	return nil
 }

@@ -342,6 +342,16 @@ func (tr *trial) removeAll(name string) {
 	}
 }
 
+// hasModes compares the modes of files.
+func (tr *trial) hasModes(want map[string]os.FileMode) {
+	tr.Helper()
+	for name, mode := range want {
+		if info, err := os.Stat(tr.path(name)); err != nil || info.Mode() != mode {
+			tr.Errorf("%s: %v, %v, want mode %v", name, info, err, mode)
+		}
+	}
+}
+
 // reach waits for a step. It is for programs that make few, some of which
 // they may have made by now.
 func (tr *trial) reach(step int64) {
