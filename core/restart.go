@@ -421,6 +421,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 // mapPaths finds directories, programs and mapped files where plugins say they
 // are now.
 func (r *restart) mapPaths() error {
+	r.a.sums.Learn(r.state)
 	if !r.a.plugins.MapsPaths() {
 		return nil // read has looked for them
 	}

@@ -18,7 +18,7 @@ func (r *room) buffer(size int) []byte {
 		return make([]byte, 0, size)
 	}
 	r.parts = append(r.parts, b)
-	return b[:0]
+	return b[:0:size]
 }
 
 func (r *room) free() {

@@ -299,7 +299,13 @@ func pidfdEnds(pidfd int, patience time.Duration) bool {
 }
 
 func writeRuns(ctx context.Context, runs []pageRun, w *image.Writer, progress func(done, total int64)) error {
-	room, err := newBuffers(w.PageWriters(), int(min(chunkSize, total(runs))))
+	size := 0 // of what is not held
+	for i := range runs {
+		if runs[i].held == nil {
+			size = max(size, int(runs[i].len))
+		}
+	}
+	room, err := newBuffers(w.PageWriters(), size)
 	if err != nil {
 		return err
 	}

@@ -101,6 +101,20 @@ func (s *Sums) Look(root int, pids []int) {
 	}
 }
 
+// Learn takes the sums of files that are as they were when the image of st was made, on this host
+// and since this boot: the first checkpoint need not read them again.
+func (s *Sums) Learn(st *State) {
+	if st.BootID == "" || st.BootID != bootID() {
+		return
+	}
+	s.known = map[fileStamp]fileSum{}
+	for i := range st.Refs {
+		if f := &st.Refs[i]; f.Sure {
+			s.known[f.stamp()] = fileSum{f.Sum, true}
+		}
+	}
+}
+
 // UseFiles tells the tree the sums of files that it may have mapped, and whether
 // its image is to carry the files. remake has a restart make working directories again that are gone.
 func (t *Tree) UseFiles(s *Sums, carry, remake bool) { t.sums, t.carry, t.remake = s, carry, remake }
@@ -159,10 +173,14 @@ func sumFile(path string, stamp fileStamp) (uint64, error) {
 func (s *Sums) newMappedFile(path string, st *unix.Stat_t) MappedFile {
 	f := MappedFile{Path: path, Size: st.Size, Mtime: timeOf(st.Mtim), Ctime: timeOf(st.Ctim), Dev: st.Dev, Ino: st.Ino}
 	if s != nil {
-		f.Sum = s.known[stampOf(st)].sum
+		known := s.known[stampOf(st)]
+		f.Sum, f.Sure = known.sum, known.sure
 	}
 	return f
 }
+
+// stamp is that of the file when the image was made.
+func (f *MappedFile) stamp() fileStamp { return fileStamp{f.Dev, f.Ino, f.Size, f.Mtime, f.Ctime} }
 
 // same says whether the file at f's path, which is st now, has the bytes that it
 // had when an image was made; here: since this boot of the machine.
@@ -171,7 +189,7 @@ func (f *MappedFile) same(st *unix.Stat_t, here bool) (bool, error) {
 	switch {
 	case stamp.size != f.Size:
 		return false, nil
-	case here && stamp == fileStamp{f.Dev, f.Ino, f.Size, f.Mtime, f.Ctime}:
+	case here && stamp == f.stamp():
 		return true, nil
 	case f.Sum == 0:
 		return stamp.mtime.Equal(f.Mtime), nil

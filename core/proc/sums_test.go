@@ -1,6 +1,7 @@
 package proc
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
@@ -67,6 +68,40 @@ func TestSumsOfMappedFiles(t *testing.T) {
 		if s.known[stampAt(t, young)].sure {
 			t.Error("a file that has just been written counts as settled")
 		}
+	}
+}
+
+// What an image knows of files that are settled, its restart knows; of no others, and after no other boot.
+func TestSumsLearned(t *testing.T) {
+	const old = "/etc/passwd"
+	mapRead(t, old, unix.O_RDONLY)
+	young := filepath.Join(t.TempDir(), "young")
+	if err := os.WriteFile(young, []byte("data"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mapRead(t, young, unix.O_RDONLY)
+	var s Sums
+	s.Look(os.Getpid(), []int{os.Getpid()})
+	st := State{BootID: bootID()}
+	var stat unix.Stat_t
+	for _, path := range []string{old, young} {
+		if err := unix.Stat(path, &stat); err != nil {
+			t.Fatal(err)
+		}
+		st.Refs = append(st.Refs, s.newMappedFile(path, &stat))
+	}
+	var loaded State
+	if b, err := json.Marshal(&st); err != nil || json.Unmarshal(b, &loaded) != nil {
+		t.Fatal(err)
+	}
+	var learned, elsewhere Sums
+	learned.Learn(&loaded)
+	if len(learned.known) != 1 || learned.known[stampAt(t, old)] != s.known[stampAt(t, old)] {
+		t.Errorf("learned %+v of %+v", learned.known, s.known)
+	}
+	loaded.BootID = "another"
+	if elsewhere.Learn(&loaded); len(elsewhere.known) != 0 {
+		t.Errorf("learned %+v of another boot", elsewhere.known)
 	}
 }
 

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MapReady maps memory outside of Go's heap and has it made at once: a fault for each page
+// MapReady is MapReserve that has the memory made at once: a fault for each page
 // of fresh memory takes longer than filling it. Kernels before 5.14 cannot populate so:
 // then it is done by faults, one by one. The caller unmaps it.
 func MapReady(size uint64) ([]byte, error) {
@@ -17,9 +17,16 @@ func MapReady(size uint64) ([]byte, error) {
 	return b, err
 }
 
-// MapReserve maps memory outside of Go's heap, in huge pages where there are. The caller
-// unmaps it.
+// hugePage is the size of a transparent huge page on amd64 and arm64 (with pages of 4 KiB).
+const hugePage = 2 << 20
+
+// MapReserve maps at least size bytes of memory outside of Go's heap, in huge pages where there
+// are: whole ones, as the kernel aligns no others (mm/huge_memory.c, thp_get_unmapped_area_vmflags).
+// The caller unmaps it.
 func MapReserve(size uint64) ([]byte, error) {
+	if size > hugePage/2 {
+		size = (size + hugePage - 1) &^ (hugePage - 1)
+	}
 	b, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return nil, fmt.Errorf("mmap of %d bytes: %w", size, err)
