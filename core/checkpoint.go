@@ -368,7 +368,7 @@ func (c *checkpoint) finishImage(ctx context.Context) (coord.AgentResult, error)
 	if err != nil {
 		return coord.AgentResult{}, err
 	}
-	if c.a.chain.dirty == nil && !c.a.unsure { // else mappings are watched since, which it did not see
+	if !c.a.unsure {
 		c.a.surveyed = c.survey
 	}
 	c.a.chain.written(c.order.Generation, sum)
