@@ -57,6 +57,7 @@ type agent struct {
 	chain      chain
 	surveyed   *proc.Survey      // of the last generation, if it was written; or nil
 	unsure     bool              // a checkpoint has failed, perhaps for a survey of the one before
+	advised    int               // checkpoints in a row that were given up for proc.ErrAdvised
 	sums       proc.Sums         // of mapped files
 	groups     map[string]bool   // control groups that were warned of
 	result     coord.AgentResult // of the checkpoint whose Finish is to come

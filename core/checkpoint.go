@@ -20,6 +20,10 @@ import (
 // uninterruptible wait cannot.
 const freezeTimeout = 30 * time.Second
 
+// mostAdvised is how many checkpoints in a row are given up because the program has changed what was read
+// before the pause: from then on that is read in the pause.
+const mostAdvised = 2
+
 // stripes is how many files the memory of an image is spread over: one inode's
 // lock caps the speed of a file.
 const stripes = 2
@@ -73,10 +77,16 @@ func (a *agent) Checkpoint(ctx context.Context, order coord.Order) (coord.AgentR
 	}
 	if err != nil {
 		a.surveyed, a.unsure = nil, true
+		if errors.Is(err, proc.ErrAdvised) {
+			a.advised++
+		}
 		err = errors.Join(err, c.giveUp())
 		a.log.Warn().Err(err).Uint64("generation", order.Generation).Msg("checkpoint given up")
 		a.toldWhy = true
 		return coord.AgentResult{}, err
+	}
+	if a.advised < mostAdvised { // else it is such a program
+		a.advised = 0
 	}
 	return a.result, nil
 }
@@ -172,10 +182,13 @@ func (c *checkpoint) look() {
 	defer c.a.sums.LookBeside(c.a.tree.parent, pids)()
 	if c.wantsSnapshot() {
 		var changes *proc.Dirty
+		before := c.a.surveyed
 		if c.parent != nil {
 			changes = c.a.chain.dirty
+		} else if c.a.chain.dirty != nil { // sizes must not grow old: by them it is decided what is copied
+			before = nil
 		}
-		c.survey = proc.NewSurvey(pids, changes, c.a.surveyed)
+		c.survey = proc.NewSurvey(pids, changes, before)
 	}
 }
 
@@ -196,7 +209,7 @@ func (c *checkpoint) freeze(ctx context.Context) error {
 		return fmt.Errorf("freeze: %w", err)
 	}
 	c.tree = tree
-	tree.UseSurvey(c.survey)
+	tree.UseSurvey(c.survey, c.a.advised < mostAdvised)
 	for _, p := range tree.Procs() {
 		c.procs = append(c.procs, p)
 	}
@@ -467,6 +480,7 @@ func (a *agent) Check(ctx context.Context) ([]coord.Refusal, error) {
 		return nil, err
 	}
 	a.meeting.begin(0)
+	a.tr.Prepare()
 	c := &checkpoint{a: a, begun: time.Now()}
 	err := c.freeze(ctx)
 	if err == nil {

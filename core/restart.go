@@ -342,6 +342,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	if err := r.mapPaths(); err != nil {
 		return err
 	}
+	a.sums.Learn(r.state)
 	// Until all have looked at what is there, nobody uses any of it.
 	if err := r.meet(ctx, "looked"); err != nil {
 		return err
@@ -421,7 +422,6 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 // mapPaths finds directories, programs and mapped files where plugins say they
 // are now.
 func (r *restart) mapPaths() error {
-	r.a.sums.Learn(r.state)
 	if !r.a.plugins.MapsPaths() {
 		return nil // read has looked for them
 	}

@@ -16,7 +16,7 @@ type subject struct {
 	processes int
 	where     string // tmpfs, disk
 	compress  string
-	mode      string // "", no-snapshot, incremental, lazy
+	mode      string // "", again (not the first checkpoint since a restart), no-snapshot, incremental, lazy
 }
 
 func (c subject) name() string {
@@ -53,7 +53,8 @@ func cases(o options) []subject {
 		f(&c)
 		return c
 	}
-	list := []subject{plain(10), plain(256), plain(1024)}
+	again := func(c *subject) { c.mode = "again" }
+	list := []subject{plain(10), vary(10, again), plain(256), vary(256, again), plain(1024), vary(1024, again)}
 	list = append(list,
 		vary(1024, func(c *subject) { c.where = "disk" }),
 		vary(1024, func(c *subject) { c.pages = "huge" }),

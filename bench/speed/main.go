@@ -111,9 +111,9 @@ type bench struct {
 	n   int    // cases so far
 }
 
-// settled is the age from which times tell later changes of a file. A younger program is read
-// anew at each checkpoint, which users' programs are not.
-const settled = 3 * time.Second
+// settling is what makes the programs old enough for their times to tell later changes. Younger ones are
+// read anew at each checkpoint, which users' programs are not.
+const settling = 3 * time.Second
 
 func newBench(ctx context.Context, o options) (*bench, error) {
 	tmp, err := os.MkdirTemp("", "hiatus-speed-")
@@ -125,7 +125,10 @@ func newBench(ctx context.Context, o options) (*bench, error) {
 		b.close()
 		return nil, err
 	}
-	time.Sleep(settled)
+	select {
+	case <-time.After(settling):
+	case <-ctx.Done():
+	}
 	return b, nil
 }
 

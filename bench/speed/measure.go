@@ -234,6 +234,11 @@ func (m *measured) prepare(ctx context.Context, r *round) (usual float64, err er
 		}
 		r.full = m.full
 	}
+	if m.c.mode == "again" {
+		if _, err := m.commit(ctx); err != nil {
+			return 0, err
+		}
+	}
 	return m.st.rate(200 * time.Millisecond), nil
 }
 

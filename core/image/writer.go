@@ -305,8 +305,8 @@ func (w *Writer) index() ([]Extent, error) {
 	return extents, nil
 }
 
-// mergeExtents returns what is in all lists in the order of compareMemory. Each is nearly in order
-// by itself, so that to merge them takes a tenth of sorting all.
+// mergeExtents returns what is in all lists, a few, in the order of compareMemory. Each is nearly in order
+// by itself: to merge them takes less than to sort all.
 func mergeExtents(lists [][]Extent) []Extent {
 	n := 0
 	for _, l := range lists {

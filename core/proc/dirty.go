@@ -93,19 +93,20 @@ func (t *Tree) Track(d *Dirty) { t.dirty = d }
 func (t *Tree) readMaps(p *Process) (vmas []procfs.VMA, watched map[uint64]bool, err error) {
 	for {
 		vmas, err = t.mappings(p)
+		unwatched := map[*string][]string{} // VmFlags, which mappings share
+		for i := range vmas {
+			if v := &vmas[i]; p.surveyed != nil && v.Has("uw") && !p.stillWatched(v) {
+				v.Flags = withoutWatch(unwatched, v.Flags)
+			}
+		}
 		if err != nil || t.dirty == nil || len(t.dirty.procs) == 0 {
 			return vmas, nil, err
 		}
 		w, foreign := t.dirty.procs[p.host], false
 		watched = map[uint64]bool{}
-		unwatched := map[*string][]string{} // VmFlags, which mappings share
 		for i := range vmas {
 			v := &vmas[i]
 			if !v.Has("uw") {
-				continue
-			}
-			if p.surveyed != nil && !p.stillWatched(v) {
-				v.Flags = withoutWatch(unwatched, v.Flags)
 				continue
 			}
 			// Its own mappings a userfaultfd registers again, and no others'.

@@ -42,7 +42,7 @@ func (x *dirtySubject) marked(survey *Survey, base, generation uint64) (*Tree, *
 	x.tb.Helper()
 	tree := x.freeze()
 	tree.Track(x.dirty)
-	tree.UseSurvey(survey)
+	tree.UseSurvey(survey, true)
 	st := x.inspect(tree)
 	if err := tree.Mark(soon(x.tb), st, base, generation); errors.Is(err, linux.ErrNoWatch) {
 		x.tb.Skip(err)
@@ -224,9 +224,11 @@ func TestMarkWithSurvey(t *testing.T) {
 				{"w8", []int{7}},
 			} {
 				before := survey
-				if survey = x.survey(); reuse {
+				if reuse {
 					survey = NewSurvey([]int{x.pid}, x.dirty, before)
 					t.Cleanup(survey.Close)
+				} else {
+					survey = x.survey()
 				}
 				if got := &survey.smaps[x.pid][0] == &before.smaps[x.pid][0]; got != reuse {
 					t.Errorf("%s: smaps was not read again: %v", tt.order, got)

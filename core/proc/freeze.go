@@ -385,6 +385,7 @@ func (f *freezing) startOver() {
 	for _, th := range p.threads {
 		delete(p.tr.held, th.HostTID)
 	}
+	p.tr.asked = slices.DeleteFunc(p.tr.asked, func(th *Thread) bool { return slices.Contains(p.threads, th) })
 	p.execed, p.threads, f.careful = false, nil, nil
 	clear(f.seen)
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/internal/linux"
+	"github.com/hiatus-project/hiatus/internal/missing"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -345,12 +346,8 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 
 // keep takes what a restart needs to make a file of ours again.
 func (f *MappedFile) keep(from io.ReaderAt, name string, st *unix.Stat_t) error {
-	const permissions = 0o7777
-	f.Mode, f.UID, f.GID = st.Mode&permissions, int(st.Uid), int(st.Gid)
-	var dir unix.Stat_t
-	if unix.Stat(path.Dir(name), &dir) == nil {
-		f.DirMode = dir.Mode & permissions
-	}
+	f.Mode, f.Owner = st.Mode&0o7777, &missing.Owner{UID: int(st.Uid), GID: int(st.Gid)}
+	f.Directory, _ = missing.Look(path.Dir(name))
 	f.Content = make([]byte, f.Size)
 	_, err := from.ReadAt(f.Content, 0)
 	return err

@@ -73,7 +73,9 @@ func (s *mapSaver) guards(p *Process, vmas []procfs.VMA, maps []MapState) error 
 		return err
 	}
 	start, end := maps[0].Start, maps[len(maps)-1].End
-	if marked { // most programs have none
+	// Most programs have none. What is to be watched must be known to have none before it is: a
+	// survey is proved behind that.
+	if marked && (p.surveyed == nil || s.t.dirty == nil) {
 		first := slices.IndexFunc(vmas, hasGuards)
 		if first < 0 {
 			return nil

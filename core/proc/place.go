@@ -177,7 +177,7 @@ func mayMake(name string) bool {
 func (r *Restorer) MakePlaces() error {
 	places := slices.SortedFunc(slices.Values(r.st.Places), func(a, b PlaceState) int { return cmp.Compare(len(a.Path), len(b.Path)) })
 	for _, p := range places {
-		made, err := missing.MakeAll(r.Root()+p.Path, missing.Directory{Mode: p.Mode, UID: p.UID, GID: p.GID})
+		made, err := missing.MakeAll(r.Root()+p.Path, missing.Directory{Mode: p.Mode, Owner: &missing.Owner{UID: p.UID, GID: p.GID}})
 		r.folders = append(made, r.folders...)
 		if err != nil {
 			return fmt.Errorf("make the working directory %s again: %w", p.Path, err)
@@ -233,7 +233,7 @@ func (r *Restorer) makeGone(ps *ProcessState) (made []string, cwd string, err er
 // makeDirectory makes dir, which must not be there, with what is missing on the way to it, and
 // lists what it has made, the innermost first.
 func (r *Restorer) makeDirectory(dir string) (made []string, err error) {
-	if made, err = missing.MakeAll(path.Dir(dir), missing.Directory{Mode: 0o700, UID: r.st.Uid, GID: r.st.Gid}); err != nil {
+	if made, err = missing.MakeAll(path.Dir(dir), missing.Directory{Mode: 0o700, Owner: &missing.Owner{UID: r.st.Uid, GID: r.st.Gid}}); err != nil {
 		return made, err
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {

@@ -30,7 +30,7 @@ type Thread struct {
 	compat  bool             // 32-bit code, whose registers are not known
 	worker  bool             // the kernel's own within the process: it runs no code of the program
 	stopped bool             // Regs and Mask have been read
-	ended   *Regs            // at the stop, where its call has been mended since: see mendAtOnce
+	ended   *Regs            // at the stop, where its call has been mended since: see mend
 	stopSig syscall.Signal   // of its group stop, 0 where it is not stopped
 	aside   []syscall.Signal // came in during an injection
 	sleep   *Sleep           // where it sleeps in a call that the kernel restarts by a restart block

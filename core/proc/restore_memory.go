@@ -119,7 +119,7 @@ func (r *Restorer) remakeFiles() error {
 }
 
 func (r *Restorer) remakeFile(f *MappedFile, name string) error {
-	made, err := missing.MakeAll(path.Dir(name), missing.Directory{Mode: f.DirMode, UID: f.UID, GID: f.GID})
+	made, err := missing.MakeAll(path.Dir(name), f.Directory.Or(missing.Owner{UID: r.st.Uid, GID: r.st.Gid}))
 	r.folders = append(made, r.folders...)
 	if err != nil {
 		return err
@@ -133,17 +133,18 @@ func (r *Restorer) remakeFile(f *MappedFile, name string) error {
 	}
 	r.remade = append(r.remade, name)
 	_, err = out.Write(f.Content)
-	return errors.Join(err, f.own(out), out.Close())
+	if err == nil && f.Owner != nil {
+		err = r.own(f, out)
+	}
+	return errors.Join(err, out.Close())
 }
 
-// own gives a file that was made again its permissions, and as root its owner.
-func (f *MappedFile) own(made *os.File) error {
-	if f.Mode == 0 {
-		return nil
-	}
+// own gives a file that was made again its permissions, and as root its owner where the file system has
+// owners: one on another host may not.
+func (r *Restorer) own(f *MappedFile, made *os.File) error {
 	if os.Geteuid() == 0 {
-		if err := made.Chown(f.UID, f.GID); err != nil {
-			return err
+		if err := made.Chown(f.Owner.UID, f.Owner.GID); err != nil {
+			r.warn("%s, made again, is not of user %d, group %d: %v", f.Path, f.Owner.UID, f.Owner.GID, err)
 		}
 	}
 	return os.NewSyscallError("fchmod", unix.Fchmod(int(made.Fd()), f.Mode))

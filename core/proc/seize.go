@@ -30,7 +30,7 @@ func (t *Tree) seize(p *Process, tid int, sleep *Sleep) (*Thread, error) {
 	if err := ptrace(ptraceInterrupt, tid, 0, 0); err != nil && err != unix.ESRCH {
 		return nil, fmt.Errorf("pid %d tid %d: interrupt: %w", p.host, tid, err)
 	}
-	if !sleep.mayEnd() || !th.mendAtOnce() {
+	if !sleep.mayEnd() || !t.tr.mendAtOnce(th) {
 		t.tr.asked = append(t.tr.asked, th)
 	}
 	return th, nil
@@ -40,18 +40,16 @@ func (t *Tree) seize(p *Process, tid int, sleep *Sleep) (*Thread, error) {
 // for, has ended with EINTR: from the stop to here the program would see it where the
 // agent is killed. It looks again and again, as a wait would come later. What it does not
 // meet in time, mendNext and awaitStop see to, as to all that is not as urgent.
-func (th *Thread) mendAtOnce() (mended bool) {
+func (t *Tracer) mendAtOnce(th *Thread) (mended bool) {
 	const (
 		patience = 2 * time.Millisecond
 		busy     = 50 * time.Microsecond // until the thread may be waiting for this processor
 	)
 	for begin := time.Now(); ; {
-		if th.mend() {
-			return true
-		}
+		stands, asked := t.mend(th)
 		switch waited := time.Since(begin); {
-		case waited > patience:
-			return false
+		case stands || waited > patience:
+			return asked
 		case waited > busy:
 			_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 		}
@@ -59,12 +57,11 @@ func (th *Thread) mendAtOnce() (mended bool) {
 }
 
 // mend has the call of a thread that was asked to stop made again if the stop has ended it
-// with EINTR. It says whether the thread stands in that stop.
-func (th *Thread) mend() bool {
-	si := make([]byte, siginfoSize)
-	err := ptrace(ptraceGetSiginfo, th.HostTID, 0, uintptr(unsafe.Pointer(&si[0])))
-	if err != nil || le.Uint32(si[siCodeOff:])>>8 != eventStop {
-		return false // it runs yet, or stands in another stop, as of a signal
+// with EINTR. It says whether the thread stands still, and whether in the stop it was asked for.
+func (t *Tracer) mend(th *Thread) (stands, asked bool) {
+	err := ptrace(ptraceGetSiginfo, th.HostTID, 0, uintptr(unsafe.Pointer(&t.siginfo[0])))
+	if err != nil || le.Uint32(t.siginfo[siCodeOff:])>>8 != eventStop {
+		return err != unix.ESRCH, false // another stop may be of a signal
 	}
 	if r, err := getRegs(th.HostTID); err == nil && r.interrupted() {
 		asIs := r
@@ -73,7 +70,21 @@ func (th *Thread) mend() bool {
 			th.ended = &asIs
 		}
 	}
-	return true
+	return true, true
+}
+
+// asEnded returns the registers of a thread as its stop left them, of r, which it has now. What is no more
+// as mend put it is not of that stop: a signal's si_code is the sender's word.
+func (th *Thread) asEnded(r Regs) Regs {
+	if th.ended == nil {
+		return r
+	}
+	again := *th.ended
+	if again.rerun(); again == r {
+		r = *th.ended
+	}
+	th.ended = nil
+	return r
 }
 
 // mendNext is mend for one of the threads that were asked to stop and are not waited for
@@ -85,7 +96,7 @@ func (t *Tracer) mendNext() {
 		if th.stopped {
 			continue
 		}
-		if !th.mend() {
+		if _, asked := t.mend(th); !asked {
 			t.asked = append(t.asked, th)
 		}
 		return

@@ -280,7 +280,7 @@ func TestSurveyBeforeAMapping(t *testing.T) {
 		t.Fatal(err)
 	}
 	tree := x.freeze()
-	tree.UseSurvey(&Survey{smaps: map[int][]procfs.VMA{x.pid: vmas}})
+	tree.UseSurvey(&Survey{smaps: map[int][]procfs.VMA{x.pid: vmas}}, true)
 	x.open(tree)
 	p, page := procOf(t, tree, x.pid), uintptr(os.Getpagesize())
 	at, err := p.Syscall(soon(t), unix.SYS_MMAP, 0, page, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS, ^uintptr(0), 0)
@@ -319,7 +319,7 @@ func TestSurvey(t *testing.T) {
 			}
 			x.order(tc.change)
 			tree := x.freeze()
-			tree.UseSurvey(&Survey{smaps: map[int][]procfs.VMA{x.pid: vmas}})
+			tree.UseSurvey(&Survey{smaps: map[int][]procfs.VMA{x.pid: vmas}}, true)
 			st := x.inspect(tree)
 			if relied := procOf(t, tree, x.pid).surveyed != nil; relied != tc.relied {
 				t.Errorf("relied on the survey: %v, want %v", relied, tc.relied)

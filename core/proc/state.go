@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/hiatus-project/hiatus/internal/linux"
+	"github.com/hiatus-project/hiatus/internal/missing"
 )
 
 // State is the engine's section of an image. All ids are as the program sees
@@ -273,11 +274,10 @@ type MappedFile struct {
 	GoesOn bool `json:"goes_on,omitempty"`
 	// Content is kept of small files with Write, in case they are gone.
 	Content []byte `json:"content,omitempty"`
-	// Mode is the permissions of such a file, DirMode those of its directory; 0 in older images.
-	Mode    uint32 `json:"mode,omitempty"`
-	DirMode uint32 `json:"dir_mode,omitempty"`
-	UID     int    `json:"uid,omitempty"`
-	GID     int    `json:"gid,omitempty"`
+	// Mode is the permissions of such a file, and Directory what it is in.
+	Mode  uint32         `json:"mode,omitempty"`
+	Owner *missing.Owner `json:"owner,omitempty"` // nil: an older image, which knows none of the three
+	missing.Directory
 
 	remake bool // from the image
 }

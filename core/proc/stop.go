@@ -79,10 +79,8 @@ func (t *Tree) readStopped(ctx context.Context, p *Process, th *Thread) error {
 		th.stopped = true
 		return nil
 	}
-	if err == nil && th.ended != nil {
-		th.Regs, th.ended = *th.ended, nil
-	}
 	if err == nil {
+		th.Regs = th.asEnded(th.Regs)
 		th.worker, err = isWorker(p.host, th)
 	}
 	th.stopped = err == nil

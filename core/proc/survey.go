@@ -199,11 +199,11 @@ func residentBytes(pid int) (all, private uint64) {
 }
 
 // UseSurvey gives a frozen tree what a survey has reserved, and lets it rely on the
-// rest if it is to be copied: only a copy proves that the survey was right. nil: there
+// rest, unless rely is false, if it is to be copied: only a copy proves that the survey was right. nil: there
 // is none.
-func (t *Tree) UseSurvey(s *Survey) {
+func (t *Tree) UseSurvey(s *Survey, rely bool) {
 	t.survey = s
-	t.relies = s != nil && t.copied()
+	t.relies = rely && s != nil && t.copied()
 }
 
 // mappings reads the mappings of p with all their properties.
@@ -249,7 +249,8 @@ func sameMapping(a, b *procfs.VMA) bool {
 		a.Dev() == b.Dev() && a.Ino == b.Ino && a.Path == b.Path && a.Deleted == b.Deleted
 }
 
-const errAdvised = plugin.Passing("the program has changed it meanwhile (madvise(2))")
+// ErrAdvised gives a checkpoint up: what was read of the program before the pause is not true any more.
+const ErrAdvised = plugin.Passing("the program has changed it meanwhile (madvise(2))")
 
 // confirm compares a survey that was relied on with what c, the copy, has
 // inherited from p at the moment of the pause; or with p itself, in the pause.
@@ -272,13 +273,13 @@ func (p *Process) confirm(c *Process) error {
 			continue
 		}
 		if w == nil || w.End != v.End || w.Key != v.Key || w.Page != v.Page || !sameFlags(v, w) {
-			return fmt.Errorf("pid %d: %s: %w", p.pid, describeVMA(v), errAdvised)
+			return fmt.Errorf("pid %d: %s: %w", p.pid, describeVMA(v), ErrAdvised)
 		}
 		delete(byStart, v.Start)
 	}
 	for _, w := range byStart { // nothing is known of it
 		if !c.isOurs(w) && w.Path != "[vsyscall]" {
-			return fmt.Errorf("pid %d: %s: %w", p.pid, describeVMA(w), errAdvised)
+			return fmt.Errorf("pid %d: %s: %w", p.pid, describeVMA(w), ErrAdvised)
 		}
 	}
 	return nil

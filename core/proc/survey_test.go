@@ -39,7 +39,7 @@ func TestManyMappings(t *testing.T) {
 	survey := NewSurvey([]int{x.pid}, nil, nil)
 	defer survey.Close()
 	tree = x.freeze()
-	tree.UseSurvey(survey)
+	tree.UseSurvey(survey, true)
 	st := x.inspect(tree)
 	m := tree.NewMemory(st, nil)
 	defer m.Close()
@@ -104,7 +104,7 @@ func TestSurveyBefore(t *testing.T) {
 	}
 	write := func(s *Survey) error {
 		tree := x.freeze()
-		tree.UseSurvey(s)
+		tree.UseSurvey(s, true)
 		m := tree.NewMemory(x.inspect(tree), nil)
 		defer m.Close()
 		if err := m.Snapshot(soon(t), x.where.Reference); err != nil {

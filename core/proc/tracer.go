@@ -43,7 +43,8 @@ type Tracer struct {
 	crowded time.Time
 
 	// asked are the threads that a freeze has asked to stop and has not met in a stop.
-	asked []*Thread
+	asked   []*Thread
+	siginfo []byte // room for mend
 	// late holds threads that were to be let go before they had stopped.
 	late map[int]bool
 	// held are the threads of frozen trees.
@@ -66,7 +67,8 @@ type Exit struct {
 
 // NewTracer starts the thread.
 func NewTracer() *Tracer {
-	t := &Tracer{work: make(chan func()), child: make(chan os.Signal, 1), stopped: make(chan struct{}), late: map[int]bool{}, held: map[int]bool{}}
+	t := &Tracer{work: make(chan func()), child: make(chan os.Signal, 1), stopped: make(chan struct{}), late: map[int]bool{}, held: map[int]bool{},
+		siginfo: make([]byte, siginfoSize)}
 	signal.Notify(t.child, unix.SIGCHLD)
 	started := make(chan struct{})
 	go func() {

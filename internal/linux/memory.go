@@ -21,7 +21,7 @@ func MapReady(size uint64) ([]byte, error) {
 const hugePage = 2 << 20
 
 // MapReserve maps at least size bytes of memory outside of Go's heap, in huge pages where there
-// are: whole ones, as the kernel aligns no others (mm/huge_memory.c, thp_get_unmapped_area_vmflags).
+// are: whole ones, as the kernel aligns no others (mm/mmap.c, __get_unmapped_area).
 // The caller unmaps it.
 func MapReserve(size uint64) ([]byte, error) {
 	if size > hugePage/2 {

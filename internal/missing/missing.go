@@ -16,8 +16,41 @@ import (
 
 // Directory is what a directory is to be. Those above it that are missing too are its owner's alone.
 type Directory struct {
-	Mode     uint32 // permissions as in st_mode, whatever the umask; the owner gets all
-	UID, GID int    // the owner, as root may say
+	Mode  uint32 `json:"dir_mode,omitempty"`  // permissions as in st_mode, whatever the umask; the owner gets all
+	Owner *Owner `json:"dir_owner,omitempty"` // as root may say; nil in older images
+}
+
+// Owner is of a file or a directory.
+type Owner struct {
+	UID int `json:"uid"`
+	GID int `json:"gid"`
+}
+
+const permissions = 0o7777
+
+// Look returns what the directory dir is.
+func Look(dir string) (Directory, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return Directory{}, &fs.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	return Directory{st.Mode & permissions, &Owner{int(st.Uid), int(st.Gid)}}, nil
+}
+
+// Check refuses what no directory is.
+func (as Directory) Check() error {
+	if as.Mode&^permissions != 0 || as.Owner != nil && (as.Owner.UID < 0 || as.Owner.GID < 0) {
+		return fmt.Errorf("directory of mode %#o and owner %+v", as.Mode, as.Owner)
+	}
+	return nil
+}
+
+// Or is as with an owner, where it has none.
+func (as Directory) Or(owner Owner) Directory {
+	if as.Owner == nil {
+		as.Owner = &owner
+	}
+	return as
 }
 
 // MakeAll makes the directory dir, and those above it that are not there. It returns what it made, the
@@ -67,12 +100,12 @@ func (as Directory) set(dir string) error {
 	if int(st.Uid) != os.Geteuid() {
 		return fmt.Errorf("%s: another has taken its place", dir)
 	}
-	if os.Geteuid() == 0 {
-		if err := unix.Fchown(fd, as.UID, as.GID); err != nil {
+	if os.Geteuid() == 0 && as.Owner != nil {
+		if err := unix.Fchown(fd, as.Owner.UID, as.Owner.GID); err != nil {
 			return os.NewSyscallError("fchown", err)
 		}
 	}
-	return os.NewSyscallError("fchmod", unix.Fchmod(fd, as.Mode&0o7777|0o700))
+	return os.NewSyscallError("fchmod", unix.Fchmod(fd, as.Mode&permissions|0o700))
 }
 
 var (

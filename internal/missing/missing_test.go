@@ -10,7 +10,7 @@ import (
 func TestMakeAllReturnsWhatItMade(t *testing.T) {
 	top := t.TempDir()
 	a, ab := filepath.Join(top, "a"), filepath.Join(top, "a", "b")
-	made, err := MakeAll(ab, Directory{0o2775, os.Getuid(), os.Getgid()})
+	made, err := MakeAll(ab, Directory{0o2775, &Owner{os.Getuid(), os.Getgid()}})
 	if err != nil || !slices.Equal(made, []string{ab, a}) {
 		t.Fatalf("made %q, %v", made, err)
 	}
@@ -19,14 +19,14 @@ func TestMakeAllReturnsWhatItMade(t *testing.T) {
 			t.Errorf("%s: %v, %v", dir, info.Mode(), err)
 		}
 	}
-	if again, err := MakeAll(ab, Directory{0o2775, os.Getuid(), os.Getgid()}); err != nil || again != nil {
+	if again, err := MakeAll(ab, Directory{0o2775, &Owner{os.Getuid(), os.Getgid()}}); err != nil || again != nil {
 		t.Errorf("what is there: made %q, %v", again, err)
 	}
 	used := filepath.Join(a, "used")
 	if err := os.WriteFile(used, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if made, err := MakeAll(filepath.Join(used, "c"), Directory{0o755, os.Getuid(), os.Getgid()}); err == nil || made != nil {
+	if made, err := MakeAll(filepath.Join(used, "c"), Directory{0o755, &Owner{os.Getuid(), os.Getgid()}}); err == nil || made != nil {
 		t.Errorf("below a file: made %q, %v", made, err)
 	}
 	Remove(made)

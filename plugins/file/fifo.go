@@ -54,7 +54,7 @@ func (p *Plugin) requireFIFO(name string, q *pipe) error {
 // nameFIFO makes a FIFO with its name, which is taken back where the restart fails. Another restart may
 // be faster.
 func (n *named) nameFIFO(name string, q *pipe) error {
-	if err := n.makeDir(path.Dir(name), missing.Directory{Mode: q.DirMode, UID: q.UID, GID: q.GID}); err != nil {
+	if err := n.makeDir(path.Dir(name), q.Directory.Or(missing.Owner{UID: q.UID, GID: q.GID})); err != nil {
 		return err
 	}
 	if err := unix.Mkfifo(name, 0o600); err != nil {

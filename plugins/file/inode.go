@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/internal/linux"
+	"github.com/hiatus-project/hiatus/internal/missing"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -49,8 +50,8 @@ type inode struct {
 	// Written that a mapping of it could be written to.
 	Memory  bool `json:"memory,omitempty"`
 	Written bool `json:"written,omitempty"`
-	// DirMode is that of a named file's directory, which may be gone at a restart; 0 in older images.
-	DirMode uint32 `json:"dir_mode,omitempty"`
+	// Directory is that of a named file, which may be gone at a restart.
+	missing.Directory
 	// Born tells such a file from one that has got its numbers later, see birth.
 	Born string `json:"born,omitempty"`
 }
@@ -77,10 +78,10 @@ func (d *inode) validate() error {
 	if (d.Mapped || d.Memory || d.Written) && d.Origin != originNamed {
 		return fmt.Errorf("a %s file that is mapped", d.Origin)
 	}
-	if d.Size < 0 || (d.Mode|d.DirMode)&^0o7777 != 0 {
+	if d.Size < 0 || d.Mode&^0o7777 != 0 {
 		return fmt.Errorf("size %d, mode %#o", d.Size, d.Mode)
 	}
-	return nil
+	return d.Directory.Check()
 }
 
 func newInode(o origin, f plugin.OpenFile) *inode {

@@ -68,7 +68,7 @@ func (p *Plugin) saveMemory(key inodeKey, m plugin.Mapping) error {
 	}
 	c := &inodeClaim{index: len(p.state.Inodes), from: -1}
 	d := newInode(originNamed, f)
-	d.DirMode = p.dirMode(d.Path)
+	d.Directory = p.directoryOf(d.Path)
 	if err := p.openContent(f, by, fd, d, c); err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ func (p *Plugin) claimNamed(f plugin.OpenFile, s *file, fd int) error {
 	s.Kind = kindNamed
 	d := newInode(originNamed, f)
 	d.Path = s.Path // which it has, be f's gone
-	d.DirMode = p.dirMode(d.Path)
+	d.Directory = p.directoryOf(d.Path)
 	return p.claimInode(f, s, fd, d)
 }
 
@@ -58,13 +58,10 @@ func (p *Plugin) decideNamed(index int, d *inode) error {
 		d.Path, differs(d.Size, d.Mtime, &now))
 }
 
-// dirMode returns the permissions of a file's directory.
-func (p *Plugin) dirMode(name pathname) uint32 {
-	var st unix.Stat_t
-	if unix.Stat(p.host.Root()+path.Dir(string(name)), &st) != nil {
-		return 0
-	}
-	return st.Mode & 0o7777
+// directoryOf returns what a file's directory is, nothing where it cannot be looked at.
+func (p *Plugin) directoryOf(name pathname) missing.Directory {
+	d, _ := missing.Look(p.host.Root() + path.Dir(string(name)))
+	return d
 }
 
 // makeDir makes the directory of a file where it is gone, with the permissions that it had.
@@ -147,7 +144,7 @@ func (p *Plugin) makeNamed(index int, d *inode) (int, error) {
 		return p.openExchange(x, d)
 	}
 	dir := path.Dir(p.place(d.Path))
-	if err := p.named.makeDir(dir, missing.Directory{Mode: d.DirMode, UID: int(d.UID), GID: int(d.GID)}); err != nil {
+	if err := p.named.makeDir(dir, d.Directory.Or(missing.Owner{UID: int(d.UID), GID: int(d.GID)})); err != nil {
 		return -1, err
 	}
 	f, err := p.createBeside(dir, path.Base(string(d.Path)))

@@ -7,18 +7,19 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hiatus-project/hiatus/internal/missing"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
 // pipe is a pipe or a FIFO, with what is in it.
 type pipe struct {
-	Path     pathname `json:"path,omitempty"`    // of a FIFO
-	Deleted  bool     `json:"deleted,omitempty"` // a FIFO without a name
-	Mode     uint32   `json:"mode"`
-	DirMode  uint32   `json:"dir_mode,omitempty"` // of a FIFO's directory, as of an inode
-	UID      int      `json:"uid,omitempty"`      // of a FIFO
-	GID      int      `json:"gid,omitempty"`
-	Capacity int      `json:"capacity"` // bytes, F_GETPIPE_SZ
+	Path              pathname `json:"path,omitempty"`    // of a FIFO
+	Deleted           bool     `json:"deleted,omitempty"` // a FIFO without a name
+	Mode              uint32   `json:"mode"`
+	UID               int      `json:"uid,omitempty"` // of a FIFO
+	GID               int      `json:"gid,omitempty"`
+	missing.Directory          // of a FIFO
+	Capacity          int      `json:"capacity"` // bytes, F_GETPIPE_SZ
 	// Packets says that each chunk is a packet, pipe(2) with O_DIRECT, and
 	// not a part of one stream.
 	Packets bool     `json:"packets,omitempty"`
@@ -42,8 +43,11 @@ func (q *pipe) validate() error {
 	if q.Fresh && (q.Deleted || len(q.Chunks) > 0) {
 		return errors.New("a deleted or filled FIFO that had no writer")
 	}
-	if q.DirMode&^0o7777 != 0 || q.UID < 0 || q.GID < 0 {
-		return fmt.Errorf("directory of mode %#o, user %d, group %d", q.DirMode, q.UID, q.GID)
+	if q.UID < 0 || q.GID < 0 {
+		return fmt.Errorf("a FIFO of user %d, group %d", q.UID, q.GID)
+	}
+	if err := q.Directory.Check(); err != nil {
+		return err
 	}
 	if q.Capacity <= 0 || q.Capacity > maxCapacity {
 		return fmt.Errorf("capacity %d", q.Capacity)
@@ -118,7 +122,7 @@ func (p *Plugin) newPipe(f plugin.OpenFile, s *file, fd int) (*pipe, error) {
 		q.Deleted = true
 		return q, nil
 	}
-	q.DirMode, q.UID, q.GID = p.dirMode(q.Path), int(f.Stat.Uid), int(f.Stat.Gid)
+	q.Directory, q.UID, q.GID = p.directoryOf(q.Path), int(f.Stat.Uid), int(f.Stat.Gid)
 	return q, p.checkPath(f, s)
 }
 

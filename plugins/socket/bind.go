@@ -43,11 +43,9 @@ func (p *Plugin) locate(name []byte, ino uint32) (*socketFile, error) {
 			return nil, fmt.Errorf("%q belongs to user %d", found, st.Uid)
 		}
 		f.Dir, f.Path, f.Mode, f.UID, f.GID = dir, found, st.Mode&0o777, int(st.Uid), int(st.Gid)
-		if err := unix.Stat(p.host.Root()+filepath.Dir(found), &st); err != nil {
-			return nil, fmt.Errorf("the directory of %q: %w", found, err)
-		}
-		f.DirMode = st.Mode & 0o7777
-		break
+		var err error
+		f.Directory, err = missing.Look(p.host.Root() + filepath.Dir(found))
+		return f, err
 	}
 	return f, nil
 }
@@ -109,7 +107,7 @@ func (p *Plugin) bindName(fd int, name []byte, f *socketFile) (handle int, err e
 	if err := removeStale(real); err != nil {
 		return -1, err
 	}
-	made, err := missing.MakeAll(filepath.Dir(real), missing.Directory{Mode: f.DirMode, UID: f.UID, GID: f.GID})
+	made, err := missing.MakeAll(filepath.Dir(real), f.Directory.Or(missing.Owner{UID: f.UID, GID: f.GID}))
 	mode := f.Mode
 	switch {
 	case f.Path == "":

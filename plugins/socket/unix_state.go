@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hiatus-project/hiatus/internal/missing"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -56,8 +57,8 @@ type socketFile struct {
 	Mode uint32 `json:"mode,omitempty"`
 	UID  int    `json:"uid,omitempty"`
 	GID  int    `json:"gid,omitempty"`
-	// DirMode is that of its directory, which may be gone at a restart.
-	DirMode uint32 `json:"dir_mode,omitempty"`
+	// Directory is that of Path, which may be gone at a restart.
+	missing.Directory
 }
 
 // listener is a listening socket. Pending are the inodes of the clients that
@@ -264,7 +265,7 @@ func (f *socketFile) validate(name []byte) error {
 		}
 	}
 	switch {
-	case f.Mode&^0o777 != 0 || f.DirMode&^0o7777 != 0 || f.GID < 0 || f.UID < 0:
+	case f.Mode&^0o777 != 0 || f.Directory.Check() != nil || f.GID < 0 || f.UID < 0:
 		return fmt.Errorf("file %+v", *f)
 	case f.Path != "" && name[0] != '/' && f.Dir == "":
 		return fmt.Errorf("relative name %q without a directory", name)

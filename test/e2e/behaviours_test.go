@@ -77,6 +77,7 @@ func behaviours() []behaviour {
 		{"missing address", []string{"python3"}, missingAddress},
 		{"mapped by two", []string{"python3"}, mappedByTwo},
 		{"workplace gone", nil, workplaceGone},
+		{"advice all the time", []string{"python3"}, adviceAllTheTime},
 		{"self-contained beside a written file", []string{"python3"}, carriedBesideWritten},
 		{"saved and watched file", []string{"tail"}, savedAndWatched},
 		{"deleted file of a subvolume", []string{"python3", "mkfs.btrfs"}, subvolume},

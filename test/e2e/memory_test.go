@@ -93,6 +93,33 @@ func (tr *trial) launchSharer(flags ...string) string {
 	return folder
 }
 
+// adviceAllTheTime has a program that changes advices of its memory without a pause, so that what is read of
+// them before the program stands still is never true any more.
+func adviceAllTheTime(tr *trial) {
+	tr.launch("python3", "-c", `
+import mmap, os
+ballast = bytearray(b"x") * (32 << 20)
+advised = [mmap.mmap(-1, 16384) for _ in range(40)]
+progress = os.open("progress", os.O_RDWR | os.O_CREAT, 0o600)
+n = 0
+while not os.path.exists("stop"):
+    n += 1
+    for i, m in enumerate(advised): # MADV_DONTDUMP and MADV_DODUMP, another pattern each time
+        m.madvise(16 + (n * 2654435761 >> (i % 24) & 1))
+    if n % 50 == 0:
+        os.pwrite(progress, b"%08d" % (n // 50), 0)
+print("ok", flush=True)
+`)
+	tr.advance(2)
+	tr.checkpoint()
+	tr.advance(2)
+	tr.checkpoint()
+	tr.crash()
+	tr.restart()
+	tr.advance(2)
+	tr.finish()
+}
+
 // crash ends the program without a word.
 func (tr *trial) crash() {
 	tr.Helper()
