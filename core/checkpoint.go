@@ -209,6 +209,9 @@ func (c *checkpoint) freeze(ctx context.Context) error {
 		return fmt.Errorf("freeze: %w", err)
 	}
 	c.tree = tree
+	for _, s := range tree.ShortCalls() {
+		c.a.log.Warn().Uint64("generation", c.order.Generation).Msg(s.String())
+	}
 	tree.UseSurvey(c.survey, c.a.advised < mostAdvised)
 	for _, p := range tree.Procs() {
 		c.procs = append(c.procs, p)

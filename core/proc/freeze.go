@@ -31,6 +31,7 @@ type Tree struct {
 	carry  bool           // mapped files go into the image
 	remake bool           // working directories are made again
 
+	short      []ShortCall
 	clocksRead time.Time // when the clocks of the image were
 
 	moving sync.Once // see moves

@@ -197,7 +197,12 @@ func (t *Tree) settleCall(p *Process, th *Thread, masks bool) error {
 	switch syscall.Errno(-th.Regs.ret()) {
 	case errRestartBlock:
 		before.confirm(p.host, th.HostTID)
-		th.sleep = t.describeSleep(p, th, nr, before)
+		sleep := t.describeSleep(p, th, nr, before)
+		if p.isFiltered(th) {
+			th.sleepAgain(sleep)
+			return nil
+		}
+		th.sleep = sleep
 		t.sleeps.note(th.HostTID, th.sleep)
 	case errRestartNohand:
 		th.masked = masks && p.hasOtherMask(th, nr)
@@ -212,8 +217,29 @@ func (t *Tree) settleCall(p *Process, th *Thread, masks bool) error {
 			th.shortenTimeout(nr, before)
 			th.Regs.rerun()
 		}
+	default:
+		t.noteShort(p, th, nr)
 	}
 	return nil
+}
+
+// isFiltered says whether the process has a seccomp filter, as far as its first thread that sleeps tells: it
+// may end a process for restart_syscall(2), of which a program knows nothing. OpenSSH's does.
+func (p *Process) isFiltered(th *Thread) bool {
+	if p.filtered == nil {
+		s, err := procfs.ReadTaskStatus(p.host, th.HostTID)
+		p.filtered = new(err == nil && s.Seccomp == seccompModeFilter)
+	}
+	return *p.filtered
+}
+
+// sleepAgain has the call of a sleep made again as the program made it, with what remains of the time-out of
+// poll(2), which is in a register. Others begin anew: theirs are in the program's memory.
+func (th *Thread) sleepAgain(sl *Sleep) {
+	th.Regs.rerun()
+	if sl.Nr == sysPoll && sl.Remaining >= 0 {
+		th.Regs.setArg(2, uint64((sl.Remaining+time.Millisecond-1)/time.Millisecond))
+	}
 }
 
 // hasHandledSignal says whether a signal with a handler waits to be

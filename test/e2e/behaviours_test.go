@@ -78,6 +78,7 @@ func behaviours() []behaviour {
 		{"mapped by two", []string{"python3"}, mappedByTwo},
 		{"workplace gone", nil, workplaceGone},
 		{"advice all the time", []string{"python3"}, adviceAllTheTime},
+		{"a write cut short", []string{"python3"}, cutShort},
 		{"self-contained beside a written file", []string{"python3"}, carriedBesideWritten},
 		{"saved and watched file", []string{"tail"}, savedAndWatched},
 		{"deleted file of a subvolume", []string{"python3", "mkfs.btrfs"}, subvolume},

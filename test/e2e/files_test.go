@@ -291,6 +291,38 @@ print(said, os.read(fifo, 64).decode(), flush=True)
 	}
 }
 
+// cutShort has a write to a pipe that waits for its reader: that a stop ends it is told.
+func cutShort(tr *trial) {
+	tr.launch("python3", "-c", `
+import os
+os.mkfifo("go")
+r, w = os.pipe()
+if os.fork() == 0:
+    os.close(w)
+    go = os.open("go", os.O_RDONLY)
+    os.read(go, 1)
+    while os.read(r, 1 << 20):
+        pass
+    os._exit(0)
+os.close(r)
+open("new", "w").write(str(os.getpid()))
+os.rename("new", "pid")
+print(os.write(w, bytes(200000)), flush=True)
+`)
+	tr.await("its pid", func() bool { return tr.read("pid") != "" })
+	tr.await("the write", func() bool {
+		wchan, err := os.ReadFile("/proc/" + tr.read("pid") + "/wchan")
+		return err == nil && strings.Contains(string(wchan), "pipe")
+	})
+	tr.must("check", tr.name)
+	tr.write("go", "!")
+	tr.ends(tr.front, 0)
+	const told = "fd 4: the stop has ended a write of 200000 bytes when 65536 were done"
+	if got, log := tr.front.stdout.String(), tr.read("stderr"); got != "65536\n" || strings.Count(log, told) != 1 {
+		tr.Errorf("it wrote %q; told:\n%s", got, log)
+	}
+}
+
 // savedAndWatched removes a file that is made again, and that tail(1) watches:
 // its name is there before the watch.
 func savedAndWatched(tr *trial) {
