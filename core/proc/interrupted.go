@@ -198,7 +198,7 @@ func (t *Tree) settleCall(p *Process, th *Thread, masks bool) error {
 	case errRestartBlock:
 		before.confirm(p.host, th.HostTID)
 		sleep := t.describeSleep(p, th, nr, before)
-		if p.isFiltered(th) {
+		if isFiltered(th.HostTID) {
 			th.sleepAgain(sleep)
 			return nil
 		}
@@ -223,20 +223,19 @@ func (t *Tree) settleCall(p *Process, th *Thread, masks bool) error {
 	return nil
 }
 
-// isFiltered says whether the process has a seccomp filter, as far as its first thread that sleeps tells: it
-// may end a process for restart_syscall(2), of which a program knows nothing. OpenSSH's does.
-func (p *Process) isFiltered(th *Thread) bool {
-	if p.filtered == nil {
-		s, err := procfs.ReadTaskStatus(p.host, th.HostTID)
-		p.filtered = new(err == nil && s.Seccomp == seccompModeFilter)
-	}
-	return *p.filtered
+// isFiltered says whether a thread has a seccomp filter: it may end a process for restart_syscall(2), of
+// which a program knows nothing. OpenSSH's does.
+func isFiltered(tid int) bool {
+	s, err := procfs.ReadStatus(tid)
+	return err == nil && s.Seccomp == seccompModeFilter
 }
 
-// sleepAgain has the call of a sleep made again as the program made it, with what remains of the time-out of
-// poll(2), which is in a register. Others begin anew: theirs are in the program's memory.
+// sleepAgain has the kernel make the call of a sleep again as the program made it, unless a handler runs
+// first, with what remains of the time-out of poll(2), which is in a register. Others begin anew: theirs are
+// in the program's memory.
 func (th *Thread) sleepAgain(sl *Sleep) {
-	th.Regs.rerun()
+	th.Regs.setSyscallNr(sl.Nr)
+	th.Regs.setRet(-int64(errRestartNohand))
 	if sl.Nr == sysPoll && sl.Remaining >= 0 {
 		th.Regs.setArg(2, uint64((sl.Remaining+time.Millisecond-1)/time.Millisecond))
 	}

@@ -55,7 +55,6 @@ type Process struct {
 	vdso     procfs.VMA // where it was asked for
 	rseqOff  uint64     // of restartable sequences from the thread pointer, where it was found
 	dumpable int64      // the value to put back; -1: untouched
-	filtered *bool      // see isFiltered; nil: nobody has asked
 	avoid    uint64     // signals that must not announce the end of a batch
 
 	surveyed []procfs.VMA // what was relied on, until confirm

@@ -142,12 +142,14 @@ func (r *Restorer) remakeFile(f *MappedFile, name string) error {
 // own gives a file that was made again its permissions, and as root its owner where the file system has
 // owners: one on another host may not.
 func (r *Restorer) own(f *MappedFile, made *os.File) error {
+	mode := f.Mode
 	if os.Geteuid() == 0 {
 		if err := made.Chown(f.Owner.UID, f.Owner.GID); err != nil {
 			r.warn("%s, made again, is not of user %d, group %d: %v", f.Path, f.Owner.UID, f.Owner.GID, err)
+			mode &= 0o777 // what is another's must not run as this one
 		}
 	}
-	return os.NewSyscallError("fchmod", unix.Fchmod(int(made.Fd()), f.Mode))
+	return os.NewSyscallError("fchmod", unix.Fchmod(int(made.Fd()), mode))
 }
 
 // makeObjects makes the shared memory in the agent. memfd_create(2) gives what

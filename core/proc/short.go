@@ -30,7 +30,7 @@ func (t *Tree) ShortCalls() []ShortCall { return t.short }
 // descriptor that blocks takes all.
 func (t *Tree) noteShort(p *Process, th *Thread, nr uint64) {
 	r := &th.Regs
-	s := ShortCall{PID: innerPID(p.host), FD: int(int32(r.arg(0))), Done: uint64(r.ret()), Asked: r.arg(2)}
+	s := ShortCall{FD: int(int32(r.arg(0))), Done: uint64(r.ret()), Asked: r.arg(2)}
 	switch flags := r.arg(3); {
 	case r.ret() <= 0 || s.Done >= s.Asked:
 		return
@@ -50,5 +50,6 @@ func (t *Tree) noteShort(p *Process, th *Thread, nr uint64) {
 	if _, fd, err := procfs.ReadFDInfo(th.HostTID, s.FD); err != nil || fd.Flags&unix.O_NONBLOCK != 0 {
 		return
 	}
+	s.PID = innerPID(p.host)
 	t.short = append(t.short, s)
 }

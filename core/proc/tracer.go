@@ -306,6 +306,21 @@ func (t *Tracer) letGoLate(tid int) {
 	}
 }
 
+// goOn has the call of a thread that was stopped for nothing go on, where the kernel would not see to that,
+// and says whether it has changed the registers.
+func (r *Regs) goOn(tid int) bool {
+	nr, in := r.SyscallNr()
+	switch {
+	case r.interrupted():
+		r.rerun()
+		return true
+	case in && nr != restartNr && r.ret() == -int64(errRestartBlock) && isFiltered(tid):
+		r.setRet(-int64(errRestartNohand))
+		return true
+	}
+	return false
+}
+
 func (t *Tracer) letGo(tid int, ws unix.WaitStatus) {
 	if !ws.Stopped() {
 		delete(t.late, tid)
@@ -314,8 +329,7 @@ func (t *Tracer) letGo(tid int, ws unix.WaitStatus) {
 	}
 	if event(ws) == eventStop {
 		delete(t.late, tid)
-		if r, err := getRegs(tid); err == nil && r.interrupted() {
-			r.rerun()
+		if r, err := getRegs(tid); err == nil && r.goOn(tid) {
 			_ = setRegs(tid, r)
 		}
 		_ = detach(tid) // ESRCH: it was killed meanwhile

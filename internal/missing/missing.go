@@ -101,7 +101,9 @@ func (as Directory) set(dir string) error {
 		return fmt.Errorf("%s: another has taken its place", dir)
 	}
 	if os.Geteuid() == 0 && as.Owner != nil {
-		if err := unix.Fchown(fd, as.Owner.UID, as.Owner.GID); err != nil {
+		// A file system of another host, or a user namespace, may not have that owner: it is the maker's then.
+		err := unix.Fchown(fd, as.Owner.UID, as.Owner.GID)
+		if err != nil && err != unix.EPERM && err != unix.EINVAL {
 			return os.NewSyscallError("fchown", err)
 		}
 	}

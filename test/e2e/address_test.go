@@ -46,7 +46,10 @@ while not os.path.exists("stop"):
         said = "the connection is another"
     n += 1
     open("new", "w").write(str(n))
-    os.rename("new", "progress")
+    try:
+        os.rename("new", "progress")
+    except FileNotFoundError: # the run before a restart has done it
+        pass
     time.sleep(0.02)
 print(said, flush=True)
 `)

@@ -339,7 +339,10 @@ while not os.path.exists("stop"):
     if parent:
         n += 1
         open("new", "w").write(str(n))
-        os.rename("new", "progress")
+        try:
+            os.rename("new", "progress")
+        except FileNotFoundError: # the run before a restart has done it
+            pass
     time.sleep(0.02)
 if parent:
     print("ok", flush=True)
@@ -388,7 +391,10 @@ while not os.path.exists("stop"):
         assert os.waitpid(children[0], os.WNOHANG) == (0, 0)
         n += 1
         open("new", "w").write(str(n))
-        os.rename("new", "progress")
+        try:
+            os.rename("new", "progress")
+        except FileNotFoundError: # the run before a restart has done it
+            pass
     time.sleep(0.02)
 os.kill(children[0], signal.SIGKILL)
 os.waitpid(children[0], 0)
@@ -427,7 +433,10 @@ while not os.path.exists("stop"):
     assert "VmLck:\t    1024 kB" in open("/proc/self/status").read()
     n += 1
     open("new", "w").write(str(n))
-    os.rename("new", "progress")
+    try:
+        os.rename("new", "progress")
+    except FileNotFoundError: # the run before a restart has done it
+        pass
     time.sleep(0.02)
 print("ok", flush=True)
 os._exit(0)

@@ -265,7 +265,10 @@ while not os.path.exists("stop"):
     os.write(asked, b"%08d" % n)
     os.read(tells, 1)
     open("new", "w").write(str(n))
-    os.rename("new", "progress")
+    try:
+        os.rename("new", "progress")
+    except FileNotFoundError: # the run before a restart has done it
+        pass
     time.sleep(0.02)
 print(said, os.read(fifo, 64).decode(), flush=True)
 `)

@@ -23,7 +23,10 @@ while not os.path.exists("stop"):
     n += 1
     os.pwrite(f, b"%%08d" %% n, 0)
     open("new", "w").write(str(n))
-    os.rename("new", "progress")
+    try:
+        os.rename("new", "progress")
+    except FileNotFoundError: # the run before a restart has done it
+        pass
     time.sleep(0.02)
 print(said, flush=True)
 `, name))
@@ -57,7 +60,10 @@ while not os.path.exists("stop"):
         m[:] = b"%%08d" %% written
     n += 1
     open("new", "w").write(str(n))
-    os.rename("new", "progress")
+    try:
+        os.rename("new", "progress")
+    except FileNotFoundError: # the run before a restart has done it
+        pass
     time.sleep(0.02)
 print(said, flush=True)
 `, name))
@@ -86,7 +92,10 @@ while not os.path.exists("stop"):
     if int(m[1 << 23:(1 << 23) + 8]) != n:
         said = "%s, not %d" % (m[1 << 23:(1 << 23) + 8], n)
     open("new", "w").write(str(n))
-    os.rename("new", "progress")
+    try:
+        os.rename("new", "progress")
+    except FileNotFoundError: # the run before a restart has done it
+        pass
 print(said, flush=True)
 `)
 	tr.advance(2)
