@@ -22,7 +22,8 @@ func (a *agent) warnGroups(pids []int) {
 		if a.groups == nil {
 			a.groups = map[string]bool{}
 		}
-		if st, err := procfs.ReadStat(pid); err != nil || st.State == 'Z' { // of which version 1 says that it is in the root
+		// Of one that ends version 1 says that it is in the root (kernel/cgroup/cgroup.c, cgroup_exit).
+		if st, err := procfs.ReadStat(pid); err != nil || st.Flags&pfExiting != 0 {
 			continue
 		}
 		a.groups[groups] = true
@@ -30,6 +31,9 @@ func (a *agent) warnGroups(pids []int) {
 			firstOther(groups, own))
 	}
 }
+
+// pfExiting is PF_EXITING of include/linux/sched.h.
+const pfExiting = 0x4
 
 // firstOther returns the first line of a list of groups that another has not.
 func firstOther(groups, other string) string {
