@@ -182,13 +182,10 @@ func (c *checkpoint) look() {
 	defer c.a.sums.LookBeside(c.a.tree.parent, pids)()
 	if c.wantsSnapshot() {
 		var changes *proc.Dirty
-		before := c.a.surveyed
 		if c.parent != nil {
 			changes = c.a.chain.dirty
-		} else if c.a.chain.dirty != nil { // sizes must not grow old: by them it is decided what is copied
-			before = nil
 		}
-		c.survey = proc.NewSurvey(pids, changes, before)
+		c.survey = proc.NewSurvey(pids, changes, c.a.surveyed)
 	}
 }
 
@@ -384,7 +381,9 @@ func (c *checkpoint) finishImage(ctx context.Context) (coord.AgentResult, error)
 	if err != nil {
 		return coord.AgentResult{}, err
 	}
-	if !c.a.unsure {
+	// Mappings that are watched since it has not seen so. And what many programs advise between two generations
+	// would have the next given up, and be full.
+	if c.a.chain.dirty == nil && !c.a.unsure {
 		c.a.surveyed = c.survey
 	}
 	c.a.chain.written(c.order.Generation, sum)

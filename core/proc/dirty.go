@@ -158,10 +158,7 @@ func (t *Tree) Mark(ctx context.Context, st *State, base, generation uint64) err
 			continue
 		}
 		seen[p.host] = true
-		err := t.mark(ctx, p, ps, base, generation)
-		if err == nil {
-			t.survey.noteWatched(p.host, ps)
-		} else {
+		if err := t.mark(ctx, p, ps, base, generation); err != nil {
 			t.dirty.drop(p.host)
 			for j := range ps.Maps {
 				ps.Maps[j].kept = nil

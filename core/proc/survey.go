@@ -96,32 +96,6 @@ func (s *Survey) still(pid int) []procfs.VMA {
 	return known
 }
 
-// noteWatched has s say of the mappings of a process that are watched from now on what smaps
-// would say.
-func (s *Survey) noteWatched(host int, ps *ProcessState) {
-	if s == nil {
-		return
-	}
-	vmas, next := s.smaps[host], 0
-	flags := map[*string][]string{} // VmFlags, which mappings share
-	for i := range ps.Maps {
-		m := &ps.Maps[i]
-		for next < len(vmas) && vmas[next].Start < m.Start {
-			next++
-		}
-		if next == len(vmas) || vmas[next].Start != m.Start || !m.trackable() || vmas[next].Has("uw") || len(vmas[next].Flags) == 0 {
-			continue
-		}
-		v := &vmas[next]
-		marked, ok := flags[&v.Flags[0]]
-		if !ok {
-			marked = append(slices.Clone(v.Flags), "uw")
-			flags[&v.Flags[0]] = marked
-		}
-		v.Flags = marked
-	}
-}
-
 // hasMany says whether a process has as many mappings as make it worth while to copy it.
 func hasMany(pid int) bool {
 	n := 0
