@@ -96,6 +96,8 @@ func allStepsMet(f *faulted) {
 	f.order("trace: " + f.path("trace"))
 	f.restarting("--namespaces", "always")
 	f.running()
+	last := faultpoint.OfRestart()
+	f.await("the restart's last step", func() bool { return strings.Contains(f.read("trace"), string(last[len(last)-1])) })
 	met := strings.Split(f.read("trace"), "\n")
 	for _, step := range slices.Concat(faultpoint.OfCheckpoint(), faultpoint.OfInjection(), faultpoint.OfRestart(),
 		[]faultpoint.Step{faultpoint.CommandConnected, faultpoint.CommandAnswered, faultpoint.Plugin("file", "precheckpoint")}) {
