@@ -296,7 +296,7 @@ func (st *State) validateFiles(pids map[int]bool) error {
 		if !cleanPath(f.Path) || f.Size < 0 || f.Size > 1<<50 || len(f.Content) > smallFile || f.Carried && f.Write {
 			return fmt.Errorf("mapped file of path %.100q", f.Path)
 		}
-		if f.Mode&^0o7777 != 0 || f.Owner != nil && (f.Owner.UID < 0 || f.Owner.GID < 0) || f.Directory.Check() != nil {
+		if f.Mode&^0o7777 != 0 || !f.Owner.Valid() || f.Directory.Check() != nil {
 			return fmt.Errorf("mapped file %.100q of mode %#o and owner %+v in %+v", f.Path, f.Mode, f.Owner, f.Directory)
 		}
 	}

@@ -26,6 +26,9 @@ type Owner struct {
 	GID int `json:"gid"`
 }
 
+// Valid says whether there can be such an owner; nil is none.
+func (o *Owner) Valid() bool { return o == nil || o.UID >= 0 && o.GID >= 0 }
+
 const permissions = 0o7777
 
 // Look returns what the directory dir is.
@@ -39,7 +42,7 @@ func Look(dir string) (Directory, error) {
 
 // Check refuses what no directory is.
 func (as Directory) Check() error {
-	if as.Mode&^permissions != 0 || as.Owner != nil && (as.Owner.UID < 0 || as.Owner.GID < 0) {
+	if as.Mode&^permissions != 0 || !as.Owner.Valid() {
 		return fmt.Errorf("directory of mode %#o and owner %+v", as.Mode, as.Owner)
 	}
 	return nil

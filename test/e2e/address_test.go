@@ -8,7 +8,7 @@ import (
 // missingAddress has sockets at addresses that this host does not have, as the host of the
 // checkpoint had (those are for documentation, RFC 5737 and 3849), and one in a directory that is gone.
 func missingAddress(tr *trial) {
-	tr.launch("python3", "-c", `
+	tr.launch("python3", "-c", progresses+`
 import os, socket, time
 FREEBIND = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.IPPROTO_IPV6, 78)}
 def at(family, kind, address):
@@ -45,11 +45,7 @@ while not os.path.exists("stop"):
     if int(peer.recv(8)) != n:
         said = "the connection is another"
     n += 1
-    open("new", "w").write(str(n))
-    try:
-        os.rename("new", "progress")
-    except FileNotFoundError: # the run before a restart has done it
-        pass
+    progress(n)
     time.sleep(0.02)
 print(said, flush=True)
 `)

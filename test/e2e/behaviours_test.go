@@ -320,7 +320,7 @@ func refused(tr *trial, kind string) {
 // together more: a restart makes them in one process. What just goes is restarted.
 func tooManyFiles(tr *trial) {
 	const limit = 200
-	tr.write("connections.py", `
+	tr.write("connections.py", progresses+`
 import os, socket, sys, time
 listener = socket.create_server(("127.0.0.1", 0))
 kept = []
@@ -338,11 +338,7 @@ while not os.path.exists("stop"):
         assert b.recv(1) == b"x"
     if parent:
         n += 1
-        open("new", "w").write(str(n))
-        try:
-            os.rename("new", "progress")
-        except FileNotFoundError: # the run before a restart has done it
-            pass
+        progress(n)
     time.sleep(0.02)
 if parent:
     print("ok", flush=True)
@@ -373,7 +369,7 @@ if parent:
 // childOfThread has a child whose PR_SET_PDEATHSIG is for the end of a thread: a restart,
 // which cannot make it again by that thread, says so.
 func childOfThread(tr *trial) {
-	tr.write("thread.py", `
+	tr.write("thread.py", progresses+`
 import ctypes, os, signal, threading, time
 children = []
 def make():
@@ -390,11 +386,7 @@ while not os.path.exists("stop"):
     if children:
         assert os.waitpid(children[0], os.WNOHANG) == (0, 0)
         n += 1
-        open("new", "w").write(str(n))
-        try:
-            os.rename("new", "progress")
-        except FileNotFoundError: # the run before a restart has done it
-            pass
+        progress(n)
     time.sleep(0.02)
 os.kill(children[0], signal.SIGKILL)
 os.waitpid(children[0], 0)
@@ -415,7 +407,7 @@ os._exit(0)
 // raisedLimits is a program that has more than the soft limits allow under which it
 // was started, and is restarted.
 func raisedLimits(tr *trial) {
-	tr.write("limits.py", `
+	tr.write("limits.py", progresses+`
 import ctypes, mmap, os, resource, time
 limits = [getattr(resource, "RLIMIT_" + name) for name in ("AS", "DATA", "MEMLOCK")]
 before = resource.getrlimit(resource.RLIMIT_NPROC)
@@ -432,11 +424,7 @@ while not os.path.exists("stop"):
     assert resource.getrlimit(resource.RLIMIT_NPROC) == before
     assert "VmLck:\t    1024 kB" in open("/proc/self/status").read()
     n += 1
-    open("new", "w").write(str(n))
-    try:
-        os.rename("new", "progress")
-    except FileNotFoundError: # the run before a restart has done it
-        pass
+    progress(n)
     time.sleep(0.02)
 print("ok", flush=True)
 os._exit(0)

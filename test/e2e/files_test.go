@@ -237,7 +237,7 @@ print(said, flush=True)
 // Open MPI session: one is mapped by two processes, larger than what an image has of it without being
 // asked, and not open; and there is a FIFO.
 func savedAndMappedOnly(tr *trial) {
-	tr.launchWith([]string{"--ckpt-open-files"}, "python3", "-c", shut+`
+	tr.launchWith([]string{"--ckpt-open-files"}, "python3", "-c", shut+progresses+`
 import mmap, os, time
 os.mkdir("sub", 0o710)
 os.mkfifo("sub/fifo", 0o640)
@@ -264,11 +264,7 @@ while not os.path.exists("stop"):
     n += 1
     os.write(asked, b"%08d" % n)
     os.read(tells, 1)
-    open("new", "w").write(str(n))
-    try:
-        os.rename("new", "progress")
-    except FileNotFoundError: # the run before a restart has done it
-        pass
+    progress(n)
     time.sleep(0.02)
 print(said, os.read(fifo, 64).decode(), flush=True)
 `)

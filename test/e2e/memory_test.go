@@ -304,17 +304,13 @@ func namedMemoryRead(tr *trial) {
 	if _, err := file.WriteString("before"); err != nil {
 		tr.Fatal(err)
 	}
-	tr.launch("python3", "-c", fmt.Sprintf(`
+	tr.launch("python3", "-c", fmt.Sprintf(progresses+`
 import mmap, os, time
 m = mmap.mmap(os.open("%s", os.O_RDWR), 6, prot=mmap.PROT_READ)
 n = 0
 while not os.path.exists("stop"):
     n += 1
-    open("new", "w").write(str(n))
-    try:
-        os.rename("new", "progress")
-    except FileNotFoundError: # the run before a restart has done it
-        pass
+    progress(n)
     time.sleep(0.02)
 print("ok" if m[:] == b"behind" else m[:], flush=True)
 `, file.Name()))
@@ -340,7 +336,7 @@ print("ok" if m[:] == b"behind" else m[:], flush=True)
 func namedMemoryCut(tr *trial) {
 	name := filepath.Join("/dev/shm", filepath.Base(tr.dir))
 	tr.Cleanup(func() { _ = os.Remove(name) })
-	tr.launch("python3", "-c", fmt.Sprintf(`
+	tr.launch("python3", "-c", fmt.Sprintf(progresses+`
 import ctypes, mmap, os, time
 f = os.open("%s", os.O_RDWR | os.O_CREAT, 0o600)
 os.ftruncate(f, 1 << 20)
@@ -353,11 +349,7 @@ shared[1000000], own[1000000] = 1, 2
 n = 0
 while not os.path.exists("stop"):
     n += 1
-    open("new", "w").write(str(n))
-    try:
-        os.rename("new", "progress")
-    except FileNotFoundError: # the run before a restart has done it
-        pass
+    progress(n)
     time.sleep(0.02)
 locked = [l for l in open("/proc/self/status") if l.startswith("VmLck")][0].split()[1]
 print("ok" if (shared[1000000], own[1000000], locked) == (1, 2, "8") else (shared[1000000], own[1000000], locked), flush=True)
@@ -375,7 +367,7 @@ print("ok" if (shared[1000000], own[1000000], locked) == (1, 2, "8") else (share
 // lockedWithoutAccess is a program that keeps a secret as libraries do: in locked memory to
 // which it has no access but when it needs it. It is locked again, and nothing warns that it is not.
 func lockedWithoutAccess(tr *trial) {
-	tr.write("secret.py", `import ctypes, mmap, os, time
+	tr.write("secret.py", progresses+`import ctypes, mmap, os, time
 c = ctypes.CDLL(None, use_errno=True)
 m = mmap.mmap(-1, 8192, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 m[:6] = b"secret"
@@ -392,11 +384,7 @@ while not os.path.exists("stop"):
     first = next(i for i, line in enumerate(lines) if line.startswith(head))
     assert " lo " in next(line for line in lines[first:] if line.startswith("VmFlags:")) + " "
     n += 1
-    open("new", "w").write(str(n))
-    try:
-        os.rename("new", "progress")
-    except FileNotFoundError: # the run before a restart has done it
-        pass
+    progress(n)
 print("ok", flush=True)
 `)
 	tr.launch("python3", "secret.py")

@@ -11,7 +11,7 @@ import (
 func namedMemoryReadByWriter(tr *trial) {
 	name := filepath.Join("/dev/shm", filepath.Base(tr.dir))
 	tr.Cleanup(func() { _ = os.Remove(name) })
-	tr.launchWith([]string{"--ckpt-open-files"}, "python3", "-c", fmt.Sprintf(`
+	tr.launchWith([]string{"--ckpt-open-files"}, "python3", "-c", fmt.Sprintf(progresses+`
 import mmap, os, time
 f = os.open("%s", os.O_RDWR | os.O_CREAT, 0o600)
 os.pwrite(f, b"%%08d" %% 0, 0)
@@ -22,11 +22,7 @@ while not os.path.exists("stop"):
         said = "%%s, not %%d" %% (m[:], n)
     n += 1
     os.pwrite(f, b"%%08d" %% n, 0)
-    open("new", "w").write(str(n))
-    try:
-        os.rename("new", "progress")
-    except FileNotFoundError: # the run before a restart has done it
-        pass
+    progress(n)
     time.sleep(0.02)
 print(said, flush=True)
 `, name))
@@ -44,7 +40,7 @@ print(said, flush=True)
 func savedAndMappedSince(tr *trial) {
 	name := filepath.Join("/dev/shm", filepath.Base(tr.dir))
 	tr.Cleanup(func() { _ = os.Remove(name) })
-	tr.launchWith([]string{"--ckpt-open-files"}, "python3", "-c", fmt.Sprintf(`
+	tr.launchWith([]string{"--ckpt-open-files"}, "python3", "-c", fmt.Sprintf(progresses+`
 import mmap, os, time
 f = os.open("%s", os.O_RDWR | os.O_CREAT, 0o600)
 os.pwrite(f, b"%%08d" %% 0, 0)
@@ -59,11 +55,7 @@ while not os.path.exists("stop"):
         written += 1
         m[:] = b"%%08d" %% written
     n += 1
-    open("new", "w").write(str(n))
-    try:
-        os.rename("new", "progress")
-    except FileNotFoundError: # the run before a restart has done it
-        pass
+    progress(n)
     time.sleep(0.02)
 print(said, flush=True)
 `, name))
@@ -80,7 +72,7 @@ print(said, flush=True)
 // carriedBesideWritten has a file mapped to which the program writes without end: no
 // self-contained image carries it.
 func carriedBesideWritten(tr *trial) {
-	tr.launchWith([]string{"--self-contained"}, "python3", "-c", `
+	tr.launchWith([]string{"--self-contained"}, "python3", "-c", progresses+`
 import mmap, os
 f = os.open("data", os.O_RDWR | os.O_CREAT, 0o600)
 os.ftruncate(f, 1 << 24)
@@ -91,11 +83,7 @@ while not os.path.exists("stop"):
     os.pwrite(f, b"%08d" % n, 1 << 23)
     if int(m[1 << 23:(1 << 23) + 8]) != n:
         said = "%s, not %d" % (m[1 << 23:(1 << 23) + 8], n)
-    open("new", "w").write(str(n))
-    try:
-        os.rename("new", "progress")
-    except FileNotFoundError: # the run before a restart has done it
-        pass
+    progress(n)
 print(said, flush=True)
 `)
 	tr.advance(2)

@@ -334,6 +334,18 @@ func (tr *trial) advance(steps int64) {
 	tr.reach(tr.progress() + steps)
 }
 
+// progresses is a function in Python that tells how far a program has come, without a file that is open at a
+// checkpoint. After a restart the run before may have renamed it.
+const progresses = `
+import os
+def progress(n):
+    open("new", "w").write(str(n))
+    try:
+        os.rename("new", "progress")
+    except FileNotFoundError:
+        pass
+`
+
 // removeAll takes away a file or a folder of the trial's, with all in it.
 func (tr *trial) removeAll(name string) {
 	tr.Helper()
