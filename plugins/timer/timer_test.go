@@ -592,3 +592,23 @@ func TestReadTimerFD(t *testing.T) {
 		})
 	}
 }
+
+// What remains and the ticks are of one moment: no expiration counts twice.
+func TestReadTimerFDOfOneMoment(t *testing.T) {
+	const interval = 50 * time.Microsecond
+	fd := newTimerFD(t, unix.CLOCK_MONOTONIC, 0, spec{})
+	began := agentTime()
+	each := unix.NsecToTimespec(int64(interval))
+	if err := unix.TimerfdSettime(fd, 0, &unix.ItimerSpec{Value: each, Interval: each}, nil); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5000 {
+		got, read, err := readTimerFD(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next, due := read+got.Value, began+time.Duration(got.Ticks+1)*interval; next < due {
+			t.Fatalf("round %d: with %d ticks the next comes %v too early", i, got.Ticks, due-next)
+		}
+	}
+}

@@ -48,19 +48,23 @@ func (p *Plugin) ClaimFile(_ context.Context, f plugin.OpenFile) error {
 func readTimerFD(fd int) (t timerFD, read time.Duration, err error) {
 	const tries = 10
 	for range tries {
+		steady := false
 		read, err = closely(func() (err error) {
-			t, err = lookAtTimerFD(fd)
+			t, steady, err = lookAtTimerFD(fd)
 			return err
 		})
 		switch {
-		case err != nil, t.Value > 0, t.Interval == 0 && t.Ticks > 0:
+		case err != nil:
 			return t, read, err
+		case !steady:
+		case t.Value > 0, t.Interval == 0 && t.Ticks > 0:
+			return t, read, nil
 		case t.Ticks == 0 && !expires(fd):
 			return t, read, nil
 		}
 	}
 	if t.Ticks > 0 { // each time before it could be read; timerfd_settime(2) would have cleared them
-		t.Value = 1
+		t.Value = t.Interval
 	}
 	return t, read, nil
 }
@@ -74,12 +78,23 @@ func expires(fd int) bool {
 }
 
 // lookAtTimerFD has the ticks that have passed counted, which the kernel does for an
-// interval timer only when it is looked at, and reads fdinfo.
-func lookAtTimerFD(fd int) (timerFD, error) {
+// interval timer only when it is looked at, and reads fdinfo. That shows the ticks of a
+// later moment than what remains (fs/timerfd.c, timerfd_show): both belong together,
+// steady, where the ticks were the same before.
+func lookAtTimerFD(fd int) (t timerFD, steady bool, err error) {
 	var now unix.ItimerSpec
 	if err := unix.TimerfdGettime(fd, &now); err != nil {
-		return timerFD{}, os.NewSyscallError("timerfd_gettime", err)
+		return timerFD{}, false, os.NewSyscallError("timerfd_gettime", err)
 	}
+	before, err := timerFDInfo(fd)
+	if err == nil {
+		t, err = timerFDInfo(fd)
+	}
+	return t, t.Ticks == before.Ticks, err
+}
+
+// timerFDInfo reads fdinfo.
+func timerFDInfo(fd int) (timerFD, error) {
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
 	if err != nil {
 		return timerFD{}, err
