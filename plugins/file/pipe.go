@@ -155,7 +155,7 @@ func (c *pipeClaim) requireWhole(q *pipe) error {
 			return plugin.Refuse(c.first, "%v", err)
 		}
 		if events&unix.POLLERR == 0 {
-			return plugin.Refuse(c.first, "its read end is held by a process outside the computation")
+			return plugin.Refuse(c.first, "its read end is held by %s", outsider(c.first.Link, unix.O_RDONLY))
 		}
 	}
 	if c.writer >= 0 {
@@ -173,7 +173,7 @@ func (c *pipeClaim) requireWhole(q *pipe) error {
 		return plugin.Refuse(c.first, "%v", err)
 	}
 	if !fresh {
-		return plugin.Refuse(c.first, "its write end is held by a process outside the computation")
+		return plugin.Refuse(c.first, "its write end is held by %s", outsider(c.first.Link, unix.O_WRONLY))
 	}
 	q.Fresh = !q.Deleted // without a name no writer can come
 	return nil
