@@ -1,14 +1,17 @@
 package proc
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"sort"
 
 	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/internal/linux"
+	"github.com/hiatus-project/hiatus/internal/parallel"
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
@@ -41,13 +44,34 @@ func (t *Tree) Check(s Surroundings) error {
 	if s.UserNamespace != "" {
 		ref["user"] = s.UserNamespace
 	}
-	var errs []error
+	var checks []check
 	for _, p := range t.procs {
 		if !p.zombie {
-			errs = append(errs, t.checkProcess(p, ref)...)
+			checks = append(checks, check{do: func() []error { return t.checkProcess(p, ref) }})
 		}
 	}
-	errs = append(errs, t.checkShared()...)
+	for typ, what := range sharable {
+		checks = append(checks, check{do: func() []error { return t.checkShared(typ, what) }})
+	}
+	return beside(checks)
+}
+
+// check is one of many that do not depend on each other.
+type check struct {
+	do    func() []error
+	found []error
+}
+
+// beside makes all checks by as many goroutines as there are processors, and joins what they find.
+func beside(checks []check) error {
+	_ = parallel.Each(context.Background(), checks, runtime.GOMAXPROCS(0), func(_ int, c *check) error {
+		c.found = c.do()
+		return nil
+	})
+	var errs []error
+	for i := range checks {
+		errs = append(errs, checks[i].found...)
+	}
 	return errors.Join(errs...)
 }
 
@@ -122,6 +146,9 @@ func (p *Process) checkCredentials() (errs []error) {
 func (p *Process) checkSharing(shared map[string]string) (errs []error) {
 	errs = p.checkTables()
 	for _, th := range p.threads {
+		if th.HostTID == p.liveTID() { // shared is its
+			continue
+		}
 		if own, err := namespacesOf(th.HostTID); err != nil {
 			errs = append(errs, err)
 		} else if k := differing(own, shared); k != "" {
@@ -146,7 +173,7 @@ func (p *Process) checkCalls(th *Thread) error {
 		return err
 	}
 	if th.worker {
-		return refuse(p, fmt.Sprintf("thread %d (%s)", th.TID, s.Name), "it is the kernel's own, as io_uring(7) and vhost have them")
+		return refuse(p, fmt.Sprintf("thread %d (%s)", th.TID, s.Name), "it is the kernel's own, as io_uring(7) and vhost have them; programs of libuv, as node, do without io_uring where UV_USE_IO_URING=0 is set")
 	}
 	if s.Seccomp != 0 && suspendSeccomp(th.HostTID, freezeOptions) != nil {
 		return refuse(p, fmt.Sprintf("seccomp filter of thread %d", th.TID),
@@ -158,27 +185,28 @@ func (p *Process) checkCalls(th *Thread) error {
 	return nil
 }
 
+// sharable is what processes may share as threads do, by the types of kcmp(2).
+var sharable = map[int]string{linux.KCMP_VM: "memory (CLONE_VM)", linux.KCMP_FILES: "descriptor table (CLONE_FILES)",
+	linux.KCMP_FS: "working directory (CLONE_FS)", linux.KCMP_SIGHAND: "signal handlers (CLONE_SIGHAND)"}
+
 // checkShared refuses processes that share what only threads are given back
 // as shared. kcmp(2) orders the objects, so that a thousand processes cost ten
 // comparisons each.
-func (t *Tree) checkShared() (errs []error) {
-	for typ, what := range map[int]string{linux.KCMP_VM: "memory (CLONE_VM)", linux.KCMP_FILES: "descriptor table (CLONE_FILES)",
-		linux.KCMP_FS: "working directory (CLONE_FS)", linux.KCMP_SIGHAND: "signal handlers (CLONE_SIGHAND)"} {
-		var sorted []*Process
-		for _, p := range t.procs {
-			if p.zombie {
-				continue
-			}
-			at, same := sort.Find(len(sorted), func(i int) int {
-				r, err := linux.Kcmp(p.liveTID(), sorted[i].liveTID(), typ, 0, 0)
-				return kcmpOrder(r, err)
-			})
-			if same {
-				errs = append(errs, refuse(p, fmt.Sprintf("process sharing with pid %d", sorted[at].pid), "it shares its %s", what))
-				continue
-			}
-			sorted = slices.Insert(sorted, at, p)
+func (t *Tree) checkShared(typ int, what string) (errs []error) {
+	var sorted []*Process
+	for _, p := range t.procs {
+		if p.zombie {
+			continue
 		}
+		at, same := sort.Find(len(sorted), func(i int) int {
+			r, err := linux.Kcmp(p.liveTID(), sorted[i].liveTID(), typ, 0, 0)
+			return kcmpOrder(r, err)
+		})
+		if same {
+			errs = append(errs, refuse(p, fmt.Sprintf("process sharing with pid %d", sorted[at].pid), "it shares its %s", what))
+			continue
+		}
+		sorted = slices.Insert(sorted, at, p)
 	}
 	return errs
 }

@@ -86,6 +86,9 @@ func (d *Dirty) written(host int) (sum uint64, pieces int) {
 // Track has Inspect and Mark know what of the tree's memory d watches.
 func (t *Tree) Track(d *Dirty) { t.dirty = d }
 
+// tracks says whether anything of the tree is watched.
+func (t *Tree) tracks() bool { return t.dirty != nil && len(t.dirty.procs) > 0 }
+
 // readMaps reads the mappings of p, and takes the mark of our own userfaultfd
 // off: watched has where those begin that have it. One that is not ours stays.
 // Where memory moved from one process to another, as that of clone(2) with
@@ -99,7 +102,7 @@ func (t *Tree) readMaps(p *Process) (vmas []procfs.VMA, watched map[uint64]bool,
 				v.Flags = withoutWatch(unwatched, v.Flags)
 			}
 		}
-		if err != nil || t.dirty == nil || len(t.dirty.procs) == 0 {
+		if err != nil || !t.tracks() {
 			return vmas, nil, err
 		}
 		w, foreign := t.dirty.procs[p.host], false

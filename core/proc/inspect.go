@@ -37,13 +37,13 @@ func (t *Tree) Inspect(ctx context.Context, s Surroundings, claim MapClaim) (sta
 		return nil, err
 	}
 	ms, uts, places := newMapSaver(t, st, claim, s.Reference), newUTSSaver(s.Reference), newPlaceChecker(s.Reference)
+	mapped := make(chan error, 1)
+	go func() { mapped <- ms.read(ctx) }() // while the tracer waits for calls of ours
 	states, err := t.inspectProcesses(ctx)
-	if err != nil {
+	if err = errors.Join(err, <-mapped); err != nil {
 		return nil, err
 	}
-	if err := ms.read(); err != nil {
-		return nil, err
-	}
+	ms.findWritten()
 	var errs []error
 	for i, p := range t.procs {
 		ps := states[p]

@@ -26,10 +26,10 @@ type mapSaver struct {
 	t       *Tree
 	st      *State
 	claim   MapClaim
-	root    int            // a process whose root directory is the tree's
-	refs    map[string]int // by path and whether it is written to
+	root    int // a process whose root directory is the tree's
+	refs    map[refKey]fileRef
 	objects map[objectKey]int
-	all     map[*Process]processMaps
+	all     map[*Process]*processMaps
 	written map[inodeID]bool        // files in memory that have names, see read
 	others  map[inodeID]writtenFile // other files that are written to by mappings
 	devs    map[inodeID]uint64      // see statDev
@@ -72,8 +72,8 @@ type objectKey struct {
 }
 
 func newMapSaver(t *Tree, st *State, claim MapClaim, root int) *mapSaver {
-	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[string]int{}, objects: map[objectKey]int{},
-		all: map[*Process]processMaps{}, written: map[inodeID]bool{}, others: map[inodeID]writtenFile{}, devs: map[inodeID]uint64{},
+	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[refKey]fileRef{}, objects: map[objectKey]int{},
+		all: map[*Process]*processMaps{}, written: map[inodeID]bool{}, others: map[inodeID]writtenFile{}, devs: map[inodeID]uint64{},
 		shown: map[uint64]uint64{}, flags: map[*string]flagFacts{}, links: linkSaver{found: map[inodeID]string{}, search: linux.LinkSearch{Left: maxGuesses}}}
 }
 
@@ -294,54 +294,74 @@ const smallFile = 64 << 10
 
 // file enters the mapping's file in the list of files that must be there.
 func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error) {
+	id := inodeID{v.Dev(), v.Ino}
+	_, other := s.others[id]
+	key := refKey{path: v.Path, id: id, written: v.Shared && (s.written[id] || other)} // by this mapping or another
+	ref, known := s.refs[key]
+	if !known {
+		var err error
+		if ref, err = s.newRef(p, v, key); err != nil {
+			return m, err
+		}
+		s.refs[key] = ref
+	}
+	m.Kind, m.Ref = MapFile, ref.index
+	if !v.Shared {
+		m.content, m.cuttable = contentPrivate, ref.writable
+	}
+	return m, nil
+}
+
+// refKey names a file that processes map.
+type refKey struct {
+	path    string
+	id      inodeID // as maps shows it
+	written bool
+}
+
+// fileRef is its place in State.Refs, and whether the tree may write to it.
+type fileRef struct {
+	index    int
+	writable bool
+}
+
+// newRef looks at a file that v maps.
+func (s *mapSaver) newRef(p *Process, v *procfs.VMA, key refKey) (ref fileRef, err error) {
 	var st unix.Stat_t
 	path := rootedAt(s.root, v.Path) // not p's: it may be in a chroot(2)
 	if err := unix.Stat(path, &st); err != nil {
-		return m, refuse(p, describeVMA(v), "its file cannot be found any more: %v", err)
+		return ref, refuse(p, describeVMA(v), "its file cannot be found any more: %v", err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return m, refuse(p, describeVMA(v), "it is memory of a device")
+		return ref, refuse(p, describeVMA(v), "it is memory of a device")
 	}
 	if s.t.leased(&st) {
-		return m, refuse(p, describeVMA(v), "the program has a write lease on its file (fcntl(2)), which it could not take again")
+		return ref, refuse(p, describeVMA(v), "the program has a write lease on its file (fcntl(2)), which it could not take again")
 	}
 	if s.isOther(path, &st, v) { // which opens it: that would break a lease
-		return m, refuse(p, describeVMA(v), "another file has taken its name")
+		return ref, refuse(p, describeVMA(v), "another file has taken its name")
 	}
-	writable := s.t.mayWrite(&st)
+	ref = fileRef{index: len(s.st.Refs), writable: s.t.mayWrite(&st)}
 	f := s.t.sums.newMappedFile(v.Path, &st)
-	id := inodeID{v.Dev(), v.Ino}
-	if _, other := s.others[id]; v.Shared && (s.written[id] || other) { // by this mapping or another
+	if key.written {
 		f = MappedFile{Path: v.Path, Size: st.Size, Write: true}
-	}
-	key := fmt.Sprint(f.Write, f.Path)
-	i, ok := s.refs[key]
-	if !ok {
-		if f.Write {
-			written, err := s.keepWritten(p, v, path, &st)
-			if err != nil {
-				return m, err
-			}
-			if f.Size <= smallFile {
-				if err := f.keep(written, path, &st); err != nil {
-					return m, fmt.Errorf("pid %d: %s: read: %w", p.pid, describeVMA(v), err)
-				}
-			}
+		written, err := s.keepWritten(p, v, path, &st)
+		if err != nil {
+			return ref, err
 		}
-		i = len(s.st.Refs)
-		s.refs[key] = i
-		s.st.Refs = append(s.st.Refs, f)
-		if s.t.carry && !f.Write && !writable {
-			if err := s.st.carry(i, path, &st); err != nil {
-				return m, refuse(p, describeVMA(v), "this user may not read its file, which a self-contained image carries: %v", err)
+		if f.Size <= smallFile {
+			if err := f.keep(written, path, &st); err != nil {
+				return ref, fmt.Errorf("pid %d: %s: read: %w", p.pid, describeVMA(v), err)
 			}
 		}
 	}
-	m.Kind, m.Ref = MapFile, i
-	if !v.Shared {
-		m.content, m.cuttable = contentPrivate, writable
+	s.st.Refs = append(s.st.Refs, f)
+	if s.t.carry && !f.Write && !ref.writable {
+		if err := s.st.carry(ref.index, path, &st); err != nil {
+			return ref, refuse(p, describeVMA(v), "this user may not read its file, which a self-contained image carries: %v", err)
+		}
 	}
-	return m, nil
+	return ref, nil
 }
 
 // keep takes what a restart needs to make a file of ours again.

@@ -1,32 +1,52 @@
 package proc
 
 import (
+	"context"
 	"fmt"
+	"maps"
+	"runtime"
 	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/parallel"
 )
 
 // processMaps are the mappings of a process, see Tree.readMaps.
 type processMaps struct {
+	p       *Process
 	vmas    []procfs.VMA
 	watched map[uint64]bool
 }
 
-// read reads the mappings of all processes, and finds files that the tree writes to through
-// them, those in memory apart: by what one process does such a file is memory to all.
-func (s *mapSaver) read() error {
+// read reads the mappings of all processes.
+func (s *mapSaver) read(ctx context.Context) error {
+	for _, p := range s.t.procs {
+		if !p.zombie {
+			s.all[p] = &processMaps{p: p}
+		}
+	}
+	workers := runtime.GOMAXPROCS(0)
+	if s.t.tracks() { // which all of them may end, see readMaps
+		workers = 1
+	}
+	return parallel.Each(ctx, slices.Collect(maps.Values(s.all)), workers, func(_ int, m **processMaps) (err error) {
+		if (*m).vmas, (*m).watched, err = s.t.readMaps((*m).p); err != nil {
+			return fmt.Errorf("pid %d: %w", (*m).p.pid, err)
+		}
+		return nil
+	})
+}
+
+// findWritten finds files that the tree writes to through its mappings, those in memory apart: by
+// what one process does such a file is memory to all.
+func (s *mapSaver) findWritten() {
 	for _, p := range s.t.procs {
 		if p.zombie {
 			continue
 		}
-		vmas, watched, err := s.t.readMaps(p)
-		if err != nil {
-			return fmt.Errorf("pid %d: %w", p.pid, err)
-		}
-		s.all[p] = processMaps{vmas, watched}
+		vmas := s.all[p].vmas
 		for i := range vmas {
 			if v := &vmas[i]; isWritten(v) && isNamedMemory(s.filesystems()[v.Dev()]) {
 				s.written[inodeID{v.Dev(), v.Ino}] = true
@@ -35,7 +55,6 @@ func (s *mapSaver) read() error {
 			}
 		}
 	}
-	return nil
 }
 
 // isWritten says whether a mapping is shared with its file and may be written to.
