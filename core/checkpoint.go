@@ -185,7 +185,7 @@ func (c *checkpoint) look() {
 		if c.parent != nil {
 			changes = c.a.chain.dirty
 		}
-		c.survey = proc.NewSurvey(pids, changes, c.a.surveyed)
+		c.survey = c.a.tr.NewSurvey(pids, changes, c.a.surveyed)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -16,13 +17,22 @@ import (
 
 // reserve is memory of the agent for what is read in the pause. It should be there
 // before: a fault for each page takes longer than reading it.
-type reserve struct{ parts [][]byte }
+type reserve struct {
+	parts [][]byte
+	spare *spare // where one comes from, and goes to; may be nil
+}
 
 // prepare makes room for about size bytes, where there is memory for that.
 func (r *reserve) prepare(size uint64) {
-	if b, err := linux.MapReady(size); err == nil {
-		r.parts = append(r.parts, b)
+	b := r.spare.take(size)
+	if b == nil {
+		var err error
+		if b, err = linux.MapReserve(size); err != nil {
+			return
+		}
 	}
+	linux.MakeReady(b)
+	r.parts = append(r.parts, b)
 }
 
 // assign gives each run its part of the room, and makes what is missing.
@@ -56,9 +66,53 @@ func (r *reserve) size() (sum uint64) {
 
 func (r *reserve) free() {
 	for _, b := range r.parts {
-		_ = unix.Munmap(b)
+		if b = b[:cap(b)]; !r.spare.keep(b) {
+			_ = unix.Munmap(b)
+		}
 	}
 	r.parts = nil
+}
+
+// spare is memory of a checkpoint for the next, which the kernel takes where others need it
+// (MADV_FREE, madvise(2)): what it has given once is there in no time.
+type spare struct {
+	mu  sync.Mutex
+	mem []byte
+}
+
+// mostSpare is how much is kept at most.
+const mostSpare = 64 << 20
+
+// take returns memory of at least size bytes, nil where there is none.
+func (s *spare) take(size uint64) []byte {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	b := s.mem
+	if uint64(len(b)) < size {
+		return nil
+	}
+	s.mem = nil
+	return b[:size]
+}
+
+// keep says whether it keeps b.
+func (s *spare) keep(b []byte) bool {
+	if s == nil || len(b) > mostSpare {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(b) <= len(s.mem) || unix.Madvise(b, unix.MADV_FREE) != nil {
+		return false
+	}
+	if s.mem != nil {
+		_ = unix.Munmap(s.mem)
+	}
+	s.mem = b
+	return true
 }
 
 // hold reads the runs in the pause, by all processors.

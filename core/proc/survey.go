@@ -32,8 +32,8 @@ const surveyFrom = 16 << 20
 // and reserves as much as the snapshot is likely to read in the pause. changes is what
 // tracks the memory, nil where all of it is stored. before is the survey of a generation that
 // was written, or nil: it is right where the mappings are the same. The caller closes it.
-func NewSurvey(pids []int, changes *Dirty, before *Survey) *Survey {
-	s := &Survey{smaps: map[int][]procfs.VMA{}, states: map[int][]MapState{}}
+func (t *Tracer) NewSurvey(pids []int, changes *Dirty, before *Survey) *Survey {
+	s := &Survey{smaps: map[int][]procfs.VMA{}, states: map[int][]MapState{}, reserve: reserve{spare: &t.spare}}
 	shared := sharedSizes{all: map[objectKey]uint64{}}
 	var small, all uint64 // private memory
 	changed := costs{}

@@ -36,7 +36,7 @@ func TestManyMappings(t *testing.T) {
 	}
 	x.release(tree)
 
-	survey := NewSurvey([]int{x.pid}, nil, nil)
+	survey := x.tr.NewSurvey([]int{x.pid}, nil, nil)
 	defer survey.Close()
 	tree = x.freeze()
 	tree.UseSurvey(survey, true)
@@ -98,7 +98,7 @@ func TestSurveyBefore(t *testing.T) {
 	call(unix.SYS_MPROTECT, at, size, unix.PROT_NONE) // no neighbour has it
 	reused := func(s, before *Survey) bool { return &s.smaps[x.pid][0] == &before.smaps[x.pid][0] }
 	survey := func(before *Survey) *Survey {
-		s := NewSurvey([]int{x.pid}, nil, before)
+		s := x.tr.NewSurvey([]int{x.pid}, nil, before)
 		t.Cleanup(s.Close)
 		return s
 	}

@@ -53,6 +53,7 @@ type Tracer struct {
 	copies copySet
 	ending sync.WaitGroup // of copies
 	gate   *gate          // nil: the tree has all its memory
+	spare  spare          // of the generation before
 
 	guards sync.Once
 	marked bool  // see guardsMarked

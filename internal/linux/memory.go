@@ -6,16 +6,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MapReady is MapReserve that has the memory made at once: a fault for each page
-// of fresh memory takes longer than filling it. Kernels before 5.14 cannot populate so:
-// then it is done by faults, one by one. The caller unmaps it.
+// MapReady is MapReserve and MakeReady. The caller unmaps it.
 func MapReady(size uint64) ([]byte, error) {
 	b, err := MapReserve(size)
 	if err == nil {
-		_ = unix.Madvise(b, unix.MADV_POPULATE_WRITE)
+		MakeReady(b)
 	}
 	return b, err
 }
+
+// MakeReady has memory made at once: a fault for each page of fresh memory takes longer than
+// filling it. Kernels before 5.14 cannot populate so: then it is done by faults, one by one.
+func MakeReady(b []byte) { _ = unix.Madvise(b, unix.MADV_POPULATE_WRITE) }
 
 // hugePage is the size of a transparent huge page on amd64 and arm64 (with pages of 4 KiB).
 const hugePage = 2 << 20
