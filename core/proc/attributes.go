@@ -62,11 +62,11 @@ func (p *Process) readAttributes(th *Thread, q *attributeCalls, calls []call, a 
 	}
 	a.Personality = uint32(calls[0].ret)
 	a.MCEKill = max(calls[1].ret, 0)
-	if calls[2].err() == nil {
+	if !calls[2].failed() {
 		a.TSC = int64(le.Uint32(got))
 	}
 	a.Tagged = max(calls[3].ret, 0)
-	if calls[4].err() == nil {
+	if !calls[4].failed() {
 		a.NUMA = newNUMAState(le.Uint32(got[q.mode-q.tsc:]), got[q.nodes-q.tsc:])
 	}
 	for kind := range a.Speculation {

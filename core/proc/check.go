@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sort"
 
-	"github.com/hiatus-project/hiatus/core/procfs"
 	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/internal/parallel"
 	"github.com/hiatus-project/hiatus/plugin"
@@ -48,6 +47,9 @@ func (t *Tree) Check(s Surroundings) error {
 	for _, p := range t.procs {
 		if !p.zombie {
 			checks = append(checks, check{do: func() []error { return t.checkProcess(p, ref) }})
+			for some := range slices.Chunk(p.threads, 64) {
+				checks = append(checks, check{do: func() []error { return p.checkThreads(some) }})
+			}
 		}
 	}
 	for typ, what := range sharable {
@@ -110,8 +112,7 @@ func (t *Tree) checkProcess(p *Process, ref map[string]string) (errs []error) {
 	}
 	errs = append(errs, p.checkPlace()...)
 	errs = append(errs, p.checkCredentials()...)
-	errs = append(errs, p.checkSharing(own)...)
-	return errs
+	return append(errs, p.checkTables()...)
 }
 
 // differing returns the first kind of namespace in which two threads differ.
@@ -140,23 +141,26 @@ func (p *Process) checkCredentials() (errs []error) {
 	return nil
 }
 
-// checkSharing refuses threads that share descriptors with some of the others
-// only, or do not share the namespaces of their process, or in which nothing
+// checkThreads refuses threads of a process that do not share its namespaces, or in which nothing
 // may be injected.
-func (p *Process) checkSharing(shared map[string]string) (errs []error) {
-	errs = p.checkTables()
-	for _, th := range p.threads {
-		if th.HostTID == p.liveTID() { // shared is its
+func (p *Process) checkThreads(threads []*Thread) (errs []error) {
+	var shared map[string]string
+	for _, th := range threads {
+		if th.HostTID == p.liveTID() { // whose namespaces those of the process are
 			continue
 		}
-		if own, err := namespacesOf(th.HostTID); err != nil {
+		own, err := namespacesOf(th.HostTID)
+		if err == nil && shared == nil {
+			shared, err = namespacesOf(p.liveTID())
+		}
+		if err != nil {
 			errs = append(errs, err)
 		} else if k := differing(own, shared); k != "" {
 			errs = append(errs, refuse(p, fmt.Sprintf("%s namespace of thread %d", k, th.TID), "it is not that of its process"))
 		}
 	}
 	_ = p.tr.Do(func() error {
-		for _, th := range p.threads {
+		for _, th := range threads {
 			if err := p.checkCalls(th); err != nil {
 				errs = append(errs, err)
 			}
@@ -168,7 +172,7 @@ func (p *Process) checkSharing(shared map[string]string) (errs []error) {
 
 // checkCalls refuses a thread in which calls of ours could have other effects.
 func (p *Process) checkCalls(th *Thread) error {
-	s, err := procfs.ReadTaskStatus(p.host, th.HostTID)
+	s, err := p.statusOf(th)
 	if err != nil {
 		return err
 	}

@@ -311,7 +311,7 @@ func (p *Process) readStatus() error {
 		if !nested {
 			continue
 		}
-		s, err := procfs.ReadTaskStatus(p.host, th.HostTID)
+		s, err := p.statusOf(th)
 		if err != nil {
 			return err
 		}

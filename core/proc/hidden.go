@@ -55,17 +55,21 @@ func askHidden(b *args, p *Process, th *Thread, s *procfs.Status) *hidden {
 	if th == p.threads[0] && sysModifyLDT != 0 {
 		h.calls = append(h.calls, sys(sysModifyLDT, 0, h.at+hiddenRoom, 8).may())
 	}
-	if h.landlock = canShowLandlock(s) && isNearby(th.HostTID, s); h.landlock {
+	if h.landlock = canShowLandlock(s) && p.isNearby(); h.landlock {
 		h.calls = append(h.calls, sys(unix.SYS_KCMP, uint64(p.pid), uint64(os.Getpid()), linux.KCMP_VM, 0, 0).may())
 	}
 	return h
 }
 
-// isNearby says whether a thread is in the pid and user namespaces of the agent.
-func isNearby(tid int, s *procfs.Status) bool {
-	theirs, err1 := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", tid))
-	ours, err2 := os.Readlink("/proc/self/ns/user")
-	return len(s.NSpid) == 1 && err1 == nil && err2 == nil && theirs == ours
+// isNearby says whether a process is in the pid and user namespaces of the agent.
+func (p *Process) isNearby() bool {
+	if p.nearby == nil {
+		theirs, err1 := os.Readlink(fmt.Sprintf("/proc/%d/ns/user", p.liveTID()))
+		ours, err2 := os.Readlink("/proc/self/ns/user")
+		near := len(p.status.NSpid) == 1 && err1 == nil && err2 == nil && theirs == ours
+		p.nearby = &near
+	}
+	return *p.nearby
 }
 
 // ownCapabilities are those that the agent may have.

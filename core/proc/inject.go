@@ -48,11 +48,20 @@ func (c call) keep() call { c.flags |= callKeep; return c }
 func (c call) fromKept(i int) call { c.flags |= uint64(i+1) << 8; return c }
 
 // as names the call in errors.
-func (c call) as(format string, a ...any) call { c.what = fmt.Sprintf(format, a...); return c }
+func (c call) as(format string, a ...any) call {
+	if c.what = format; len(a) > 0 {
+		c.what = fmt.Sprintf(format, a...)
+	}
+	return c
+}
+
+// failed says whether the result is an error, and stopped whether the batch has ended for it.
+func (c *call) failed() bool  { return c.ret < 0 && c.ret >= -4095 }
+func (c *call) stopped() bool { return c.failed() && c.flags&callStop != 0 }
 
 // err returns the error of the call.
 func (c *call) err() error {
-	if c.ret >= 0 || c.ret < -4095 {
+	if !c.failed() {
 		return nil
 	}
 	what := c.what
@@ -343,8 +352,8 @@ func (p *Process) run(ctx context.Context, th *Thread, calls []call) error {
 		}
 		for i := range calls[:n] {
 			c := &calls[i]
-			if err := c.err(); err != nil && c.flags&callStop != 0 {
-				return fmt.Errorf("pid %d tid %d: %w", p.pid, th.TID, err)
+			if c.stopped() {
+				return fmt.Errorf("pid %d tid %d: %w", p.pid, th.TID, c.err())
 			}
 		}
 		calls = calls[n:]
@@ -411,7 +420,7 @@ func reachedEnd(calls []call) error {
 		if c.ret == recordPending {
 			return errors.New("the batch ended early")
 		}
-		if c.err() != nil && c.flags&callStop != 0 {
+		if c.stopped() {
 			return nil
 		}
 	}

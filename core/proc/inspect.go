@@ -285,7 +285,7 @@ func (p *Process) askMembarrier(ctx context.Context) (uint32, error) {
 	}
 	registered := uint32(membarrierGlobal)
 	for i, c := range calls {
-		if c.err() == nil {
+		if !c.failed() {
 			registered |= uint32(membarrierPrivate[i] << 1)
 		}
 	}
@@ -349,11 +349,11 @@ func (p *Process) askProcess(ctx context.Context, ps *ProcessState) error {
 
 func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState, err error) {
 	ts = ThreadState{TID: th.TID, Regs: th.Regs, Mask: th.Mask, Masked: th.masked}
-	comm, err := procfs.Comm(p.host, th.HostTID)
+	status, err := p.statusOf(th)
 	if err != nil {
 		return ts, err
 	}
-	ts.Comm = text(comm)
+	ts.Comm = text(status.Name)
 	room := scratch.Get().(*[scratchSize]byte)
 	defer scratch.Put(room)
 	for _, n := range extraNotes {
@@ -376,13 +376,9 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 	if ts.Pending, err = peekSignals(th.HostTID, false); err != nil {
 		return ts, err
 	}
-	status, err := procfs.ReadTaskStatus(p.host, th.HostTID)
-	if err != nil {
-		return ts, err
-	}
 	const altSize = 24 // sizeof(stack_t)
 	b := newArgs(p)
-	at, attributes, hidden := b.put(make([]byte, altSize+12)), askAttributes(b), askHidden(b, p, th, &status)
+	at, attributes, hidden := b.put(make([]byte, altSize+12)), askAttributes(b), askHidden(b, p, th, status)
 	calls := slices.Concat([]call{
 		sys(unix.SYS_SIGALTSTACK, 0, at).as("sigaltstack"),
 		sys(unix.SYS_PRCTL, prGetTidAddr, at+altSize).as("PR_GET_TID_ADDRESS"),
@@ -410,7 +406,7 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 	if ts.Seccomp, err = readSeccomp(th.HostTID, status.Seccomp); err != nil {
 		return ts, err
 	}
-	cred := credentialsOf(&status)
+	cred := credentialsOf(status)
 	cred.Securebits = uint32(calls[4].ret)
 	ts.Cred = &cred
 	return ts, nil

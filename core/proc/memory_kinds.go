@@ -132,7 +132,7 @@ func (p *Process) readPolicies(ctx context.Context, all []MapState, pick func(*M
 		}
 		for i := range calls {
 			mode := le.Uint32(modes[i*room:])
-			if calls[i].err() != nil || mode == mpolDefault { // ENOSYS: a kernel without CONFIG_NUMA
+			if calls[i].failed() || mode == mpolDefault { // ENOSYS: a kernel without CONFIG_NUMA
 				continue
 			}
 			if err := p.readPolicy(ctx, maps[i]); err != nil {

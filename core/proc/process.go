@@ -35,6 +35,7 @@ type Thread struct {
 	aside   []syscall.Signal // came in during an injection
 	sleep   *Sleep           // where it sleeps in a call that the kernel restarts by a restart block
 	masked  bool             // it is to make a call again that has a signal mask of its own
+	status  *procfs.Status   // see statusOf
 	until   time.Time        // where it waits in a call that is run again, the end of its time-out; else zero
 }
 
@@ -61,8 +62,9 @@ type Process struct {
 
 	late *lateMemory // what it still misses
 
-	suspended bool // seccomp(2) of its threads, as long as they are traced
-	copied    bool // it is a copy, which shares pages with the program
+	nearby    *bool // see isNearby; nil: not known yet
+	suspended bool  // seccomp(2) of its threads, as long as they are traced
+	copied    bool  // it is a copy, which shares pages with the program
 }
 
 var _ plugin.Process = (*Process)(nil)
@@ -95,6 +97,19 @@ func (p *Process) stopSignal() syscall.Signal {
 		}
 	}
 	return 0
+}
+
+// statusOf returns the status of a thread that stands still, read once: which signals wait
+// is not to be taken from it.
+func (p *Process) statusOf(th *Thread) (*procfs.Status, error) {
+	if th.status == nil {
+		s, err := procfs.ReadTaskStatus(p.host, th.HostTID)
+		if err != nil {
+			return nil, err
+		}
+		th.status = &s
+	}
+	return th.status, nil
 }
 
 // Threads implements plugin.Process.
@@ -178,7 +193,7 @@ func (p *Process) Batch(ctx context.Context, calls []plugin.Call) error {
 		calls[i].Ret, calls[i].Err = uintptr(c.ret), 0
 		if c.ret == recordPending {
 			calls[i].Ret = 0
-		} else if c.err() != nil {
+		} else if c.failed() {
 			calls[i].Err = syscall.Errno(-c.ret)
 		}
 	}

@@ -75,7 +75,7 @@ func (p *Process) signRseq(ctx context.Context, th *Thread, at uint64, err error
 	if err := p.run(ctx, th, calls); err != nil {
 		return Rseq{}, err
 	}
-	if calls[0].err() != nil {
+	if calls[0].failed() {
 		return Rseq{}, refuse(p, fmt.Sprintf("thread %d", th.TID),
 			"its restartable sequences (rseq(2)) have a signature of their own, which a kernel before Linux 5.13 does not tell")
 	}

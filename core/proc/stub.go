@@ -167,7 +167,7 @@ func (r *Restorer) emptyStub(ctx context.Context) error {
 	if err := b.flush(ctx, p.threads[0], calls); err != nil {
 		return err
 	}
-	r.timeNamespace = calls[unshare].err() == nil
+	r.timeNamespace = !calls[unshare].failed()
 	return nil
 }
 

@@ -22,7 +22,7 @@ func (p *Process) ownFS(th *Thread) (*FSState, error) {
 	if first == 0 {
 		return nil, nil
 	}
-	s, err := procfs.ReadTaskStatus(p.host, th.HostTID)
+	s, err := p.statusOf(th)
 	if err != nil {
 		return nil, err
 	}

@@ -171,9 +171,9 @@ func (s *Status) set(key, val string) (err error) {
 
 // unescapeName undoes what proc_task_name of the kernel's fs/proc/array.c
 // does to the thread's name: it writes \n and \\ for newline and backslash.
-func unescapeName(s string) string {
-	return strings.NewReplacer(`\n`, "\n", `\\`, `\`).Replace(s)
-}
+func unescapeName(s string) string { return nameEscapes.Replace(s) }
+
+var nameEscapes = strings.NewReplacer(`\n`, "\n", `\\`, `\`)
 
 func fourIDs(s string) (ids [4]int, err error) {
 	list, err := ints(s)
