@@ -42,10 +42,11 @@ func splitRefusals(err error) (refusals []coord.Refusal, rest error) {
 	if !ok {
 		return []coord.Refusal{*refusal}, nil
 	}
-	for _, e := range joined.Unwrap() {
-		if e == error(refusal) { // wrapped with its cause by fmt.Errorf, not joined with others
-			return []coord.Refusal{*refusal}, nil
-		}
+	all := joined.Unwrap()
+	if err.Error() != errors.Join(all...).Error() { // wrapped with its cause by fmt.Errorf
+		return []coord.Refusal{*refusal}, nil
+	}
+	for _, e := range all {
 		r, other := splitRefusals(e)
 		refusals, rest = append(refusals, r...), errors.Join(rest, other)
 	}

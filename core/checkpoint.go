@@ -81,7 +81,11 @@ func (a *agent) Checkpoint(ctx context.Context, order coord.Order) (coord.AgentR
 			a.advised++
 		}
 		err = errors.Join(err, c.giveUp())
-		a.log.Warn().Err(err).Uint64("generation", order.Generation).Msg("checkpoint given up")
+		until := ""
+		if errors.Is(err, plugin.ErrPassing) { // the coordinator tries again
+			until = ", for the moment"
+		}
+		a.log.Warn().Err(err).Uint64("generation", order.Generation).Msg("checkpoint given up" + until)
 		a.toldWhy = true
 		return coord.AgentResult{}, err
 	}

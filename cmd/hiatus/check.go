@@ -61,6 +61,10 @@ func (a *app) check(ctx context.Context, name string, asJSON bool) error {
 // printRefusals writes pid, fd, object and reason of each on a line.
 func printRefusals(w io.Writer, list []coord.Refusal) {
 	for i := range list {
-		fmt.Fprintln(w, printable(list[i].Error()))
+		perhaps := ""
+		if list[i].Passing {
+			perhaps = " (only for a moment, perhaps)"
+		}
+		fmt.Fprintln(w, printable(list[i].Error())+perhaps)
 	}
 }

@@ -94,7 +94,7 @@ func (f *runFlags) register(a *app, cmd *cobra.Command, nameDefault string) {
 	f.set = fs
 	fs.StringVar(&f.name, "name", "", "`NAME` of the computation (default: "+nameDefault+")")
 	fs.DurationVar(&f.interval, "interval", 0, "checkpoint each `DUR` (10m, 1h30m); 0: on request only")
-	fs.IntVar(&f.keep, "keep", 2, "keep the last `N` generations")
+	fs.IntVar(&f.keep, "keep", 2, "keep the last `N` generations (of each launch: those of earlier ones under the same name stay)")
 	fs.StringArrayVar(&f.withPlugins, "with-plugin", nil, "use plugin `P`, even where --disable-plugin names it, or the extension P (FILE.wasm[,grant=CAPABILITY+...][,OPTION=VALUE...]); may be repeated")
 	fs.StringSliceVar(&f.disablePlugins, "disable-plugin", nil, "do not use plugin `P`; may be repeated")
 	fs.Var(compression{&f.compress}, "compress", "compress images; auto: as suits the speed of the directory")

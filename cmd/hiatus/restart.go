@@ -35,7 +35,8 @@ func (a *app) restartCommand() *cobra.Command {
 		Use:   "restart [DIR|MANIFEST]",
 		Short: "Start a computation again from its image",
 		Long: `Start a computation again from the newest generation in DIR, a --ckptdir (by
-default the current directory), or from the generation of a MANIFEST.
+default HIATUS_CKPTDIR, else the current directory), or from the generation of a
+MANIFEST.
 
 All images are verified before anything of the program runs. From then on it is as
 with launch: hiatus stays in front, and further checkpoints go to the same
@@ -106,7 +107,7 @@ program does not run: nothing is left of it. A second signal ends it at once.
 		_ = cmd.Flags().MarkHidden(flag) // they exist
 	}
 	cmd.RunE = a.start(func(ctx context.Context, args []string) error {
-		return a.restart(ctx, &f, r, optional(args, "."), cmd.Flags())
+		return a.restart(ctx, &f, r, cmp.Or(optional(args, ""), a.config.values.GetString("ckptdir"), "."), cmd.Flags())
 	})
 	return cmd
 }

@@ -69,25 +69,41 @@ func (s *Server) ask(ctx context.Context) (free func(), err error) {
 }
 
 // persist takes the checkpoint again where it was refused for a reason that may
-// be gone in a moment. No event tells that it is.
+// be gone in a moment.
 func (s *Server) persist(ctx context.Context, req CheckpointRequest, progress func(Progress)) (CheckpointResult, error) {
-	const tries = 5
-	for i, wait := 1, 10*time.Millisecond; ; i, wait = i+1, 3*wait {
+	again := s.patience(ctx)
+	for tries := 1; ; tries++ {
 		result, err := s.checkpoint(ctx, req, progress)
 		if !errors.Is(err, plugin.ErrPassing) {
 			return result, err
 		}
-		if i == tries {
+		if !again() {
 			return result, fmt.Errorf("%w (tried %d times)", err, tries)
 		}
-		s.log.Info().Err(err).Dur("wait", wait).Msg("checkpoint tried again")
+		s.log.Info().Err(err).Msg("checkpoint tried again")
+	}
+}
+
+// mostTries is how often is tried what was refused for a reason that may be gone in a moment.
+const mostTries = 5
+
+// patience returns what waits until it may be tried again, longer each time, and says whether
+// it is to be. No event tells that the reason is gone.
+func (s *Server) patience(ctx context.Context) (again func() bool) {
+	tries, wait := 1, 10*time.Millisecond
+	return func() bool {
+		if tries == mostTries {
+			return false
+		}
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
-			return result, err
+			return false
 		case <-s.ctx.Done():
-			return result, err
+			return false
 		}
+		tries, wait = tries+1, 3*wait
+		return true
 	}
 }
 

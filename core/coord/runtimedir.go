@@ -105,7 +105,7 @@ func checkPrivate(dir string, uid int) error {
 	case !mode.IsDir():
 		return fmt.Errorf("runtime directory %s: is not a directory", dir)
 	case ownerOf(info) != uid:
-		return fmt.Errorf("runtime directory %s: belongs to uid %d, want %d", dir, ownerOf(info), uid)
+		return fmt.Errorf("runtime directory %s: belongs to uid %d, want %d; XDG_RUNTIME_DIR names another, which is yours", dir, ownerOf(info), uid)
 	case mode.Perm()&0o077 != 0:
 		return fmt.Errorf("runtime directory %s: mode %04o lets others in, want 0700", dir, mode.Perm())
 	}

@@ -28,7 +28,10 @@ func (s *Server) Status(ctx context.Context) (Status, error) {
 		LastPause: s.last.pause, LastTotal: s.last.total, LastBytes: s.last.bytes, LastTimings: s.last.timings,
 		LastError: s.last.err, LastTime: s.last.at, Started: s.started,
 	}
-	if s.session != nil && s.session.generation > 0 {
+	switch {
+	case s.restarting:
+		st.State = StateRestarting
+	case s.session != nil && s.session.generation > 0:
 		st.State = StateCheckpointing
 	}
 	s.mu.Unlock()
@@ -62,13 +65,24 @@ func (m *member) status(ctx context.Context) AgentStatus {
 
 // Check returns what could not be checkpointed now, over all agents, which meet
 // at the barriers of their plugins as in a checkpoint. It changes nothing.
-func (s *Server) Check(ctx context.Context) ([]Refusal, error) {
+func (s *Server) Check(ctx context.Context) (refusals []Refusal, err error) {
 	free, err := s.ask(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer free()
 	s.awaitRestored(ctx)
+	lasts := func(r Refusal) bool { return !r.Passing }
+	for again := s.patience(ctx); ; {
+		refusals, err = s.check(ctx)
+		if err != nil || len(refusals) == 0 || slices.ContainsFunc(refusals, lasts) || !again() {
+			return refusals, err
+		}
+	}
+}
+
+// check is Check once.
+func (s *Server) check(ctx context.Context) ([]Refusal, error) {
 	x, _, err := s.begin(ctx, 0, nil)
 	if err != nil {
 		return nil, err

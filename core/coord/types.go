@@ -145,6 +145,7 @@ type ProcessStatus struct {
 const (
 	StateRunning       = "running"
 	StateCheckpointing = "checkpointing"
+	StateRestarting    = "restarting" // some of its programs do not run yet
 	// StateUnreachable is ListRunning's word for a coordinator that lives
 	// but did not answer in time; LastError says more.
 	StateUnreachable = "unreachable"

@@ -66,10 +66,18 @@ func resolveGeneration(genDir string, generation uint64) (string, error) {
 		return "", err
 	}
 	if m.Generation != generation {
-		return "", fmt.Errorf("%s is generation %d, not %d: %w", genDir, m.Generation, generation, fs.ErrNotExist)
+		return "", fmt.Errorf("%s is generation %d, not %d%w", genDir, m.Generation, generation, errAbsent)
 	}
 	return genDir, nil
 }
+
+// errAbsent is fs.ErrNotExist without its words.
+var errAbsent error = absent{}
+
+type absent struct{}
+
+func (absent) Error() string        { return "" }
+func (absent) Is(target error) bool { return target == fs.ErrNotExist }
 
 // pick returns a committed generation of the store at path.
 func pick(path string, gens []uint64, generation uint64) (string, error) {
@@ -77,7 +85,7 @@ func pick(path string, gens []uint64, generation uint64) (string, error) {
 		generation = gens[len(gens)-1]
 	}
 	if !slices.Contains(gens, generation) {
-		return "", fmt.Errorf("%s has no generation %d, but %s: %w", path, generation, list(gens), fs.ErrNotExist)
+		return "", fmt.Errorf("%s has no generation %d, but %s%w", path, generation, list(gens), errAbsent)
 	}
 	return filepath.Join(path, generationName(generation)), nil
 }
@@ -110,7 +118,7 @@ func resolveDir(path string, generation uint64) (string, error) {
 	}
 	switch len(names) {
 	case 0:
-		return "", fmt.Errorf("%s has no committed checkpoint: %w", path, fs.ErrNotExist)
+		return "", fmt.Errorf("%s has no committed checkpoint%w", path, errAbsent)
 	case 1:
 		return pick(filepath.Join(path, names[0]), found, generation)
 	}

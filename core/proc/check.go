@@ -177,7 +177,7 @@ func (p *Process) checkCalls(th *Thread) error {
 		return err
 	}
 	if th.worker {
-		return refuse(p, fmt.Sprintf("thread %d (%s)", th.TID, s.Name), "it is the kernel's own, as io_uring(7) and vhost have them; programs of libuv, as node, do without io_uring where UV_USE_IO_URING=0 is set")
+		return refuse(p, fmt.Sprintf("thread %d (%s)", th.TID, s.Name), "it is the kernel's own, as io_uring(7) and vhost have them; programs of libuv, as node, do without io_uring where UV_USE_IO_URING=0 is set, MariaDB with innodb_use_native_aio=0")
 	}
 	if s.Seccomp != 0 && suspendSeccomp(th.HostTID, freezeOptions) != nil {
 		return refuse(p, fmt.Sprintf("seccomp filter of thread %d", th.TID),

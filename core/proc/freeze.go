@@ -77,13 +77,19 @@ func (tr *Tracer) Freeze(ctx context.Context, sleeps *Sleeps, roots func() ([]in
 // moves says that the tree stands still no more.
 func (t *Tree) moves() { t.moving.Do(t.tr.letReap) }
 
+// fewRounds is how many a freeze takes where processes come now and then.
+const fewRounds = 3
+
 // freezeAll goes round until one has found nothing new: the second at the earliest,
 // as a list of threads, and of their children, is cut short where the reader meets
 // one that ends (kernel, fs/proc/base.c, next_tid).
 func (t *Tree) freezeAll(ctx context.Context, roots func() ([]int, error)) error {
 	for round := 1; ; round++ {
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("processes appear faster than they can be stopped: %w", err)
+			if round > fewRounds {
+				err = fmt.Errorf("processes appear faster than they can be stopped: %w", err)
+			}
+			return err
 		}
 		pids, err := roots()
 		if err != nil {

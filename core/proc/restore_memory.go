@@ -365,7 +365,7 @@ func mmapCall(ms *MapState, flags uint64, fd uint64) call {
 	if ms.Huge != 0 && ms.Kind == MapAnon {
 		flags |= unix.MAP_HUGETLB | uint64(ms.Huge)<<unix.MAP_HUGE_SHIFT
 		c := sys(unix.SYS_MMAP, ms.Start, ms.End-ms.Start, uint64(ms.Prot), flags, fd, 0)
-		return c.as("mmap %x-%x of huge pages (there must be as many in vm.nr_hugepages)", ms.Start, ms.End)
+		return c.as("mmap %x-%x of huge pages (there must be as many free ones, HugePages_Free of proc_meminfo(5))", ms.Start, ms.End)
 	}
 	if slices.Contains(ms.Flags, "gd") {
 		flags |= unix.MAP_GROWSDOWN
@@ -375,7 +375,7 @@ func mmapCall(ms *MapState, flags uint64, fd uint64) call {
 	}
 	what := ms.Path
 	if ms.Huge != 0 {
-		what += " of huge pages (there must be as many in vm.nr_hugepages)"
+		what += " of huge pages (there must be as many free ones, HugePages_Free of proc_meminfo(5))"
 	}
 	return sys(unix.SYS_MMAP, ms.Start, ms.End-ms.Start, uint64(ms.Prot), flags, fd, ms.Offset).
 		as("mmap %x-%x %s", ms.Start, ms.End, what)
