@@ -175,7 +175,7 @@ func TestStatus(t *testing.T) {
 
 func TestKillAndInterval(t *testing.T) {
 	c := &fakeClient{}
-	if code, _, errs := command(t, c, "kill"); code != 0 || c.signal != syscall.SIGKILL {
+	if code, _, errs := command(t, c, "kill"); code != 0 || c.signal != syscall.SIGKILL || !c.awaited {
 		t.Errorf("code %d, signal %v, stderr %q", code, c.signal, errs)
 	}
 	if code, _, errs := command(t, c, "kill", "sim", "--signal", "TERM"); code != 0 || c.signal != syscall.SIGTERM {

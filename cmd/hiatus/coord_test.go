@@ -123,7 +123,7 @@ func TestComputation(t *testing.T) {
 		{[]string{"status", "sim"}, []string{"1h0m0s\n", "40", "0 on here", "work\n"}},
 		{[]string{"verify", "."}, []string{"00001 is whole"}},
 		{[]string{"inspect", "."}, []string{"work hard\n", "file", "4.0 KiB"}},
-		{[]string{"kill"}, nil},
+		{[]string{"kill", "--signal", "TERM"}, nil},
 	}
 	for _, s := range steps {
 		t.Run(strings.Join(s.args, " "), func(t *testing.T) {

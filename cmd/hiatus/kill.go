@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -21,14 +22,19 @@ const (
 	sigRTMax = 64
 )
 
+// killPatience is how long processes that were killed may take to end.
+const killPatience = 10 * time.Second
+
 func (a *app) killCommand() *cobra.Command {
 	name := "KILL"
 	cmd := &cobra.Command{
 		Use:   "kill [NAME]",
 		Short: "Send a signal to all processes of a computation",
 		Long: `Send a signal, by default SIGKILL, to all processes of a computation. Its images
-stay. NAME may be left out where one computation runs. A restart whose program does
-not run yet is given up by KILL, TERM, INT, QUIT and HUP; others fail then.
+stay. NAME may be left out where one computation runs. With KILL the command waits
+until the computation has ended, so that its name is free, 10 s at most. A restart
+whose program does not run yet is given up by KILL, TERM, INT, QUIT and HUP; others
+fail then.
 
 ` + helpExit,
 		Example:           "  hiatus kill sim\n  hiatus kill sim --signal TERM",
@@ -50,6 +56,11 @@ not run yet is given up by KILL, TERM, INT, QUIT and HUP; others fail then.
 		err = c.Kill(ctx, sig)
 		if errors.Is(err, coord.ErrConnectionLost) || errors.Is(err, coord.ErrClosed) {
 			return nil // it ended before it could answer
+		}
+		if err == nil && sig == syscall.SIGKILL {
+			ctx, cancel := context.WithTimeout(ctx, killPatience)
+			defer cancel()
+			_ = c.Ended(ctx) // later, then
 		}
 		return err
 	})

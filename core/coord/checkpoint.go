@@ -31,6 +31,8 @@ const finishTimeout = time.Minute
 //
 // With req.Kill an error may tell that the generation is committed but the
 // processes could not be ended; the result is then valid.
+//
+// It waits for the end of a periodic checkpoint, as long as req.Timeout allows.
 func (s *Server) Checkpoint(ctx context.Context, req CheckpointRequest, progress func(Progress)) (CheckpointResult, error) {
 	if s.ctx.Err() != nil {
 		return CheckpointResult{}, ErrClosed
@@ -38,9 +40,35 @@ func (s *Server) Checkpoint(ctx context.Context, req CheckpointRequest, progress
 	select {
 	case s.running <- struct{}{}:
 	default:
-		return CheckpointResult{}, ErrBusy
+		if err := s.awaitTimer(ctx, cmp.Or(max(req.Timeout, 0), s.cfg.Timeout)); err != nil {
+			return CheckpointResult{}, err
+		}
 	}
 	defer func() { <-s.running }()
+	return s.take(ctx, req, progress)
+}
+
+// awaitTimer waits until the periodic checkpoint has ended that is in progress, and takes its place.
+func (s *Server) awaitTimer(ctx context.Context, most time.Duration) error {
+	if !s.byTimer.Load() {
+		return ErrBusy
+	}
+	late := time.NewTimer(most)
+	defer late.Stop()
+	select {
+	case s.running <- struct{}{}:
+		return nil
+	case <-late.C:
+		return ErrBusy
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-s.ctx.Done():
+		return ErrClosed
+	}
+}
+
+// take is Checkpoint for which nothing is in progress any more.
+func (s *Server) take(ctx context.Context, req CheckpointRequest, progress func(Progress)) (CheckpointResult, error) {
 	free, err := s.ask(ctx)
 	if err != nil {
 		return CheckpointResult{}, err

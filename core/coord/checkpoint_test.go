@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -309,6 +310,36 @@ func TestBusy(t *testing.T) {
 	close(release)
 	if err := <-first; err != nil {
 		t.Error(err)
+	}
+}
+
+// TestBusyByTimer: a checkpoint that was asked for comes behind a periodic one that is in progress.
+func TestBusyByTimer(t *testing.T) {
+	s := startServer(t, testConfig(t))
+	begun, release := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	startAgent(t, s, hello("a"), func(context.Context, *Member, Order) error {
+		once.Do(func() { close(begun) })
+		<-release
+		return nil
+	})
+	s.SetInterval(time.Millisecond)
+	<-begun
+	s.SetInterval(0)
+	c := startClient(t, s)
+	_, err := c.Checkpoint(t.Context(), CheckpointRequest{Timeout: time.Millisecond}, nil)
+	wantError(t, err, ErrBusy, "a checkpoint is in progress")
+	second := make(chan CheckpointResult)
+	go func() {
+		r, err := c.Checkpoint(t.Context(), CheckpointRequest{}, nil)
+		if err != nil {
+			t.Error(err)
+		}
+		second <- r
+	}()
+	close(release)
+	if r := <-second; r.Generation != 2 {
+		t.Errorf("generation %d, want 2, behind the periodic one", r.Generation)
 	}
 }
 

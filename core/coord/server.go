@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -62,6 +63,7 @@ type Server struct {
 	intervalChanged chan struct{}  // holds at most one
 
 	running chan struct{} // holds one value while a checkpoint is in progress
+	byTimer atomic.Bool   // the one in progress is a periodic one
 	asking  chan struct{} // holds one value while a checkpoint or a check is
 
 	mu      sync.Mutex
@@ -431,7 +433,7 @@ func (s *Server) periodic() {
 			return
 		case <-s.intervalChanged:
 		case <-due:
-			_, err := s.Checkpoint(s.ctx, CheckpointRequest{}, nil)
+			err := s.checkpointByTimer()
 			switch {
 			case err == nil || s.ctx.Err() != nil:
 			case errors.Is(err, ErrBusy), errors.Is(err, ErrRestarting):
@@ -441,6 +443,20 @@ func (s *Server) periodic() {
 			}
 		}
 	}
+}
+
+// checkpointByTimer takes a checkpoint for which others wait.
+func (s *Server) checkpointByTimer() error {
+	select {
+	case s.running <- struct{}{}:
+	default:
+		return ErrBusy
+	}
+	s.byTimer.Store(true)
+	_, err := s.take(s.ctx, CheckpointRequest{}, nil)
+	s.byTimer.Store(false)
+	<-s.running
+	return err
 }
 
 // Close ends the coordinator: the socket is removed, a checkpoint that is not

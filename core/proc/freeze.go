@@ -139,13 +139,23 @@ func (t *Tree) freezeBelow(ctx context.Context, pids []int) error {
 // those that it may have adopted since, which come to the first thread that is
 // alive (kernel/exit.c, find_new_reaper): the leader. See lose for the exception.
 func (p *Process) children() ([]int, error) {
-	tids := p.hostTIDs()
+	threads := p.threads
 	if p.listed && !p.leaderGone() {
-		tids = tids[:1]
+		threads = threads[:1]
 	}
-	list, err := procfs.ChildrenOf(p.host, tids)
-	p.listed = err == nil
-	return list, err
+	var all []int
+	for _, th := range threads {
+		list, err := procfs.ChildrenOf(p.host, []int{th.HostTID})
+		if err != nil {
+			p.listed = false
+			return nil, err
+		}
+		th.forks = th.HostTID != p.host && len(list) > 0
+		all = append(all, list...)
+	}
+	p.listed = true
+	slices.Sort(all)
+	return all, nil
 }
 
 // freezeProcesses stops those of pids that do not stand still yet. All are asked
@@ -164,7 +174,7 @@ func (t *Tree) freezeProcesses(ctx context.Context, pids []int) (err error) {
 			continue
 		}
 		met[pid] = true
-		f := &freezing{p: &Process{host: pid, tr: t.tr, dumpable: -1}, seen: map[int]bool{}}
+		f := newFreezing(t, pid)
 		if _, err := t.ask(f); err != nil {
 			if err = t.lose(f.p, err); err != nil {
 				return err
@@ -211,43 +221,73 @@ type freezing struct {
 	seen    map[int]bool // the threads that were met
 	fresh   []*Thread    // of them those that were asked and not waited for yet
 	careful []int        // of them those that are to be asked one by one
+
+	attached map[int]*Thread
+	forks    map[int]bool // the threads but the leader that have children
+}
+
+func newFreezing(t *Tree, pid int) *freezing {
+	return &freezing{p: &Process{host: pid, tr: t.tr, dumpable: -1}, seen: map[int]bool{}, attached: map[int]*Thread{}, forks: map[int]bool{}}
 }
 
 // ask attaches to the threads that were not met yet and has them stop. It
-// says whether there were any. The leader is asked when the others stand still: it
-// is the one that gets signals for the process as long as it can take them, and
-// else another one that does not stand still (kernel/signal.c, complete_signal).
-// Those whose call a stop may end are left to stopCareful.
+// says whether there were any. Those whose call a stop may end are left to stopCareful.
 func (t *Tree) ask(f *freezing) (some bool, err error) {
 	tids, err := procfs.Tasks(f.p.host)
 	if err != nil {
 		return false, err
 	}
-	first := len(f.seen) == 0
+	tids = f.next(tids)
+	// In one go: what comes meanwhile to one that is attached to is met in its stop.
 	for _, tid := range tids {
-		if f.seen[tid] || first && tid == f.p.host && len(tids) > 1 {
-			continue
+		if _, err := t.attachTo(f, tid); err != nil {
+			return false, err
 		}
-		some, f.seen[tid] = true, true
+	}
+	for _, tid := range tids {
+		f.seen[tid] = true
 		sleep := t.sleeps.before(f.p.host, tid)
 		if sleep.mayEnd() {
 			f.careful = append(f.careful, tid)
 			continue
 		}
-		if err := t.seizeInto(f, tid, sleep); err != nil {
-			return some, err
+		if err := t.seize(f, tid, sleep); err != nil {
+			return true, err
 		}
 	}
-	return some, nil
+	return len(tids) > 0, nil
 }
 
-func (t *Tree) seizeInto(f *freezing, tid int, sleep *Sleep) error {
-	th, err := t.seize(f.p, tid, sleep)
-	if th != nil {
-		f.fresh = append(f.fresh, th)
-		f.p.threads = append(f.p.threads, th)
+// next returns the threads that are to be asked next. The leader comes when others stand still:
+// it is the one that gets signals for the process as long as it can take them, and else another
+// one that does not stand still (kernel/signal.c, complete_signal). With it come those that have
+// children: the signal of a child that ends is sent to the thread that made it, and where that is
+// traced it is not ignored (sig_ignored): what another thread waits in would end with EINTR.
+func (f *freezing) next(tids []int) []int {
+	var now, last []int
+	for _, tid := range tids {
+		switch {
+		case f.seen[tid]:
+		case len(f.seen) == 0 && len(tids) > 1 && f.comesLast(tid):
+			last = append(last, tid)
+		default:
+			now = append(now, tid)
+		}
 	}
-	return err
+	if len(now) == 0 {
+		return last
+	}
+	return now
+}
+
+// comesLast says whether a thread is the leader, or has children.
+func (f *freezing) comesLast(tid int) bool {
+	if tid == f.p.host {
+		return true
+	}
+	children, err := procfs.ChildrenOf(f.p.host, []int{tid})
+	f.forks[tid] = err == nil && len(children) > 0
+	return f.forks[tid]
 }
 
 // stopCareful stops one by one the threads that are in a call that the stop may end
@@ -257,7 +297,7 @@ func (t *Tree) stopCareful(ctx context.Context, f *freezing) error {
 	for len(f.careful) > 0 && !f.p.execed {
 		tid := f.careful[0]
 		f.careful = f.careful[1:]
-		err := t.seizeInto(f, tid, t.sleeps.before(f.p.host, tid))
+		err := t.seize(f, tid, t.sleeps.before(f.p.host, tid))
 		if err == nil {
 			err = t.awaitFresh(ctx, f)
 		}
@@ -395,6 +435,8 @@ func (f *freezing) startOver() {
 	p.tr.asked = slices.DeleteFunc(p.tr.asked, func(th *Thread) bool { return slices.Contains(p.threads, th) })
 	p.execed, p.threads, f.careful = false, nil, nil
 	clear(f.seen)
+	clear(f.attached)
+	clear(f.forks)
 }
 
 // awaitStopped waits for a process that goes back into its group stop, for a

@@ -247,7 +247,7 @@ func spawnReady(t *testing.T, tr *Tracer, mode string) greeted {
 func TestFreezeLeavesSignalsToTheLeader(t *testing.T) {
 	tr := newTracer(t)
 	x := launch(t, tr, program(t, "freeze"), "signalled")
-	f := &freezing{p: &Process{host: x.pid, tr: tr}, seen: map[int]bool{}}
+	f := newFreezing(&Tree{tr: tr}, x.pid)
 	tree := &Tree{tr: tr, byHost: map[int]*Process{}, sleeps: NewSleeps()}
 	err := tr.Do(func() error {
 		if _, err := tree.ask(f); err != nil {
@@ -265,7 +265,7 @@ func TestFreezeLeavesSignalsToTheLeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = tr.Do(func() error {
-		err := f.p.letGo(f.p.threads[0])
+		_, err := f.p.letGo(f.p.threads[0])
 		if s, err := procfs.ReadTaskStatus(x.pid, x.pid); err != nil || s.ShdPnd != 0 {
 			t.Errorf("pending when the leader was let go: %#x (%v)", s.ShdPnd, err)
 		}
@@ -278,6 +278,20 @@ func TestFreezeLeavesSignalsToTheLeader(t *testing.T) {
 	}
 	if got, want := x.ask("?"), "leader 1, others 0"; got != want {
 		t.Errorf("who took signals: %s, want %s", got, want)
+	}
+}
+
+// SIGCHLD that nobody handles interrupts no call, though the thread that made the child is
+// traced when it ends. What remains is the moment from one PTRACE_SEIZE to the next.
+func TestFreezeInterruptsNothingForChildren(t *testing.T) {
+	const rounds, most = 60, 6
+	x := launch(t, newTracer(t), program(t, "freeze"), "waiters")
+	for range rounds {
+		tree := x.freeze()
+		x.release(tree)
+	}
+	if n, err := strconv.Atoi(x.ask("?")); err != nil || n > most {
+		t.Errorf("%d calls were interrupted in %d freezes, want at most %d (%v)", n, rounds, most, err)
 	}
 }
 

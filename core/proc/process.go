@@ -1,9 +1,11 @@
 package proc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -29,6 +31,8 @@ type Thread struct {
 
 	compat  bool             // 32-bit code, whose registers are not known
 	worker  bool             // the kernel's own within the process: it runs no code of the program
+	forks   bool             // it has children, and is not the leader
+	asked   bool             // to stop
 	stopped bool             // Regs and Mask have been read
 	ended   *Regs            // at the stop, where its call has been mended since: see mend
 	stopSig syscall.Signal   // of its group stop, 0 where it is not stopped
@@ -256,62 +260,108 @@ func (p *Process) close(ctx context.Context) error {
 	return err
 }
 
-// letLeader detaches from the leader of several threads, and waits until it has taken
-// the signals for the process that came while it stood still: else other threads would,
+// letLeader detaches from the leader of several threads. await waits until it has taken the
+// signals for the process that came while it stood still: else other threads would,
 // when they are let go, and also those that come before the leader has run
 // (kernel/signal.c, complete_signal). What it blocks may be theirs.
-func (p *Process) letLeader() error {
+func (p *Process) letLeader() (await func(), err error) {
 	const most = 200 * time.Millisecond // of a machine with much to do
+	waiting, _ := procfs.ReadTaskStatus(p.host, p.host)
 	before := procfs.Timeslices(p.host, p.host)
 	if err := detach(p.host); err != nil {
-		return err
+		return nil, err
 	}
-	for begin := time.Now(); time.Since(begin) < most; p.tr.yield() {
-		s, err := procfs.ReadTaskStatus(p.host, p.host)
-		if err != nil || s.State == 'T' {
-			break
-		}
-		if s.ShdPnd&^s.SigBlk == 0 && (s.State != 'R' || before == "" || procfs.Timeslices(p.host, p.host) != before) {
-			break
+	await = func() {
+		for begin := time.Now(); time.Since(begin) < most; p.tr.yield() {
+			s, err := procfs.ReadTaskStatus(p.host, p.host)
+			if err != nil || s.State == 'T' {
+				break
+			}
+			if s.ShdPnd&^s.SigBlk == 0 && (s.State != 'R' || before == "" || procfs.Timeslices(p.host, p.host) != before) {
+				break
+			}
 		}
 	}
-	return nil
+	if waiting.ShdPnd&^waiting.SigBlk&waiting.SigCgt != 0 { // its handlers run in it
+		await()
+		await = nil
+	}
+	return await, nil
 }
 
-// letGo detaches from a thread.
-func (p *Process) letGo(th *Thread) (err error) {
+// letGo detaches from a thread. await is not nil where it is to be called before threads that
+// have no children are let go.
+func (p *Process) letGo(th *Thread) (await func(), err error) {
 	if th.masked {
 		err = p.reenter(th)
 	}
 	if th.HostTID == p.host && len(p.threads) > 1 {
-		return errors.Join(err, p.letLeader())
+		await, err2 := p.letLeader()
+		return await, errors.Join(err, err2)
 	}
-	return errors.Join(err, detach(th.HostTID))
+	return nil, errors.Join(err, detach(th.HostTID))
 }
 
-// release lets every thread run on with its own registers and mask.
+// release lets every thread run on with its own registers and mask: the leader first, then those
+// with children, see Tree.next.
 func (p *Process) release() error {
+	order := slices.Clone(p.threads)
+	slices.SortStableFunc(order, func(a, b *Thread) int { return cmp.Compare(p.turn(a), p.turn(b)) })
 	var errs []error
-	for _, th := range p.threads {
-		delete(p.tr.held, th.HostTID)
-		if !th.stopped {
-			p.tr.letGoLate(th.HostTID)
-			continue
+	var await func()
+	for _, th := range order {
+		if await != nil && p.turn(th) == lastTurn {
+			await()
+			await = nil
 		}
-		err := errors.Join(p.catchUp(th), p.own(th))
-		for _, sig := range th.aside {
-			_ = unix.Tgkill(p.host, th.HostTID, sig) // ESRCH: it was killed meanwhile
-		}
-		if err2 := p.letGo(th); err == nil {
-			err = err2
-		}
-		if isKilled(err) { // only its tracer may bury it
-			p.tr.letGoLate(th.HostTID)
-			continue
+		of, err := p.releaseThread(th)
+		if of != nil {
+			await = of
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("pid %d tid %d: release: %w", p.pid, th.TID, err))
 		}
 	}
+	if await != nil {
+		await()
+	}
 	return errors.Join(errs...)
+}
+
+const lastTurn = 2
+
+// turn is when a thread is let go.
+func (p *Process) turn(th *Thread) int {
+	switch {
+	case th.HostTID == p.host:
+		return 0
+	case th.forks:
+		return 1
+	}
+	return lastTurn
+}
+
+// releaseThread lets a thread run on. See letGo.
+func (p *Process) releaseThread(th *Thread) (await func(), err error) {
+	delete(p.tr.held, th.HostTID)
+	if !th.stopped {
+		if !th.asked {
+			_ = th.interrupt() // it has ended
+		}
+		p.tr.letGoLate(th.HostTID)
+		return nil, nil
+	}
+	err = errors.Join(p.catchUp(th), p.own(th))
+	for _, sig := range th.aside {
+		_ = unix.Tgkill(p.host, th.HostTID, sig) // ESRCH: it was killed meanwhile
+	}
+	await, err2 := p.letGo(th)
+	if err == nil {
+		err = err2
+	}
+	if isKilled(err) { // only its tracer may bury it
+		p.tr.letGoLate(th.HostTID)
+		err = nil
+	}
+	return await, err
 }

@@ -47,7 +47,12 @@ func (r *Restorer) Run(ctx context.Context) error {
 // letGo lets a thread run, if its process has not ended meanwhile: by what another of its
 // threads does, which runs already, or by a signal.
 func (r *Restorer) letGo(p *Process, th *Thread) error {
-	err := errors.Join(r.shorten(p, th), p.letGo(th))
+	err := r.shorten(p, th)
+	await, err2 := p.letGo(th)
+	if await != nil {
+		await()
+	}
+	err = errors.Join(err, err2)
 	if errors.Is(err, unix.ESRCH) {
 		r.tr.letGoLate(th.HostTID)
 		return nil

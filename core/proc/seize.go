@@ -15,25 +15,52 @@ import (
 	"github.com/hiatus-project/hiatus/plugin"
 )
 
-// seize attaches to a thread and asks it to stop. It returns nil for one that
-// has ended. sleep is what was seen of it before.
-func (t *Tree) seize(p *Process, tid int, sleep *Sleep) (*Thread, error) {
-	th := &Thread{HostTID: tid, sleep: sleep}
+// attachTo attaches to a thread of f's process, unless that is done. It returns nil for one that
+// has ended.
+func (t *Tree) attachTo(f *freezing, tid int) (*Thread, error) {
+	if th := f.attached[tid]; th != nil {
+		return th, nil
+	}
 	delete(t.tr.late, tid)
-	stop := t.tr.watch(p.host)
-	err := attach(p.host, tid)
+	stop := t.tr.watch(f.p.host)
+	err := attach(f.p.host, tid)
 	stop()
 	if err != nil {
-		return nil, whyNotSeized(p.host, tid, err)
+		return nil, whyNotSeized(f.p.host, tid, err)
 	}
 	_ = faultpoint.At(faultpoint.ThreadSeized)
-	if err := ptrace(ptraceInterrupt, tid, 0, 0); err != nil && err != unix.ESRCH {
-		return nil, fmt.Errorf("pid %d tid %d: interrupt: %w", p.host, tid, err)
+	th := &Thread{HostTID: tid, forks: f.forks[tid]}
+	f.attached[tid] = th
+	f.p.threads = append(f.p.threads, th)
+	return th, nil
+}
+
+// seize attaches to a thread and asks it to stop, if it has not ended. sleep is what was seen
+// of it before.
+func (t *Tree) seize(f *freezing, tid int, sleep *Sleep) error {
+	th, err := t.attachTo(f, tid)
+	if th == nil || err != nil {
+		return err
 	}
+	th.sleep = sleep
+	if err := th.interrupt(); err != nil {
+		return fmt.Errorf("pid %d tid %d: interrupt: %w", f.p.host, tid, err)
+	}
+	f.fresh = append(f.fresh, th)
 	if !sleep.mayEnd() || !t.tr.mendAtOnce(th) {
 		t.tr.asked = append(t.tr.asked, th)
 	}
-	return th, nil
+	return nil
+}
+
+// interrupt asks a thread to stop, if it has not ended.
+func (th *Thread) interrupt() error {
+	th.asked = true
+	err := ptrace(ptraceInterrupt, th.HostTID, 0, 0)
+	if err == unix.ESRCH {
+		err = nil
+	}
+	return err
 }
 
 // mendAtOnce has the call of a thread made again that its stop, which was just asked

@@ -36,7 +36,7 @@ func (p *Plugin) requireFIFO(name string, q *pipe) error {
 	var st unix.Stat_t
 	err := unix.Stat(name, &st)
 	if errors.Is(err, unix.ENOENT) {
-		p.host.Log().Warn().Str("path", name).Msg("the FIFO is gone, and is made again")
+		p.host.Log().Warn().Str("path", string(q.Path)).Msg("the FIFO is gone, and is made again")
 		if err = p.named.nameFIFO(name, q); err != nil {
 			return err
 		}

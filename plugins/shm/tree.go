@@ -1,6 +1,7 @@
 package shm
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -151,9 +152,14 @@ func parseStart(s string) (ticks int64, ok bool) {
 	return ticks, err == nil && ticks >= 0
 }
 
+// alive says whether there is a process that may use something: a zombie does not.
 func alive(pid int) bool {
-	err := unix.Kill(pid, 0)
-	return err == nil || err == unix.EPERM
+	if err := unix.Kill(pid, 0); err != nil && err != unix.EPERM {
+		return false
+	}
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, state, ok := strings.Cut(string(raw[bytes.LastIndexByte(raw, ')')+1:]), " ")
+	return err != nil || !ok || !strings.HasPrefix(state, "Z")
 }
 
 // errOther says that an object is not of the computation.

@@ -68,7 +68,7 @@ func (s tcpSocket) bind(fd int) error {
 	}
 	switch {
 	case errors.Is(err, unix.EADDRINUSE):
-		return fmt.Errorf("bind to %s: %w: another program has the port, or a connection that has ended keeps it for a minute (TIME_WAIT)", s.Local, err)
+		return fmt.Errorf("bind to %s: %w: another program has the port, or a connection that has ended keeps it for a minute (TIME_WAIT), in which case a restart succeeds after that", s.Local, err)
 	case err != nil:
 		return fmt.Errorf("bind to %s: %w", s.Local, err)
 	}

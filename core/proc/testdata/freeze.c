@@ -288,6 +288,59 @@ static void signalled(void)
 	}
 }
 
+static volatile long interrupted;
+
+static void *waits(void *arg)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGRTMIN + (intptr_t)arg);
+	for (;;)
+		if (sigwaitinfo(&set, 0) < 0)
+			__atomic_fetch_add(&interrupted, 1, __ATOMIC_RELAXED);
+	return 0;
+}
+
+static void *parent(void *arg)
+{
+	for (;;) {
+		pid_t c = fork();
+		if (c == 0) {
+			usleep(3000);
+			_exit(0);
+		}
+		CHECK(waitpid(c, 0, 0) == c);
+	}
+	return arg;
+}
+
+// waiters has threads that wait for signals, and others whose children end all the time: their
+// SIGCHLD is for nobody. It answers how often a wait was interrupted.
+static void waiters(void)
+{
+	enum { threads = 16 };
+	struct pollfd in = {.fd = 0, .events = POLLIN};
+	sigset_t set;
+	pthread_t t;
+	char line[256];
+	sigemptyset(&set);
+	for (int i = 0; i < threads; i++)
+		sigaddset(&set, SIGRTMIN + i);
+	CHECK(pthread_sigmask(SIG_BLOCK, &set, 0) == 0);
+	for (intptr_t i = 0; i < threads; i++)
+		CHECK(pthread_create(&t, 0, waits, (void *)i) == 0);
+	for (int i = 0; i < 4; i++)
+		CHECK(pthread_create(&t, 0, parent, 0) == 0);
+	for (ready();;) {
+		if (poll(&in, 1, 7) == 1) {
+			command(line);
+			dprintf(1, "%ld\n", interrupted);
+		}
+		for (int i = 0; i < threads / 2; i++)
+			CHECK(sigqueue(getpid(), SIGRTMIN + i, (union sigval){0}) == 0);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	CHECK(argc > 1);
@@ -319,5 +372,7 @@ int main(int argc, char **argv)
 		signalled();
 	if (!strcmp(how, "nodump"))
 		nodump();
+	if (!strcmp(how, "waiters"))
+		waiters();
 	CHECK(!"unknown argument");
 }
