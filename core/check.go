@@ -38,6 +38,13 @@ func splitRefusals(err error) (refusals []coord.Refusal, rest error) {
 	if !refused {
 		return nil, err
 	}
+	for {
+		wrapped, ok := err.(interface{ Unwrap() error })
+		if !ok || err == error(refusal) || wrapped.Unwrap() == error(refusal) {
+			break
+		}
+		err = wrapped.Unwrap()
+	}
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {
 		return []coord.Refusal{*refusal}, nil

@@ -21,6 +21,7 @@ func TestSplitRefusals(t *testing.T) {
 		"one":     {refusal(1), []int{1}, nil},
 		"wrapped": {fmt.Errorf("plugin: %w", refusal(1)), []int{1}, nil},
 		"joined":  {errors.Join(refusal(1), refusal(2), refusal(3)), []int{1, 2, 3}, nil},
+		"a join":  {fmt.Errorf("plugin: %w", errors.Join(refusal(1), refusal(2))), []int{1, 2}, nil},
 		"deeper":  {errors.Join(fmt.Errorf("pid: %w", refusal(1)), errors.Join(refusal(2), other)), []int{1, 2}, other},
 		"cause":   {errors.Join(fmt.Errorf("%w: %w", refusal(1), cause), refusal(2)), []int{1, 2}, nil},
 	} {

@@ -34,25 +34,42 @@ const finishTimeout = time.Minute
 //
 // It waits for the end of a periodic checkpoint, as long as req.Timeout allows.
 func (s *Server) Checkpoint(ctx context.Context, req CheckpointRequest, progress func(Progress)) (CheckpointResult, error) {
+	return s.checkpointFor(ctx, ctx, req, progress)
+}
+
+// checkpointFor is Checkpoint that waits for its turn until asking is done.
+func (s *Server) checkpointFor(ctx, asking context.Context, req CheckpointRequest, progress func(Progress)) (CheckpointResult, error) {
 	if s.ctx.Err() != nil {
 		return CheckpointResult{}, ErrClosed
 	}
-	select {
-	case s.running <- struct{}{}:
-	default:
-		if err := s.awaitTimer(ctx, cmp.Or(max(req.Timeout, 0), s.cfg.Timeout)); err != nil {
+	if !s.start(false) {
+		begun := time.Now()
+		if req.Timeout <= 0 {
+			req.Timeout = s.cfg.Timeout
+		}
+		if err := s.awaitTimer(asking, req.Timeout); err != nil {
 			return CheckpointResult{}, err
 		}
+		req.Timeout = max(req.Timeout-time.Since(begun), time.Millisecond)
 	}
 	defer func() { <-s.running }()
 	return s.take(ctx, req, progress)
 }
 
 // awaitTimer waits until the periodic checkpoint has ended that is in progress, and takes its place.
-func (s *Server) awaitTimer(ctx context.Context, most time.Duration) error {
-	if !s.byTimer.Load() {
+func (s *Server) awaitTimer(asking context.Context, most time.Duration) error {
+	s.mu.Lock()
+	if !s.byTimer || s.awaited {
+		s.mu.Unlock()
 		return ErrBusy
 	}
+	s.awaited = true
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.awaited = false
+		s.mu.Unlock()
+	}()
 	late := time.NewTimer(most)
 	defer late.Stop()
 	select {
@@ -60,8 +77,8 @@ func (s *Server) awaitTimer(ctx context.Context, most time.Duration) error {
 		return nil
 	case <-late.C:
 		return ErrBusy
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	case <-asking.Done():
+		return context.Cause(asking)
 	case <-s.ctx.Done():
 		return ErrClosed
 	}

@@ -329,6 +329,24 @@ func TestBusyByTimer(t *testing.T) {
 	c := startClient(t, s)
 	_, err := c.Checkpoint(t.Context(), CheckpointRequest{Timeout: time.Millisecond}, nil)
 	wantError(t, err, ErrBusy, "a checkpoint is in progress")
+	gone, waits := startClient(t, s), make(chan error)
+	go func() {
+		_, err := gone.Checkpoint(t.Context(), CheckpointRequest{Kill: true}, nil)
+		waits <- err
+	}()
+	untilAwaited := func(want bool) {
+		for awaited := !want; awaited != want; alive(t, s) {
+			s.mu.Lock()
+			awaited = s.awaited
+			s.mu.Unlock()
+		}
+	}
+	untilAwaited(true)
+	_, err = c.Checkpoint(t.Context(), CheckpointRequest{}, nil) // behind another that waits
+	wantError(t, err, ErrBusy, "a checkpoint is in progress")
+	gone.Close() // and with it what it has asked for
+	wantError(t, <-waits, ErrConnectionLost, "")
+	untilAwaited(false)
 	second := make(chan CheckpointResult)
 	go func() {
 		r, err := c.Checkpoint(t.Context(), CheckpointRequest{}, nil)

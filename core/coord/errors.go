@@ -13,7 +13,8 @@ var (
 	ErrGivenUp = errors.New("given up")
 	// ErrNotFound is Lookup's answer for a key that is not visible.
 	ErrNotFound = errors.New("not published")
-	// ErrBusy is the answer to a checkpoint request during another one.
+	// ErrBusy is the answer to a checkpoint request during another one, unless that is a periodic
+	// one that ends in time, and nobody else waits for that.
 	ErrBusy = errors.New("a checkpoint is in progress")
 	// ErrRestarting is the answer while agents wait for each other in a restart.
 	ErrRestarting = errors.New("a restart is in progress")

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -63,7 +62,6 @@ type Server struct {
 	intervalChanged chan struct{}  // holds at most one
 
 	running chan struct{} // holds one value while a checkpoint is in progress
-	byTimer atomic.Bool   // the one in progress is a periodic one
 	asking  chan struct{} // holds one value while a checkpoint or a check is
 
 	mu      sync.Mutex
@@ -76,6 +74,8 @@ type Server struct {
 	ended   map[string]bool    // ids of agents that have left as they should, with their trees
 	session *session           // nil: none
 	begun   bool               // a checkpoint has been tried: no restart any more
+	byTimer bool               // the checkpoint in progress is a periodic one
+	awaited bool               // somebody waits for its end
 	// restarting: the tree of an agent does not run yet, and no checkpoint may begin.
 	restarting bool
 	restored   chan struct{} // closed when not restarting
@@ -445,18 +445,30 @@ func (s *Server) periodic() {
 	}
 }
 
-// checkpointByTimer takes a checkpoint for which others wait.
+// checkpointByTimer takes a checkpoint, for whose end a request waits.
 func (s *Server) checkpointByTimer() error {
-	select {
-	case s.running <- struct{}{}:
-	default:
+	if !s.start(true) {
 		return ErrBusy
 	}
-	s.byTimer.Store(true)
 	_, err := s.take(s.ctx, CheckpointRequest{}, nil)
-	s.byTimer.Store(false)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.byTimer = false
 	<-s.running
 	return err
+}
+
+// start says whether no checkpoint is in progress, so that one is now.
+func (s *Server) start(byTimer bool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case s.running <- struct{}{}:
+		s.byTimer = byTimer
+		return true
+	default:
+		return false
+	}
 }
 
 // Close ends the coordinator: the socket is removed, a checkpoint that is not

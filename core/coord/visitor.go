@@ -141,11 +141,11 @@ func (v *visitor) dispatchCommand(method string, body json.RawMessage) (task, er
 }
 
 // checkpoint runs on the server's context, not the request's: the checkpoint
-// goes on when the command that asked for it goes away.
-func (v *visitor) checkpoint(_ context.Context, in CheckpointRequest) (any, error) {
+// goes on when the command that asked for it goes away, once it has begun.
+func (v *visitor) checkpoint(ctx context.Context, in CheckpointRequest) (any, error) {
 	progress := newRelay(relayEvery, func(p Progress) { v.conn.notify(methodProgress, p) })
 	defer progress.stop()
-	return v.server.Checkpoint(v.server.ctx, in, progress.put)
+	return v.server.checkpointFor(v.server.ctx, ctx, in, progress.put)
 }
 
 // validSignal accepts what kill(2) sends, signal(7).

@@ -7,6 +7,7 @@ import (
 	"io"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -222,12 +223,14 @@ type freezing struct {
 	fresh   []*Thread    // of them those that were asked and not waited for yet
 	careful []int        // of them those that are to be asked one by one
 
-	attached map[int]*Thread
-	forks    map[int]bool // the threads but the leader that have children
+	attached map[int]*Thread // nil of one that has ended
+	sleeps   map[int]*Sleep  // before they were attached to
+	forks    map[int]bool    // the threads but the leader that have children
 }
 
 func newFreezing(t *Tree, pid int) *freezing {
-	return &freezing{p: &Process{host: pid, tr: t.tr, dumpable: -1}, seen: map[int]bool{}, attached: map[int]*Thread{}, forks: map[int]bool{}}
+	return &freezing{p: &Process{host: pid, tr: t.tr, dumpable: -1}, seen: map[int]bool{},
+		attached: map[int]*Thread{}, sleeps: map[int]*Sleep{}, forks: map[int]bool{}}
 }
 
 // ask attaches to the threads that were not met yet and has them stop. It
@@ -237,16 +240,20 @@ func (t *Tree) ask(f *freezing) (some bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	tids = f.next(tids)
+	now, along := f.next(tids)
+	all := slices.Concat(now, along)
+	for _, tid := range all {
+		f.sleeps[tid] = t.sleepOf(f, tid)
+	}
 	// In one go: what comes meanwhile to one that is attached to is met in its stop.
-	for _, tid := range tids {
+	for _, tid := range all {
 		if _, err := t.attachTo(f, tid); err != nil {
 			return false, err
 		}
 	}
-	for _, tid := range tids {
+	for _, tid := range now {
 		f.seen[tid] = true
-		sleep := t.sleeps.before(f.p.host, tid)
+		sleep := f.sleeps[tid]
 		if sleep.mayEnd() {
 			f.careful = append(f.careful, tid)
 			continue
@@ -255,39 +262,53 @@ func (t *Tree) ask(f *freezing) (some bool, err error) {
 			return true, err
 		}
 	}
-	return len(tids) > 0, nil
+	return len(now) > 0, nil
 }
 
-// next returns the threads that are to be asked next. The leader comes when others stand still:
-// it is the one that gets signals for the process as long as it can take them, and else another
-// one that does not stand still (kernel/signal.c, complete_signal). With it come those that have
-// children: the signal of a child that ends is sent to the thread that made it, and where that is
-// traced it is not ignored (sig_ignored): what another thread waits in would end with EINTR.
-func (f *freezing) next(tids []int) []int {
-	var now, last []int
+// next returns the threads that are to be asked now, and what is to be attached to along with
+// them. The leader comes when all others stand still: it is the one that gets signals for the
+// process as long as it can take them, and else another one that does not stand still
+// (kernel/signal.c, complete_signal). Right before it come those that have children: the signal
+// of a child that ends is sent to the thread that made it, and where that is traced it is not
+// ignored (sig_ignored): what another thread waits in, to which nobody has attached, would end
+// with EINTR.
+func (f *freezing) next(tids []int) (now, along []int) {
+	first := len(f.seen) == 0
+	var leader, parents []int
 	for _, tid := range tids {
 		switch {
 		case f.seen[tid]:
-		case len(f.seen) == 0 && len(tids) > 1 && f.comesLast(tid):
-			last = append(last, tid)
+		case tid == f.p.host:
+			leader = append(leader, tid)
+		case first && f.hasChildren(tid):
+			parents = append(parents, tid)
 		default:
 			now = append(now, tid)
 		}
 	}
-	if len(now) == 0 {
-		return last
+	switch {
+	case first && len(now) > 0:
+		return now, nil
+	case len(now)+len(parents) > 0:
+		return append(now, parents...), leader
 	}
-	return now
+	return leader, nil
 }
 
-// comesLast says whether a thread is the leader, or has children.
-func (f *freezing) comesLast(tid int) bool {
-	if tid == f.p.host {
-		return true
-	}
+func (f *freezing) hasChildren(tid int) bool {
 	children, err := procfs.ChildrenOf(f.p.host, []int{tid})
 	f.forks[tid] = err == nil && len(children) > 0
 	return f.forks[tid]
+}
+
+// sleepOf notes what is only seen while a thread sleeps. Of one that was attached to, and stands in
+// the stop of a signal, that is what was seen before.
+func (t *Tree) sleepOf(f *freezing, tid int) *Sleep {
+	now := t.sleeps.before(f.p.host, tid)
+	if then, known := f.sleeps[tid]; known && now != nil && (now.state == 't' || strings.Contains(now.wchan, "ptrace_stop")) {
+		return then
+	}
+	return now
 }
 
 // stopCareful stops one by one the threads that are in a call that the stop may end
@@ -297,7 +318,7 @@ func (t *Tree) stopCareful(ctx context.Context, f *freezing) error {
 	for len(f.careful) > 0 && !f.p.execed {
 		tid := f.careful[0]
 		f.careful = f.careful[1:]
-		err := t.seize(f, tid, t.sleeps.before(f.p.host, tid))
+		err := t.seize(f, tid, t.sleepOf(f, tid))
 		if err == nil {
 			err = t.awaitFresh(ctx, f)
 		}
@@ -436,6 +457,7 @@ func (f *freezing) startOver() {
 	p.execed, p.threads, f.careful = false, nil, nil
 	clear(f.seen)
 	clear(f.attached)
+	clear(f.sleeps)
 	clear(f.forks)
 }
 

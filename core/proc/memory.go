@@ -30,7 +30,7 @@ type mapSaver struct {
 	refs    map[refKey]fileRef
 	objects map[objectKey]int
 	all     map[*Process]*processMaps
-	written map[inodeID]bool        // files in memory that have names, see read
+	written map[inodeID]bool        // files in memory that have names, see findWritten
 	others  map[inodeID]writtenFile // other files that are written to by mappings
 	devs    map[inodeID]uint64      // see statDev
 	shown   map[uint64]uint64       // the device in maps by that of stat(2), see isOther

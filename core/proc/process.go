@@ -266,11 +266,11 @@ func (p *Process) close(ctx context.Context) error {
 // (kernel/signal.c, complete_signal). What it blocks may be theirs.
 func (p *Process) letLeader() (await func(), err error) {
 	const most = 200 * time.Millisecond // of a machine with much to do
-	waiting, _ := procfs.ReadTaskStatus(p.host, p.host)
 	before := procfs.Timeslices(p.host, p.host)
 	if err := detach(p.host); err != nil {
 		return nil, err
 	}
+	waiting, _ := procfs.ReadTaskStatus(p.host, p.host)
 	await = func() {
 		for begin := time.Now(); time.Since(begin) < most; p.tr.yield() {
 			s, err := procfs.ReadTaskStatus(p.host, p.host)
@@ -303,7 +303,7 @@ func (p *Process) letGo(th *Thread) (await func(), err error) {
 }
 
 // release lets every thread run on with its own registers and mask: the leader first, then those
-// with children, see Tree.next.
+// with children, see freezing.next.
 func (p *Process) release() error {
 	order := slices.Clone(p.threads)
 	slices.SortStableFunc(order, func(a, b *Thread) int { return cmp.Compare(p.turn(a), p.turn(b)) })

@@ -18,9 +18,10 @@ import (
 // attachTo attaches to a thread of f's process, unless that is done. It returns nil for one that
 // has ended.
 func (t *Tree) attachTo(f *freezing, tid int) (*Thread, error) {
-	if th := f.attached[tid]; th != nil {
+	if th, done := f.attached[tid]; done {
 		return th, nil
 	}
+	f.attached[tid] = nil
 	delete(t.tr.late, tid)
 	stop := t.tr.watch(f.p.host)
 	err := attach(f.p.host, tid)
@@ -43,24 +44,21 @@ func (t *Tree) seize(f *freezing, tid int, sleep *Sleep) error {
 		return err
 	}
 	th.sleep = sleep
-	if err := th.interrupt(); err != nil {
+	err = th.interrupt()
+	if err != nil && err != unix.ESRCH {
 		return fmt.Errorf("pid %d tid %d: interrupt: %w", f.p.host, tid, err)
 	}
 	f.fresh = append(f.fresh, th)
-	if !sleep.mayEnd() || !t.tr.mendAtOnce(th) {
+	if err != nil || !sleep.mayEnd() || !t.tr.mendAtOnce(th) { // ESRCH: it has ended, or stands in another stop
 		t.tr.asked = append(t.tr.asked, th)
 	}
 	return nil
 }
 
-// interrupt asks a thread to stop, if it has not ended.
+// interrupt asks a thread to stop.
 func (th *Thread) interrupt() error {
 	th.asked = true
-	err := ptrace(ptraceInterrupt, th.HostTID, 0, 0)
-	if err == unix.ESRCH {
-		err = nil
-	}
-	return err
+	return ptrace(ptraceInterrupt, th.HostTID, 0, 0)
 }
 
 // mendAtOnce has the call of a thread made again that its stop, which was just asked
@@ -149,6 +147,9 @@ func attach(pid, tid int) error {
 		}
 		s, serr := procfs.ReadTaskStatus(pid, tid)
 		if serr == nil && s.TracerPid == unix.Gettid() {
+			if strings.IndexByte("ZX", s.State) >= 0 { // a leader that has ended before its stop
+				return unix.ESRCH
+			}
 			return nil
 		}
 		dead := strings.IndexByte("ZX", s.State) >= 0 && s.Threads <= 1

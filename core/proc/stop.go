@@ -120,6 +120,9 @@ func (t *Tree) stopOf(ctx context.Context, pid, tid int) (syscall.Signal, error)
 		if err := waitsForVfork(pid, tid); err != nil && time.Since(begin) > vforkPatience {
 			return 0, err
 		}
+		if s, err := procfs.ReadTaskStatus(pid, tid); err == nil && s.State == 'Z' && s.TracerPid == unix.Gettid() {
+			return 0, fmt.Errorf("tid %d: %w", tid, errGone) // a leader, of which no wait tells before the others have ended
+		}
 		err = ptrace(ptraceInterrupt, tid, 0, 0)
 		if err == unix.ESRCH && !isTracee(tid) {
 			return 0, fmt.Errorf("tid %d: %w", tid, errRenamed)

@@ -152,14 +152,16 @@ func parseStart(s string) (ticks int64, ok bool) {
 	return ticks, err == nil && ticks >= 0
 }
 
-// alive says whether there is a process that may use something: a zombie does not.
+// alive says whether there is a process that may use something: a zombie does not, unless it is a
+// leader whose other threads live.
 func alive(pid int) bool {
 	if err := unix.Kill(pid, 0); err != nil && err != unix.EPERM {
 		return false
 	}
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, state, ok := strings.Cut(string(raw[bytes.LastIndexByte(raw, ')')+1:]), " ")
-	return err != nil || !ok || !strings.HasPrefix(state, "Z")
+	f := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
+	const threads = 20 - 3 // num_threads of proc_pid_stat(5); the state is field 3
+	return err != nil || len(f) <= threads || f[0] != "Z" || f[threads] != "1"
 }
 
 // errOther says that an object is not of the computation.
