@@ -147,10 +147,7 @@ func attach(pid, tid int) error {
 		}
 		s, serr := procfs.ReadTaskStatus(pid, tid)
 		if serr == nil && s.TracerPid == unix.Gettid() {
-			if strings.IndexByte("ZX", s.State) >= 0 { // a leader that has ended before its stop
-				return unix.ESRCH
-			}
-			return nil
+			return nil // also of one that has ended: its tracer must wait for it
 		}
 		dead := strings.IndexByte("ZX", s.State) >= 0 && s.Threads <= 1
 		if serr != nil || s.TracerPid != 0 || dead || i == tries {
