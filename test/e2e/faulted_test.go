@@ -244,6 +244,22 @@ func (f *faulted) alone() []int {
 	return f.program()
 }
 
+// remain makes sure that the processes are those that were, when all copies have ended: one that
+// was in the making has the program's name still.
+func (f *faulted) remain(step string, before []int) {
+	f.Helper()
+	var now []int
+	for deadline := time.Now().Add(patience); ; time.Sleep(pollEvery) {
+		if now = f.alone(); slices.Equal(now, before) {
+			return
+		}
+		if time.Now().After(deadline) {
+			f.Errorf("%s: the processes were %v and are %v", step, before, now)
+			return
+		}
+	}
+}
+
 // unharmed makes sure that the program goes on, and that nobody holds it.
 func (f *faulted) unharmed() {
 	f.Helper()
