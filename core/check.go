@@ -38,12 +38,8 @@ func splitRefusals(err error) (refusals []coord.Refusal, rest error) {
 	if !refused {
 		return nil, err
 	}
-	for {
-		wrapped, ok := err.(interface{ Unwrap() error })
-		if !ok || err == error(refusal) || wrapped.Unwrap() == error(refusal) {
-			break
-		}
-		err = wrapped.Unwrap()
+	if wrapped, ok := err.(interface{ Unwrap() error }); ok {
+		return splitRefusals(wrapped.Unwrap())
 	}
 	joined, ok := err.(interface{ Unwrap() []error })
 	if !ok {

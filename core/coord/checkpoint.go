@@ -56,34 +56,6 @@ func (s *Server) checkpointFor(ctx, asking context.Context, req CheckpointReques
 	return s.take(ctx, req, progress)
 }
 
-// awaitTimer waits until the periodic checkpoint has ended that is in progress, and takes its place.
-func (s *Server) awaitTimer(asking context.Context, most time.Duration) error {
-	s.mu.Lock()
-	if !s.byTimer || s.awaited {
-		s.mu.Unlock()
-		return ErrBusy
-	}
-	s.awaited = true
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		s.awaited = false
-		s.mu.Unlock()
-	}()
-	late := time.NewTimer(most)
-	defer late.Stop()
-	select {
-	case s.running <- struct{}{}:
-		return nil
-	case <-late.C:
-		return ErrBusy
-	case <-asking.Done():
-		return context.Cause(asking)
-	case <-s.ctx.Done():
-		return ErrClosed
-	}
-}
-
 // take is Checkpoint for which nothing is in progress any more.
 func (s *Server) take(ctx context.Context, req CheckpointRequest, progress func(Progress)) (CheckpointResult, error) {
 	free, err := s.ask(ctx)

@@ -1,7 +1,6 @@
 package shm
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -140,11 +139,14 @@ func startOf(pid int) (int64, bool) {
 // ticksPerSecond is USER_HZ of the kernel's include/asm-generic/param.h.
 const ticksPerSecond = 100
 
-// parseStart reads starttime from /proc/PID/stat, in ticks since boot. The name
+// statFields returns the fields of /proc/PID/stat from the state on, which is field 3. The name
 // before it stands in parentheses and may hold any byte.
+func statFields(s string) []string { return strings.Fields(s[strings.LastIndexByte(s, ')')+1:]) }
+
+// parseStart reads starttime from /proc/PID/stat, in ticks since boot.
 func parseStart(s string) (ticks int64, ok bool) {
-	const starttime = 22 - 3 // the state, behind the name, is field 3
-	f := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
+	const starttime = 22 - 3
+	f := statFields(s)
 	if len(f) <= starttime {
 		return 0, false
 	}
@@ -159,8 +161,8 @@ func alive(pid int) bool {
 		return false
 	}
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	f := strings.Fields(string(raw[bytes.LastIndexByte(raw, ')')+1:]))
-	const threads = 20 - 3 // num_threads of proc_pid_stat(5); the state is field 3
+	f := statFields(string(raw))
+	const threads = 20 - 3 // num_threads of proc_pid_stat(5)
 	return err != nil || len(f) <= threads || f[0] != "Z" || f[threads] != "1"
 }
 

@@ -248,16 +248,7 @@ func (f *faulted) alone() []int {
 // was in the making has the program's name still.
 func (f *faulted) remain(step string, before []int) {
 	f.Helper()
-	var now []int
-	for deadline := time.Now().Add(patience); ; time.Sleep(pollEvery) {
-		if now = f.alone(); slices.Equal(now, before) {
-			return
-		}
-		if time.Now().After(deadline) {
-			f.Errorf("%s: the processes were %v and are %v", step, before, now)
-			return
-		}
-	}
+	f.await(fmt.Sprintf("the processes %v and no others at the step %q", before, step), func() bool { return slices.Equal(f.alone(), before) })
 }
 
 // unharmed makes sure that the program goes on, and that nobody holds it.
