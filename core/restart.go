@@ -58,6 +58,9 @@ func Restart(ctx context.Context, o RestartOptions) (code int, err error) {
 		a.log.Warn().Err(err).Msg("the tree runs, and the coordinator does not know it")
 	}
 	_ = faultpoint.At(faultpoint.RestartSupervised)
+	if err := image.MarkRestarted(r.o.Generation); err != nil {
+		a.log.Debug().Err(err).Msg("nothing says that the image was restarted")
+	}
 	a.stay(ctx)
 	code, err = r.loop.run(ctx)
 	return code, errors.Join(err, r.arrived())
@@ -336,7 +339,8 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	// Extensions, who say where paths are now, hear of Restart first.
 	a.where.setMapPath(a.plugins.MapPath)
 	defer a.where.setMapPath(nil)
-	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Restart, Generation: generation, Procs: procs}); err != nil {
+	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Restart, Generation: generation, Procs: procs,
+		Restarted: image.WasRestarted(r.o.Generation)}); err != nil {
 		return err
 	}
 	if err := r.mapPaths(); err != nil {

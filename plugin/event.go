@@ -43,6 +43,7 @@ type Event struct {
 	Request    Request   // at PreSuspend and PreCheckpoint
 	Outcome    *Figures  // at Outcome only
 	Failed     bool      // at Exit: a restart was given up, the tree has never run
+	Restarted  bool      // at Restart: not for the first time, so that the program has run on since the checkpoint
 }
 
 // Request is what the user asked of a checkpoint.

@@ -49,7 +49,7 @@ HIATUS_* variables.
 
 An open file whose size or time of change is not as in the image is refused. One
 that the program itself had open for writing may have grown where it ran on after
-the checkpoint. --allow-changed-files goes on with files as they are now. Of an
+the checkpoint, or an earlier restart. --allow-changed-files goes on with files as they are now. Of an
 image with the content of open files (--ckpt-open-files), files that are gone are
 made again; --allow-file-overwrite replaces changed ones too.
 

@@ -219,7 +219,7 @@ func isUnfinished(path string) (bool, error) {
 		return false, err
 	}
 	foreign := slices.ContainsFunc(entries, func(e os.DirEntry) bool {
-		return e.Name() != manifestFile && !strings.HasPrefix(e.Name(), agentPrefix)
+		return e.Name() != manifestFile && e.Name() != restartedFile && !strings.HasPrefix(e.Name(), agentPrefix)
 	})
 	locked := slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == pendingLock })
 	return locked || !foreign, nil

@@ -81,6 +81,7 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 		p.making.reset()
 		p.named.reset()
 		p.offsets.close()
+		p.state.Ended = p.state.Ended && !ev.Restarted
 		return p.checkFiles()
 	case plugin.Running:
 		defer p.making.reset()

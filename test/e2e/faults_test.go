@@ -203,10 +203,9 @@ func agentKilledInjecting(f *faulted) {
 // and the image is as it was.
 func agentKilledRestarting(f *faulted) {
 	f.suspendFaulty()
-	whole := f.hashImages()
 	behindRelease := []faultpoint.Step{faultpoint.RestartReleased, faultpoint.RestartSupervised}
 	for _, step := range faultpoint.OfRestart() {
-		before := f.progress()
+		before, whole := f.progress(), f.hashImages() // with the mark of the restart before
 		f.order(string(step) + ": kill")
 		f.restarting("--namespaces", "always")
 		f.orphaned()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -52,6 +53,30 @@ func grownFiles(tr *trial) {
 	tr.await("the same again", func() bool { return tr.progress() == 2 })
 	if got := tr.read("out"); got != "first\nlast\n" {
 		tr.Errorf("wrote %q", got)
+	}
+}
+
+// restartedFiles crashes a program that was restarted from its last generation, made with
+// --kill: its own output has grown since, as after any crash. Before that nobody may have.
+func restartedFiles(tr *trial) {
+	tr.launch("sh", "-c", "exec >out; echo first; echo 1 >progress; while [ ! -e stop ]; do sleep 0.02; done; echo last; echo 2 >progress; sleep 1000")
+	tr.reach(1)
+	tr.suspend()
+	tr.write("out", "first\nforeign\n")
+	if o := tr.hiatus("restart", tr.images()); o.code != 99 || !strings.Contains(o.stderr, "has changed since the checkpoint") {
+		tr.Fatalf("restart with foreign output: %s", o)
+	}
+	tr.restart("--allow-changed-files")
+	tr.write("stop", "")
+	for range 2 {
+		tr.await("more output", func() bool { return tr.progress() == 2 })
+		if got := tr.read("out"); got != "first\nlast\ngn\n" {
+			tr.Errorf("wrote %q", got)
+		}
+		tr.await("the mark of the restart", func() bool { return tr.exists(filepath.Join("images", tr.name, "00001", "restarted")) })
+		tr.killAll()
+		tr.write("progress", "1")
+		tr.restart()
 	}
 }
 
