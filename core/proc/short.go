@@ -3,6 +3,7 @@ package proc
 import (
 	"fmt"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -30,17 +31,25 @@ func (t *Tree) ShortCalls() []ShortCall { return t.short }
 // descriptor that blocks takes all.
 func (t *Tree) noteShort(p *Process, th *Thread, nr uint64) {
 	r := &th.Regs
-	s := ShortCall{FD: int(int32(r.arg(0))), Done: uint64(r.ret()), Asked: r.arg(2)}
-	switch flags := r.arg(3); {
-	case r.ret() <= 0 || s.Done >= s.Asked:
+	if r.ret() <= 0 {
 		return
+	}
+	s := ShortCall{FD: int(int32(r.arg(0))), Done: uint64(r.ret())}
+	switch {
 	case nr == unix.SYS_WRITE:
-		s.Call = "write"
-	case nr == unix.SYS_SENDTO && flags&unix.MSG_DONTWAIT == 0:
-		s.Call = "send"
-	case nr == unix.SYS_RECVFROM && flags&unix.MSG_WAITALL != 0:
-		s.Call = "recv with MSG_WAITALL"
-	default:
+		s.Call, s.Asked = "write", r.arg(2)
+	case nr == unix.SYS_WRITEV:
+		s.Call, s.Asked = "writev", p.vectorBytes(r.arg(1), r.arg(2))
+	case nr == unix.SYS_SENDTO && r.arg(3)&unix.MSG_DONTWAIT == 0:
+		s.Call, s.Asked = "send", r.arg(2)
+	case nr == unix.SYS_SENDMSG && r.arg(2)&unix.MSG_DONTWAIT == 0:
+		s.Call, s.Asked = "sendmsg", p.messageBytes(r.arg(1))
+	case nr == unix.SYS_RECVFROM && r.arg(3)&unix.MSG_WAITALL != 0:
+		s.Call, s.Asked = "recv with MSG_WAITALL", r.arg(2)
+	case nr == unix.SYS_RECVMSG && r.arg(2)&unix.MSG_WAITALL != 0:
+		s.Call, s.Asked = "recvmsg with MSG_WAITALL", p.messageBytes(r.arg(1))
+	}
+	if s.Done >= s.Asked {
 		return
 	}
 	info, err := os.Stat(fmt.Sprintf("/proc/%d/fd/%d", th.HostTID, s.FD))
@@ -52,4 +61,34 @@ func (t *Tree) noteShort(p *Process, th *Thread, nr uint64) {
 	}
 	s.PID = innerPID(p.host)
 	t.short = append(t.short, s)
+}
+
+// vectorBytes sums up n buffers of readv(2): struct iovec. What cannot be read counts as nothing.
+func (p *Process) vectorBytes(addr, n uint64) (sum uint64) {
+	const size = 16
+	b := make([]byte, size*min(n, maxPieces))
+	if !p.peek(addr, b) {
+		return 0
+	}
+	for v := range slices.Chunk(b, size) {
+		sum += le.Uint64(v[8:])
+	}
+	return sum
+}
+
+// messageBytes is vectorBytes of a struct msghdr, recvmsg(2).
+func (p *Process) messageBytes(addr uint64) uint64 {
+	const vector = 16 // msg_iov; msg_iovlen is behind it
+	b := make([]byte, vector+16)
+	if !p.peek(addr, b) {
+		return 0
+	}
+	return p.vectorBytes(le.Uint64(b[vector:]), le.Uint64(b[vector+8:]))
+}
+
+// peek says whether it could fill b.
+func (p *Process) peek(addr uint64, b []byte) bool {
+	q := p.apart()
+	defer q.closeMem()
+	return q.readMem(addr, b) == nil
 }

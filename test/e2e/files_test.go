@@ -315,35 +315,52 @@ print(said, os.read(fifo, 64).decode(), flush=True)
 	}
 }
 
-// cutShort has a write to a pipe that waits for its reader: that a stop ends it is told.
+// cutShort has calls that write wait for their reader: that a stop ends them is told.
 func cutShort(tr *trial) {
-	tr.launch("python3", "-c", `
-import os
-os.mkfifo("go")
-r, w = os.pipe()
+	for call, how := range map[string]string{
+		"write":   "os.pipe(); done = os.write(w, bytes(500000))",
+		"writev":  "socket.socketpair(); done = os.writev(w.fileno(), [bytes(250000)] * 2)",
+		"send":    "socket.socketpair(); done = w.send(bytes(500000))",
+		"sendmsg": "socket.socketpair(); done = w.sendmsg([bytes(100000), bytes(400000)])",
+	} {
+		pair, how, _ := strings.Cut(how, "; ")
+		tr.write("pid", "")
+		tr.launch("python3", "-c", `
+import os, socket
+if not os.path.exists("go"):
+    os.mkfifo("go")
+r, w = `+pair+`
+number = lambda x: x if type(x) is int else x.fileno()
 if os.fork() == 0:
-    os.close(w)
+    os.close(number(w))
     go = os.open("go", os.O_RDONLY)
     os.read(go, 1)
-    while os.read(r, 1 << 20):
+    while os.read(number(r), 1 << 20):
         pass
     os._exit(0)
-os.close(r)
+os.close(number(r))
 open("new", "w").write(str(os.getpid()))
 os.rename("new", "pid")
-print(os.write(w, bytes(200000)), flush=True)
+`+how+`
+print(done, number(w), flush=True)
+os._exit(0)
 `)
-	tr.await("its pid", func() bool { return tr.read("pid") != "" })
-	tr.await("the write", func() bool {
-		wchan, err := os.ReadFile("/proc/" + tr.read("pid") + "/wchan")
-		return err == nil && strings.Contains(string(wchan), "pipe")
-	})
-	tr.must("check", tr.name)
-	tr.write("go", "!")
-	tr.ends(tr.front, 0)
-	const told = "fd 4: the stop has ended a write of 200000 bytes when 65536 were done"
-	if got, log := tr.front.stdout.String(), tr.read("stderr"); got != "65536\n" || strings.Count(log, told) != 1 {
-		tr.Errorf("it wrote %q; told:\n%s", got, log)
+		tr.await("its pid", func() bool { return tr.read("pid") != "" })
+		tr.await("the call", func() bool {
+			wchan, err := os.ReadFile("/proc/" + tr.read("pid") + "/wchan")
+			return err == nil && (strings.Contains(string(wchan), "sock") || strings.Contains(string(wchan), "pipe"))
+		})
+		tr.must("check", tr.name)
+		tr.write("go", "!")
+		tr.ends(tr.front, 0)
+		var done, fd int
+		if _, err := fmt.Sscan(tr.front.stdout.String(), &done, &fd); err != nil {
+			tr.Fatal(err)
+		}
+		told := fmt.Sprintf("fd %d: the stop has ended a %s of 500000 bytes when %d were done", fd, call, done)
+		if log := tr.read("stderr"); done >= 500000 || strings.Count(log, told) != 1 {
+			tr.Errorf("it wrote %d bytes; told:\n%s\nwant %q", done, log, told)
+		}
 	}
 }
 
