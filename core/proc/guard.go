@@ -59,13 +59,13 @@ func (s *MapState) guards() (all []linux.PageRange) {
 	return all
 }
 
-func hiddenBehindGuards(p *Process, shared []*MapState, resident map[*MapState][]linux.PageRange) (all []hiddenPages) {
+func hiddenBehindGuards(p *Process, shared []*MapState, resident map[*MapState]residence) (all []hiddenPages) {
 	for _, m := range shared {
 		if len(m.Guards) == 0 {
 			continue
 		}
 		h, guards := hiddenPages{p: p, m: m}, m.guards()
-		for _, r := range resident[m] {
+		for _, r := range resident[m].pages {
 			visible := slices.Collect(without(r, guards))
 			h.pages = slices.AppendSeq(h.pages, without(r, visible))
 		}

@@ -3,6 +3,7 @@ package proc
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -24,7 +25,7 @@ type pageRun struct {
 	key   uint64
 	from  io.ReaderAt // has the bytes, in place of p
 	held  []byte      // the bytes themselves, where they were read in the pause
-	holes bool        // pages that cannot be read are holes (beyond the end of a file)
+	holes bool        // pages that are not there are holes (beyond the end of a file)
 	dense bool        // pages of zeros count: a file shows where they are left out
 }
 
@@ -37,11 +38,15 @@ func (r *pageRun) read(b []byte) error {
 		return readContent(r.from, b, r.addr)
 	}
 	err := r.p.readMem(r.addr, b)
-	if err != nil && r.holes {
+	if r.holes && isHole(err) {
 		err = r.readPages(b)
 	}
 	return err
 }
+
+// isHole says whether memory cannot be read because it is not there, as behind the end of a
+// file (fs/proc/base.c, mem_rw; ptrace(2)). A process that has ended reads as the end of a file.
+func isHole(err error) bool { return errors.Is(err, unix.EIO) || errors.Is(err, unix.EFAULT) }
 
 func (r *pageRun) write(s *image.PageWriter, buf []byte) error {
 	b := r.held
@@ -57,13 +62,17 @@ func (r *pageRun) write(s *image.PageWriter, buf []byte) error {
 	return s.Write(r.space, r.key, b)
 }
 
-// readPages reads page by page, and takes what cannot be read as zeros: on the
+// readPages reads page by page, and takes holes as zeros: on the
 // tracer's thread, which is asked anyway for each page that cannot (see force).
 func (r *pageRun) readPages(b []byte) error {
 	page := os.Getpagesize()
 	return r.p.tr.Do(func() error {
 		for off := 0; off < len(b); off += page {
-			if err := r.p.readMem(r.addr+uint64(off), b[off:off+page]); err != nil {
+			err := r.p.readMem(r.addr+uint64(off), b[off:off+page])
+			if err != nil && !isHole(err) {
+				return err
+			}
+			if err != nil {
 				clear(b[off : off+page])
 			}
 		}
@@ -106,7 +115,7 @@ func (m *Memory) pageRuns(ctx context.Context, runs []pageRun, pick func(*Proces
 	return m.hiddenRuns(ctx, runs, hidden, seen)
 }
 
-func (m *Memory) runsOfProcess(runs []pageRun, p *Process, ps *ProcessState, maps []*MapState, resident map[*MapState][]linux.PageRange, seen []intervals) ([]pageRun, error) {
+func (m *Memory) runsOfProcess(runs []pageRun, p *Process, ps *ProcessState, maps []*MapState, resident map[*MapState]residence, seen []intervals) ([]pageRun, error) {
 	f, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", p.liveTID()))
 	if err != nil {
 		return nil, err
@@ -138,7 +147,18 @@ func (m *Memory) runsOfProcess(runs []pageRun, p *Process, ps *ProcessState, map
 		}
 	}
 	err = flush()
+	if err == nil {
+		err = p.hasMemory() // of one that has ended the scan finds nothing
+	}
 	return runs, err
+}
+
+// hasMemory returns an error where a process has none any more, as it has ended.
+func (p *Process) hasMemory() error {
+	if err := p.readMem(p.inj.base, make([]byte, 1)); err != nil {
+		return fmt.Errorf("it has ended: %w", err)
+	}
+	return nil
 }
 
 // privateRuns appends the pages of mappings of private memory, all anonymous or
@@ -156,7 +176,7 @@ func privateRuns(runs []pageRun, p *Process, ps *ProcessState, maps []*MapState,
 		ranges[i] = linux.PageRange{Start: m.Start, End: m.End}
 	}
 	err := linux.ScanRanges(pagemap, ranges, filter, func(i int, r linux.PageRange) error {
-		for r := range without(r, maps[i].kept) {
+		for r := range without(r, maps[i].unread()) {
 			runs = appendRuns(runs, pageRun{p: p, addr: r.Start, len: r.End - r.Start, space: ps.Space, key: r.Start, dense: dense})
 		}
 		return nil
@@ -164,8 +184,18 @@ func privateRuns(runs []pageRun, p *Process, ps *ProcessState, maps []*MapState,
 	return runs, err
 }
 
+// unread is what of a mapping is not to be read: what the parent of the image has, or guard
+// regions, which have nothing, and which kernels before 6.16 do not tell from swap. Memory
+// with guard regions is not tracked.
+func (m *MapState) unread() []linux.PageRange {
+	if len(m.kept) > 0 {
+		return m.kept
+	}
+	return m.guards()
+}
+
 // wholeRuns appends the pages of other mappings.
-func wholeRuns(runs []pageRun, st *State, p *Process, ps *ProcessState, m *MapState, resident []linux.PageRange, seen []intervals) []pageRun {
+func wholeRuns(runs []pageRun, st *State, p *Process, ps *ProcessState, m *MapState, resident residence, seen []intervals) []pageRun {
 	if m.content == contentRead {
 		return appendRuns(runs, pageRun{p: p, addr: m.Start, len: m.End - m.Start, space: ps.Space, key: m.Start, holes: true})
 	}
@@ -174,10 +204,10 @@ func wholeRuns(runs []pageRun, st *State, p *Process, ps *ProcessState, m *MapSt
 		return runs
 	}
 	guards := m.guards()
-	for _, r := range resident {
+	for _, r := range resident.pages {
 		for r := range without(r, guards) {
 			for _, fresh := range seen[m.Ref].add(m.Offset+r.Start-m.Start, m.Offset+r.End-m.Start) {
-				runs = appendRuns(runs, pageRun{p: p, addr: m.Start + fresh.Start - m.Offset, len: fresh.End - fresh.Start, space: o.Space, key: fresh.Start, holes: true})
+				runs = appendRuns(runs, pageRun{p: p, addr: m.Start + fresh.Start - m.Offset, len: fresh.End - fresh.Start, space: o.Space, key: fresh.Start, holes: resident.guessed})
 			}
 		}
 	}
@@ -192,81 +222,6 @@ func appendRuns(runs []pageRun, r pageRun) []pageRun {
 		r.addr, r.key = r.addr+r.len, r.key+r.len
 	}
 	return runs
-}
-
-// resident lists the pages of shared memory that exist, mapping by mapping. Page
-// tables do not tell: another process may have made them, so that mincore(2) is
-// asked, of many mappings at once. What is swapped out it does not show either:
-// with swap in use all is read. Of hugetlbfs it shows page tables only
-// (mm/mincore.c, mincore_hugetlb), and of a file on a disk its page cache: all is read.
-func (p *Process) resident(ctx context.Context, maps []*MapState) (map[*MapState][]linux.PageRange, error) {
-	out := map[*MapState][]linux.PageRange{}
-	swapped := swapInUse()
-	page := uint64(os.Getpagesize())
-	var batch mincoreBatch
-	for _, m := range maps {
-		if swapped || m.Huge != 0 || m.onDisk {
-			out[m] = []linux.PageRange{{Start: m.Start, End: m.End}}
-			continue
-		}
-		for at := m.Start; at < m.End; {
-			if batch.used == blobScratch || len(batch.calls) == maxRecords {
-				if err := batch.run(ctx, p, page, out); err != nil {
-					return nil, err
-				}
-			}
-			n := min((m.End-at)/page, blobScratch-batch.used)
-			batch.calls = append(batch.calls, sys(unix.SYS_MINCORE, at, n*page, p.inj.scratch()+batch.used).as("mincore %#x", at))
-			batch.maps = append(batch.maps, m)
-			batch.used += n
-			at += n * page
-		}
-	}
-	return out, batch.run(ctx, p, page, out)
-}
-
-// mincoreBatch is calls of mincore(2), whose answers lie behind each other in
-// the scratch area, and the mapping of each.
-type mincoreBatch struct {
-	calls []call
-	maps  []*MapState
-	used  uint64
-}
-
-func (b *mincoreBatch) run(ctx context.Context, p *Process, page uint64, out map[*MapState][]linux.PageRange) error {
-	if len(b.calls) == 0 {
-		return nil
-	}
-	vec := make([]byte, b.used)
-	err := p.tr.Do(func() error { return p.run(ctx, p.threads[0], b.calls) })
-	if err == nil {
-		err = p.readMem(p.inj.scratch(), vec)
-	}
-	if err != nil {
-		return err
-	}
-	for i, c := range b.calls {
-		n := c.args[1] / page
-		for k, v := range vec[:n] {
-			if v&1 == 0 {
-				continue
-			}
-			a, list := c.args[0]+uint64(k)*page, out[b.maps[i]]
-			if last := len(list) - 1; last >= 0 && list[last].End == a {
-				list[last].End += page
-			} else {
-				out[b.maps[i]] = append(list, linux.PageRange{Start: a, End: a + page})
-			}
-		}
-		vec = vec[n:]
-	}
-	*b = mincoreBatch{}
-	return nil
-}
-
-func swapInUse() bool {
-	var si unix.Sysinfo_t
-	return unix.Sysinfo(&si) != nil || si.Freeswap != si.Totalswap
 }
 
 // intervals is a set of addresses.
@@ -292,6 +247,14 @@ func (s *intervals) add(start, end uint64) (fresh []linux.PageRange) {
 	}
 	*s = slices.Replace(*s, first, last, merged)
 	return fresh
+}
+
+// size returns how many bytes are in the set.
+func (s intervals) size() (sum uint64) {
+	for _, r := range s {
+		sum += r.End - r.Start
+	}
+	return sum
 }
 
 // has says whether all of [start, end) is in the set.

@@ -40,6 +40,7 @@ type VMA struct {
 	Flags  []string // VmFlags, as "rd", "wr", "gd"; VMAs may share the slice: do not change it
 	Locked uint64   // bytes of memory locked by mlock(2), of those present
 	Rss    uint64   // bytes present
+	Swap   uint64   // bytes swapped out; of shared memory, those of the object in its range
 	Huge   uint64   // of them, bytes of anonymous memory in transparent huge pages
 	Page   uint64   // size of its pages in bytes: those of hugetlbfs are larger
 	Key    int      // protection key, pkeys(7)
@@ -208,6 +209,8 @@ func (p *mapsParser) line(b []byte) error {
 		v.Locked, err = kilobytes(string(val))
 	case "Rss":
 		v.Rss, err = kilobytes(string(val))
+	case "Swap":
+		v.Swap, err = kilobytes(string(val))
 	case "AnonHugePages":
 		v.Huge, err = kilobytes(string(val))
 	case "KernelPageSize":

@@ -26,9 +26,8 @@ const (
 	// shows that was read before it was written.
 	NonzeroPages
 	// AnonPages takes anonymous pages: in a private mapping of a file, those
-	// that were written to. It leaves out the zero page too. In anonymous
-	// mappings NonzeroPages says the same and is cheaper, as the kernel need
-	// not look at each page.
+	// that were written to. The zero page is one: where KSM uses it, it stands for
+	// pages of zeros that were written to (/sys/kernel/mm/ksm/use_zero_pages).
 	AnonPages
 	// GuardPages takes the guard regions of madvise(2), MADV_GUARD_INSTALL,
 	// and nothing else. Kernels up to 6.14 do not tell them from swap.
@@ -38,6 +37,8 @@ const (
 	UnwrittenPages
 	// WrittenPages takes the others of watched memory.
 	WrittenPages
+	// swappedPages takes what is not present: in swap, or marked as a guard region.
+	swappedPages
 )
 
 // ScanPages calls visit for the ranges of pages in [start, end) that the
@@ -62,10 +63,22 @@ func ScanPages(pagemap *os.File, start, end uint64, what PageFilter, visit func(
 		return fmt.Errorf("%s: range %#x-%#x is not of whole pages", pagemap.Name(), start, end)
 	}
 	err := scanTable(pagemap, start, end, what, visit)
+	if errors.Is(err, errNoPagemapScan) && what == GuardPages {
+		err = scanMarkers(pagemap, start, end, visit)
+	}
 	if errors.Is(err, errNoPagemapScan) && what != UnwrittenPages && what != WrittenPages {
 		return scanEntries(pagemap, start, end, what, visit)
 	}
 	return err
+}
+
+// scanMarkers finds guard regions where PAGEMAP_SCAN does not know them, and takes them for
+// swapped (Linux 6.13 to 6.15): the entries of what it finds tell, since 6.15. Those of all
+// addresses between two mappings would have gigabytes.
+func scanMarkers(pagemap *os.File, start, end uint64, visit func(PageRange) error) error {
+	return scanTable(pagemap, start, end, swappedPages, func(r PageRange) error {
+		return scanEntries(pagemap, r.Start, r.End, GuardPages, visit)
+	})
 }
 
 // ScanRanges is ScanPages for many ranges, ascending and disjoint, in one walk
@@ -143,8 +156,11 @@ func scanTable(pagemap *os.File, start, end uint64, what PageFilter, visit func(
 		anyOf:    pageIsPresent | pageIsSwapped,
 		returned: pageIsPresent | pageIsSwapped,
 	}
-	if what == GuardPages {
+	switch what {
+	case GuardPages:
 		arg.mask, arg.anyOf = pageIsGuard, pageIsGuard
+	case swappedPages:
+		arg.mask, arg.anyOf = pageIsSwapped, pageIsSwapped
 	}
 	if what == UnwrittenPages || what == WrittenPages {
 		arg.flags = scanChecks
@@ -190,8 +206,8 @@ func unwanted(what PageFilter) uint64 {
 	case NonzeroPages:
 		return pageIsGuard | pageIsPFNZero
 	case AnonPages:
-		return pageIsGuard | pageIsPFNZero | pageIsFile
-	case GuardPages:
+		return pageIsGuard | pageIsFile
+	case GuardPages, swappedPages:
 		return 0
 	case UnwrittenPages:
 		return pageIsGuard | pageIsWritten

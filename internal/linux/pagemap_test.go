@@ -151,10 +151,9 @@ func TestScanPages(t *testing.T) {
 
 	all := []int{privateDirty, zeroPage, fileClean, fileCopied, protNone, sharedDirty}
 	nonzero := []int{privateDirty, fileClean, fileCopied, protNone, sharedDirty}
-	anon := []int{privateDirty, fileCopied, protNone}
-	anonAndZero := []int{privateDirty, zeroPage, fileCopied, protNone}
+	anon := []int{privateDirty, zeroPage, fileCopied, protNone}
 	if a.exclusive(pm, zeroPage) {
-		nonzero, anon = all, anonAndZero
+		nonzero = all
 	}
 
 	tests := []struct {
@@ -168,7 +167,7 @@ func TestScanPages(t *testing.T) {
 		{"table/anon", scanTable, AnonPages, anon},
 		{"entries/all", scanEntries, AllPages, all},
 		{"entries/nonzero", scanEntries, NonzeroPages, all},
-		{"entries/anon", scanEntries, AnonPages, anonAndZero},
+		{"entries/anon", scanEntries, AnonPages, anon},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -276,6 +275,32 @@ func BenchmarkScanPages(b *testing.B) {
 				if err := scan(pm, start, start+size, NonzeroPages, func(PageRange) error { return nil }); err != nil {
 					b.Fatal(err)
 				}
+			}
+		})
+	}
+}
+
+// TestScanGuards finds guard regions by each way that kernels have.
+func TestScanGuards(t *testing.T) {
+	const madvGuardInstall = 102
+	pm := openPagemap(t)
+	a := newArea(t, 8)
+	for _, p := range []int{0, 2, 3} {
+		a.write(p)
+	}
+	for _, p := range []int{3, 5} {
+		if err := unix.Madvise(a.bytes(p), madvGuardInstall); err != nil {
+			t.Skip("needs Linux 6.13")
+		}
+	}
+	markers := func(f *os.File, start, end uint64, _ PageFilter, visit func(PageRange) error) error {
+		return scanMarkers(f, start, end, visit)
+	}
+	for name, scan := range map[string]scanner{"markers": markers, "entries": scanEntries, "either": ScanPages} {
+		t.Run(name, func(t *testing.T) {
+			a.t = t
+			if got := a.pages(scan, pm, GuardPages); !slices.Equal(got, []int{3, 5}) {
+				t.Errorf("got pages %v, want 3 and 5", got)
 			}
 		})
 	}

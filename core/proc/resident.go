@@ -1,0 +1,204 @@
+package proc
+
+import (
+	"context"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
+	"github.com/hiatus-project/hiatus/internal/linux"
+)
+
+// residence is the pages of a mapping that exist, or may.
+type residence struct {
+	pages   []linux.PageRange
+	guessed bool // some may not: nothing tells
+}
+
+// resident lists the pages of shared memory that exist, mapping by mapping. Page
+// tables do not tell: another process may have made them, so that mincore(2) is
+// asked, of many mappings at once. What is swapped out it does not show: see swapIn.
+// Of hugetlbfs it shows page tables only (mm/mincore.c, mincore_hugetlb), and of a file on a
+// disk its page cache: all is read. Else nothing may be, as reading makes pages where
+// there are none (mm/shmem.c, shmem_fault).
+func (p *Process) resident(ctx context.Context, maps []*MapState) (map[*MapState]residence, error) {
+	out := map[*MapState]residence{}
+	asked := make([]*MapState, 0, len(maps))
+	for _, m := range maps {
+		if m.Huge != 0 || m.onDisk {
+			out[m] = wholly(m)
+		} else {
+			asked = append(asked, m)
+		}
+	}
+	if err := p.inCore(ctx, asked, out); err != nil {
+		return nil, err
+	}
+	if len(asked) == 0 || !swapInUse() { // asked behind mincore: what is swapped out later has been seen
+		return out, nil
+	}
+	return out, p.swapIn(ctx, asked, out)
+}
+
+func wholly(m *MapState) residence {
+	return residence{pages: []linux.PageRange{{Start: m.Start, End: m.End}}, guessed: true}
+}
+
+// swappedIn returns how many bytes of the memory of a mapping are swapped out: of shared memory
+// smaps counts those of the object itself (fs/proc/task_mmu.c, smap_gather_stats).
+func swappedIn(vmas []procfs.VMA, m *MapState) (sum uint64) {
+	for i := range vmas {
+		if v := &vmas[i]; v.Start < m.End && m.Start < v.End {
+			sum += v.Swap
+		}
+	}
+	return sum
+}
+
+// swapIn adds what is swapped out of the mappings to out. It is read in, and nothing is made:
+// madvise(2) brings it into the swap's cache, which mincore(2) shows (mm/shmem.c, shmem_swapin_range),
+// and who reads it there takes it out of the swap. So nothing of a mapping is missing when nothing of it
+// is in the swap any more. Where that does not come about, all of it is taken for existing.
+func (p *Process) swapIn(ctx context.Context, maps []*MapState, out map[*MapState]residence) error {
+	const patience = time.Second // without a page more
+	found, last := uint64(0), time.Now()
+	for {
+		vmas, err := procfs.ReadSmaps(p.liveTID())
+		if err != nil {
+			return err
+		}
+		maps = slices.DeleteFunc(maps, func(m *MapState) bool { return swappedIn(vmas, m) == 0 })
+		if len(maps) == 0 {
+			return nil
+		}
+		if time.Since(last) > patience {
+			break
+		}
+		now, err := p.swapInStep(ctx, maps, out)
+		if err != nil {
+			return err
+		}
+		if now > found {
+			found, last = now, time.Now()
+		}
+		time.Sleep(time.Millisecond) // nothing tells when they have come
+	}
+	for _, m := range maps {
+		out[m] = wholly(m)
+	}
+	return nil
+}
+
+// swapInStep returns how many bytes of the mappings it has found so far.
+func (p *Process) swapInStep(ctx context.Context, maps []*MapState, out map[*MapState]residence) (found uint64, err error) {
+	var calls []call
+	for _, m := range maps {
+		calls = append(calls, sys(unix.SYS_MADVISE, m.Start, m.End-m.Start, unix.MADV_WILLNEED).as("madvise %#x", m.Start).may())
+	}
+	if err := p.tr.Do(func() error { return p.run(ctx, p.threads[0], calls) }); err != nil {
+		return 0, err
+	}
+	now := map[*MapState]residence{}
+	if err := p.inCore(ctx, maps, now); err != nil {
+		return 0, err
+	}
+	for _, m := range maps {
+		set := intervals(out[m].pages)
+		for _, r := range now[m].pages {
+			set.add(r.Start, r.End)
+		}
+		p.touch(set)
+		out[m] = residence{pages: set}
+		found += set.size()
+	}
+	return found, nil
+}
+
+// touch reads a byte of each page.
+func (p *Process) touch(pages []linux.PageRange) {
+	page := os.Getpagesize()
+	room := new([maxPieces]byte)
+	local := []unix.Iovec{{Base: &room[0]}}
+	var remote []unix.RemoteIovec
+	read := func() {
+		local[0].SetLen(len(remote))
+		_, _ = unix.ProcessVMReadv(p.liveTID(), local, remote, 0) // what cannot be read shows when it is saved
+		remote = remote[:0]
+	}
+	for _, r := range pages {
+		for at := r.Start; at < r.End; at += uint64(page) {
+			if remote = append(remote, unix.RemoteIovec{Base: uintptr(at), Len: 1}); len(remote) == maxPieces {
+				read()
+			}
+		}
+	}
+	read()
+}
+
+// inCore adds what mincore(2) shows of the mappings to out.
+func (p *Process) inCore(ctx context.Context, maps []*MapState, out map[*MapState]residence) error {
+	page := uint64(os.Getpagesize())
+	var batch mincoreBatch
+	for _, m := range maps {
+		for at := m.Start; at < m.End; {
+			if batch.used == blobScratch || len(batch.calls) == maxRecords {
+				if err := batch.run(ctx, p, page, out); err != nil {
+					return err
+				}
+			}
+			n := min((m.End-at)/page, blobScratch-batch.used)
+			batch.calls = append(batch.calls, sys(unix.SYS_MINCORE, at, n*page, p.inj.scratch()+batch.used).as("mincore %#x", at))
+			batch.maps = append(batch.maps, m)
+			batch.used += n
+			at += n * page
+		}
+	}
+	return batch.run(ctx, p, page, out)
+}
+
+// mincoreBatch is calls of mincore(2), whose answers lie behind each other in
+// the scratch area, and the mapping of each.
+type mincoreBatch struct {
+	calls []call
+	maps  []*MapState
+	used  uint64
+}
+
+func (b *mincoreBatch) run(ctx context.Context, p *Process, page uint64, out map[*MapState]residence) error {
+	if len(b.calls) == 0 {
+		return nil
+	}
+	vec := make([]byte, b.used)
+	err := p.tr.Do(func() error { return p.run(ctx, p.threads[0], b.calls) })
+	if err == nil {
+		err = p.readMem(p.inj.scratch(), vec)
+	}
+	if err != nil {
+		return err
+	}
+	for i, c := range b.calls {
+		n := c.args[1] / page
+		for k, v := range vec[:n] {
+			if v&1 == 0 {
+				continue
+			}
+			a, list := c.args[0]+uint64(k)*page, out[b.maps[i]].pages
+			if last := len(list) - 1; last >= 0 && list[last].End == a {
+				list[last].End += page
+			} else {
+				out[b.maps[i]] = residence{pages: append(list, linux.PageRange{Start: a, End: a + page})}
+			}
+		}
+		vec = vec[n:]
+	}
+	*b = mincoreBatch{}
+	return nil
+}
+
+func swapInUse() bool {
+	var si unix.Sysinfo_t
+	return unix.Sysinfo(&si) != nil || si.Freeswap != si.Totalswap
+}
