@@ -185,7 +185,7 @@ func (p *Plugin) claimOpen(f plugin.OpenFile, s *file) error {
 		return p.checkPath(f, s)
 	case kindStdio, kindTerminal:
 		p.claimTerminal(f, s, fd)
-		return nil
+		return p.noteUnread(f, s)
 	case kindPipe:
 		return p.claimPipe(f, s, fd)
 	case kindPtmx:
@@ -225,6 +225,7 @@ func (p *Plugin) reopen(ctx context.Context, f plugin.OpenFile, s *file) (int, e
 	case kindDeleted, kindNamed:
 		return p.reopenInode(s)
 	case kindStdio:
+		p.warnUnread(s)
 		return p.reopenStdio(f, s)
 	case kindTerminal:
 		return p.reopenTerminal(f, s)
@@ -259,7 +260,7 @@ func (p *Plugin) kindOf(f plugin.OpenFile) (kind, error) {
 		return kindDirectory, nil
 	case unix.S_IFIFO:
 		if f.Inherited > 0 || p.stdioOf(f) >= 0 {
-			return kindStdio, nil
+			return kindOfStdio(f)
 		}
 		return kindPipe, nil
 	case unix.S_IFSOCK:

@@ -74,6 +74,7 @@ type file struct {
 	Index    int      `json:"index,omitempty"`    // of the object, see kind
 	Stdio    int      `json:"stdio,omitempty"`    // 0, 1 or 2 of the launching command
 	Reopened bool     `json:"reopened,omitempty"` // stdio: a description of its own
+	Unread   int      `json:"unread,omitempty"`   // stdio: bytes that the program had still to read
 	// Inherited says that whoever launched the computation has the file, too.
 	Inherited bool         `json:"inherited,omitempty"`
 	Locks     []lock       `json:"locks,omitempty"`

@@ -80,6 +80,49 @@ func restartedFiles(tr *trial) {
 	}
 }
 
+// hereDocument ends a program that has not read all of its standard input, a pipe: where nobody is left to
+// write to it what is in it comes back, else a restart says that it does not.
+func hereDocument(tr *trial) {
+	const program = `while read n; do echo $n >>out; echo $n >progress; while [ $n = 1 ] && [ ! -e go ]; do sleep 0.02; done; done; echo end >>out`
+	for _, written := range []bool{true, false} {
+		r, w, err := os.Pipe()
+		if err != nil {
+			tr.Fatal(err)
+		}
+		defer r.Close()
+		defer w.Close()
+		if _, err := w.WriteString("1\n2\n3\n"); err != nil {
+			tr.Fatal(err)
+		}
+		want := "1\nend\n"
+		if written {
+			w.Close()
+			want = "1\n2\n3\nend\n"
+		}
+		tr.write("progress", "0")
+		tr.write("out", "")
+		tr.stdin = r
+		tr.launch("sh", "-c", program)
+		tr.stdin = nil
+		tr.reach(1)
+		tr.suspend()
+		r.Close()
+		tr.write("go", "")
+		tr.restart()
+		tr.ends(tr.front, 0)
+		if got := tr.read("out"); got != want {
+			tr.Errorf("it read %q, want %q", got, want)
+		}
+		const told = "not read yet from the launching command"
+		if log := tr.read("stderr"); strings.Contains(log, told) == written {
+			tr.Errorf("told:\n%s", log)
+		}
+		for _, name := range []string{"go", "stderr"} {
+			tr.removeAll(name)
+		}
+	}
+}
+
 // savedFiles removes and changes a file whose content is in the image.
 func savedFiles(tr *trial) {
 	const content = "0123456789\n"

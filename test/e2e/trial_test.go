@@ -58,6 +58,7 @@ type trial struct {
 
 	under  []string   // a command that runs each hiatus in front
 	passed []*os.File // descriptors 3 and up of each hiatus in front
+	stdin  *os.File   // of the next, unless it is nil
 }
 
 // front is a hiatus that stays in front of its program. Standard output is a
@@ -212,6 +213,9 @@ func (tr *trial) start(args ...string) *front {
 	command := slices.Concat(tr.under, []string{tr.suite.hiatus()}, args)
 	f := &front{cmd: tr.command(context.Background(), command[0], command[1:]...), stdout: &transcript{}}
 	f.cmd.ExtraFiles = tr.passed
+	if tr.stdin != nil {
+		f.cmd.Stdin = tr.stdin
+	}
 	stderr := tr.create("stderr")
 	defer stderr.Close()
 	f.cmd.Stdout, f.cmd.Stderr = f.stdout, stderr
