@@ -58,9 +58,6 @@ func Restart(ctx context.Context, o RestartOptions) (code int, err error) {
 		a.log.Warn().Err(err).Msg("the tree runs, and the coordinator does not know it")
 	}
 	_ = faultpoint.At(faultpoint.RestartSupervised)
-	if err := image.MarkRestarted(r.o.Generation); err != nil {
-		a.log.Debug().Err(err).Msg("nothing says that the image was restarted")
-	}
 	a.stay(ctx)
 	code, err = r.loop.run(ctx)
 	return code, errors.Join(err, r.arrived())
@@ -420,6 +417,9 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	a.mu.Unlock()
 	r.watchArrival()
 	_ = faultpoint.At(faultpoint.RestartReleased)
+	if a.mark, err = image.MarkRestarted(r.o.Generation); err != nil {
+		a.log.Warn().Err(err).Msg("nothing says that the image was restarted: after checkpoint --kill, what the program writes will count as changes by others in the next restart of it")
+	}
 	return nil
 }
 

@@ -3,39 +3,67 @@ package image
 import (
 	"errors"
 	"io/fs"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// restartedFile stands beside the manifest of a generation that was restarted.
+// restartedFile stands beside the manifest of a generation that was restarted. Who has
+// restarted it holds a lock on it for as long as it lives.
 const restartedFile = "restarted"
 
 // MarkRestarted notes that the generation in the folder genDir was restarted: what it has
-// brought back has run on since. The mark survives no loss of power right after it.
-func MarkRestarted(genDir string) error {
+// brought back has run on since. The caller closes the mark when that has ended. It survives no
+// loss of power right after it.
+func MarkRestarted(genDir string) (mark *os.File, err error) {
 	dir, err := openDir(genDir, true)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer dir.Close()
-	f, err := createFile(dir, restartedFile)
+	mark, err = createFile(dir, restartedFile)
 	if errors.Is(err, fs.ErrExist) {
-		return nil
+		mark, err = openMark(dir)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return f.Close()
+	if err := unix.Flock(int(mark.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil && !lockUnsupported(err) {
+		mark.Close() // somebody asks just now
+		return nil, &os.PathError{Op: "flock", Path: mark.Name(), Err: err}
+	}
+	return mark, nil
 }
 
-// WasRestarted says whether the generation in genDir has the mark of MarkRestarted.
+func openMark(dir *os.File) (*os.File, error) {
+	f, err := openAt(int(dir.Fd()), restartedFile, dir.Name()+"/"+restartedFile, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = formatErrorf(f.Name(), "not a regular file")
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// WasRestarted says whether the generation in genDir has the mark of MarkRestarted, and all
+// that have made it have ended. Where the file system has no locks, they count as ended.
 func WasRestarted(genDir string) bool {
 	dir, err := openDir(genDir, true)
 	if err != nil {
 		return false
 	}
 	defer dir.Close()
-	var st unix.Stat_t
-	err = unix.Fstatat(int(dir.Fd()), restartedFile, &st, unix.AT_SYMLINK_NOFOLLOW)
-	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
+	mark, err := openMark(dir)
+	if err != nil {
+		return false
+	}
+	defer mark.Close()
+	held, err := lockFile(mark, false)
+	return held || lockUnsupported(err)
 }

@@ -12,11 +12,15 @@ func TestMarkRestarted(t *testing.T) {
 	if WasRestarted(dir) {
 		t.Error("it was not")
 	}
-	for range 2 {
-		check(t, MarkRestarted(dir))
-		if !WasRestarted(dir) {
-			t.Error("it was")
+	one, two := must[*os.File](t)(MarkRestarted(dir)), must[*os.File](t)(MarkRestarted(dir))
+	for _, mark := range []*os.File{one, two} {
+		if WasRestarted(dir) {
+			t.Error("what was restarted has not ended")
 		}
+		check(t, mark.Close())
+	}
+	if !WasRestarted(dir) {
+		t.Error("it was")
 	}
 	must[*Manifest](t)(ReadManifest(dir))
 
@@ -35,7 +39,9 @@ func TestMarkRestartedFollowsNoLink(t *testing.T) {
 	dir := commit(t, s, 1, testComputation)
 	victim := filepath.Join(t.TempDir(), "victim")
 	check(t, os.Symlink(victim, filepath.Join(dir, restartedFile)))
-	_ = MarkRestarted(dir)
+	if _, err := MarkRestarted(dir); err == nil {
+		t.Error("a link was marked")
+	}
 	if _, err := os.Lstat(victim); err == nil {
 		t.Error("the link was followed")
 	}

@@ -52,8 +52,9 @@ func (p *Plugin) checkFile(s *file, written bool) error {
 	if now.Size == s.Was.Size && now.Mtim.Nano() == s.Was.Mtime {
 		return nil
 	}
-	if !p.config.AllowChangedFiles && (!written || now.Size < s.Was.Size) {
-		return fmt.Errorf("%s: %s; --allow-changed-files goes on with it as it is now", s.Path, differs(s.Was.Size, s.Was.Mtime, &now))
+	other := p.isOther(s, &now)
+	if !p.config.AllowChangedFiles && (!written || now.Size < s.Was.Size || other != "") {
+		return fmt.Errorf("%s: %s%s; --allow-changed-files goes on with it as it is now", s.Path, differs(s.Was.Size, s.Was.Mtime, &now), other)
 	}
 	p.host.Log().Warn().Str("path", string(s.Path)).
 		Int64("size", now.Size).Int64("size_was", s.Was.Size).
@@ -61,6 +62,17 @@ func (p *Plugin) checkFile(s *file, written bool) error {
 		Int64("offset", s.Pos).
 		Msg("the file has changed since the checkpoint")
 	return nil
+}
+
+// isOther tells of a file that has taken the name of the one that was open, as after a
+// rotation of logs, where the program would write into the midst of it. FUSE may number its
+// files anew at each mount.
+func (p *Plugin) isOther(s *file, now *unix.Stat_t) string {
+	var fs unix.Statfs_t
+	if now.Ino == s.Was.Ino || s.Flags&unix.O_APPEND != 0 || unix.Statfs(p.place(s.Path), &fs) == nil && fs.Type == unix.FUSE_SUPER_MAGIC {
+		return ""
+	}
+	return fmt.Sprintf(", and it is another file (inode %d, it was %d)", now.Ino, s.Was.Ino)
 }
 
 // differs tells how a file differs from the one that was.

@@ -74,9 +74,21 @@ func restartedFiles(tr *trial) {
 			tr.Errorf("wrote %q", got)
 		}
 		tr.await("the mark of the restart", func() bool { return tr.exists(filepath.Join("images", tr.name, "00001", "restarted")) })
+		if o := tr.hiatus("restart", tr.images()); o.code != 99 || !strings.Contains(o.stderr, "has changed since the checkpoint") {
+			tr.Errorf("restart beside one that runs: %s", o)
+		}
 		tr.killAll()
 		tr.write("progress", "1")
 		tr.restart()
+	}
+	tr.await("more output", func() bool { return tr.progress() == 2 })
+	tr.killAll()
+	tr.write("new", "first\nforeign\nand more\n")
+	if err := os.Rename(tr.path("new"), tr.path("out")); err != nil {
+		tr.Fatal(err)
+	}
+	if o := tr.hiatus("restart", tr.images()); o.code != 99 || !strings.Contains(o.stderr, "it is another file") {
+		tr.Errorf("restart with another file of the name: %s", o)
 	}
 }
 
