@@ -165,9 +165,18 @@ func (r *restart) read(ctx context.Context) (err error) {
 	a.computation, a.command, a.cwd = r.manifest.Computation, r.core.Command, r.manifest.Cwd
 	err = r.state.CheckHost()
 	if !a.plugins.MapsPaths() { // else only they know where a file is now
-		err = errors.Join(err, r.state.CheckPaths())
+		err = errors.Join(err, r.checkPaths())
 	}
 	return err
+}
+
+// checkPaths refuses what is not as the image needs it, and tells of what goes on as it is.
+func (r *restart) checkPaths() error {
+	for _, path := range r.state.Written() {
+		r.a.log.Warn().Str("path", path).
+			Msg("the file was mapped, and has changed since the checkpoint: what was written to it stays, also by the program itself behind the checkpoint")
+	}
+	return r.state.CheckPaths()
 }
 
 // chooseAgent finds the agent to bring back.
@@ -433,7 +442,7 @@ func (r *restart) mapPaths() error {
 		r.state.MapPaths(r.a.plugins.MapPath)
 		r.mapped = true
 	}
-	return r.state.CheckPaths()
+	return r.checkPaths()
 }
 
 // fill has the plugins make the open file descriptions again, in the order of

@@ -344,7 +344,7 @@ func (s *mapSaver) newRef(p *Process, v *procfs.VMA, key refKey) (ref fileRef, e
 	ref = fileRef{index: len(s.st.Refs), writable: s.t.mayWrite(&st)}
 	f := s.t.sums.newMappedFile(v.Path, &st)
 	if key.written {
-		f = MappedFile{Path: v.Path, Size: st.Size, Write: true}
+		f = MappedFile{Path: v.Path, Size: st.Size, Mtime: timeOf(st.Mtim), Write: true}
 		written, err := s.keepWritten(p, v, path, &st)
 		if err != nil {
 			return ref, err

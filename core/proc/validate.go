@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -366,6 +367,23 @@ func (st *State) CheckPaths() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// Written lists the files that the program writes to through its memory and has not open, which a
+// plugin would look after, and that have changed since the image was made: they stay as they are. What
+// is written to a page that was not written back before it does not show (mm/memory.c, page_mkwrite).
+func (st *State) Written() (paths []string) {
+	for i := range st.Refs {
+		f := &st.Refs[i]
+		var s unix.Stat_t
+		if !f.Write || f.Mtime.IsZero() || unix.Stat(f.Path, &s) != nil || s.Size == f.Size && timeOf(s.Mtim).Equal(f.Mtime) {
+			continue
+		}
+		if !slices.ContainsFunc(st.Files, func(o FileState) bool { return o.Link == f.Path }) {
+			paths = append(paths, f.Path)
+		}
+	}
+	return paths
 }
 
 // check tells whether a mapped file still has the bytes the image refers to, or

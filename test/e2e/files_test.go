@@ -135,6 +135,45 @@ func hereDocument(tr *trial) {
 	}
 }
 
+// mappedFiles has a program write to a file that it has mapped, and not open any more: what it has
+// written behind the checkpoint stays, and a restart says so.
+func mappedFiles(tr *trial) {
+	tr.write("map", strings.Repeat("0", 8192))
+	tr.launch("python3", "-c", `
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+fd = os.open("map", os.O_RDWR)
+at = libc.mmap(None, 8192, 3, 1, fd, ctypes.c_long(0))
+os.close(fd)
+n = 0
+while True:
+    n += 1
+    ctypes.memmove(at, b"%d" % n, 1)
+    open("new", "w").write(str(n))
+    os.rename("new", "progress")
+    while not os.path.exists("go%d" % n):
+        time.sleep(0.01)
+`)
+	const told = "was mapped, and has changed since the checkpoint"
+	tr.reach(1)
+	tr.suspend()
+	tr.restart()
+	tr.running()
+	if log := tr.read("stderr"); strings.Contains(log, told) {
+		tr.Errorf("told of a file that has not changed:\n%s", log)
+	}
+	tr.write("go1", "")
+	tr.await("more", func() bool { return tr.progress() == 2 })
+	tr.killAll()
+	tr.restart()
+	tr.running()
+	if log := tr.read("stderr"); strings.Count(log, told) != 1 || !strings.Contains(log, tr.path("map")) {
+		tr.Errorf("told:\n%s", log)
+	}
+	tr.killAll()
+}
+
 // savedFiles removes and changes a file whose content is in the image.
 func savedFiles(tr *trial) {
 	const content = "0123456789\n"
