@@ -177,3 +177,36 @@ func (m *memoryRestorer) makeInMemory(x *ExeState) (*os.File, error) {
 	ro, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
 	return ro, err
 }
+
+// confirmFiles looks whether a file was cut while a copy was read that may have had pages of it for
+// itself: a cut takes them from the copy too (mm/truncate.c, truncate_pagecache), and what comes
+// after them is the file's. Those that the tree itself might cut have been read in the pause.
+func (st *State) confirmFiles() error {
+	seen := map[int]bool{}
+	for i := range st.Processes {
+		ps := &st.Processes[i]
+		for j := range ps.Maps {
+			m := &ps.Maps[j]
+			if m.Kind != MapFile || !m.changed || seen[m.Ref] || st.Refs[m.Ref].Write {
+				continue
+			}
+			seen[m.Ref] = true
+			if !st.isStill(&st.Refs[m.Ref]) {
+				return fmt.Errorf("mapped file %s: %w", st.Refs[m.Ref].Path, errChangedFile)
+			}
+		}
+	}
+	return nil
+}
+
+// isStill says whether a file is what it was in the pause, as far as can be told.
+func (st *State) isStill(f *MappedFile) bool {
+	var now unix.Stat_t
+	if err := unix.Stat(rootedAt(st.root, f.Path), &now); err != nil {
+		_, err := os.Stat(rootedAt(st.root, "/"))
+		return err != nil // whose files they are has ended
+	}
+	is := stampOf(&now)
+	is.ctime = f.Ctime // which another link changes, or chmod(2)
+	return is == f.stamp()
+}

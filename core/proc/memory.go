@@ -72,6 +72,7 @@ type objectKey struct {
 }
 
 func newMapSaver(t *Tree, st *State, claim MapClaim, root int) *mapSaver {
+	st.root = root
 	return &mapSaver{t: t, st: st, claim: claim, root: root, refs: map[refKey]fileRef{}, objects: map[objectKey]int{},
 		all: map[*Process]*processMaps{}, written: map[inodeID]bool{}, others: map[inodeID]writtenFile{}, devs: map[inodeID]uint64{},
 		shown: map[uint64]uint64{}, flags: map[*string]flagFacts{}, links: linkSaver{found: map[inodeID]string{}, search: linux.LinkSearch{Left: maxGuesses}}}
@@ -308,6 +309,7 @@ func (s *mapSaver) file(p *Process, m MapState, v *procfs.VMA) (MapState, error)
 	m.Kind, m.Ref = MapFile, ref.index
 	if !v.Shared {
 		m.content, m.cuttable = contentPrivate, ref.writable
+		m.changed = !m.cuttable && (v.Write || v.Has("ac") || v.Has("nr")) // it once was for writing, mm/vma.c, accountable_mapping
 	}
 	return m, nil
 }

@@ -425,3 +425,32 @@ func TestCopyStaysShared(t *testing.T) {
 		t.Errorf("%d KiB of its %d KiB are its own", own, all["Rss:"])
 	}
 }
+
+// TestFileCutBehindTheSnapshot cuts a file that the program has pages of for itself, and not open any
+// more, when it runs on: the copy has lost them too.
+func TestFileCutBehindTheSnapshot(t *testing.T) {
+	x := launchCopied(t)
+	vmas, err := procfs.ReadMaps(x.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(vmas, func(v procfs.VMA) bool { return filepath.Base(v.Path) == "file" })
+	if i < 0 {
+		t.Fatal("the file is not mapped")
+	}
+	content, err := os.ReadFile(vmas[i].Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, m := x.snap(); writeAway(t, m) != nil {
+		t.Fatal("a file that nobody has changed is in the way")
+	}
+	_, m := x.snap()
+	time.Sleep(20 * time.Millisecond) // more than the resolution of a file's times
+	if err := os.WriteFile(vmas[i].Path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeAway(t, m); !errors.Is(err, errChangedFile) {
+		t.Errorf("got error %v, want %v", err, errChangedFile)
+	}
+}

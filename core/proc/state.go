@@ -35,6 +35,7 @@ type State struct {
 
 	written []*os.File // to be written back before the image is committed
 	carried []carriedFile
+	root    int // host id of a process that sees the files of mappings
 }
 
 // PlaceState is a directory.
@@ -253,6 +254,7 @@ type MapState struct {
 	onDisk   bool              // pages that are not in memory may be on a disk: a file's, whose last name is gone
 	watched  bool              // by our own userfaultfd
 	cuttable bool              // its file may be cut while a copy of it is read
+	changed  bool              // a private mapping that may have been written to, of a file that others may cut
 	kept     []linux.PageRange // of content, that the parent of the image has
 }
 

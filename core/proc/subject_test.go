@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,11 +58,22 @@ func newSubject(tb testing.TB, tr *Tracer) *subject {
 	return x
 }
 
-func ownChildren(tb testing.TB) []int {
+// ownChildren looks at all processes: the kernel's list of children is cut short where one of them
+// ends meanwhile.
+func ownChildren(tb testing.TB) (pids []int) {
 	tb.Helper()
-	pids, err := procfs.Children(os.Getpid())
+	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		tb.Fatal(err)
+	}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if s, err := procfs.ReadStat(pid); err == nil && s.PPID == os.Getpid() {
+			pids = append(pids, pid)
+		}
 	}
 	return pids
 }
@@ -75,7 +87,7 @@ func (x *subject) strays() []int {
 // that come to this process while they are listed are missed: only the kernel's
 // word that there is none (ECHILD) says so.
 func (x *subject) end() {
-	none := 0 // looks in a row that found nobody: a list is cut short where it meets a child that ends
+	none := 0 // looks in a row that found nobody: one misses whose parent ends meanwhile
 	eventually(x.tb, "the tree is gone", func() bool {
 		all := x.strays()
 		for i := 0; i < len(all); i++ {
