@@ -96,12 +96,11 @@ func (t *Tree) tracks() bool { return t.dirty != nil && len(t.dirty.procs) > 0 }
 func (t *Tree) readMaps(p *Process) (vmas []procfs.VMA, watched map[uint64]bool, err error) {
 	for {
 		vmas, err = t.mappings(p)
-		unwatched := map[*string][]string{} // VmFlags, which mappings share
-		for i := range vmas {
-			if v := &vmas[i]; p.surveyed != nil && v.Has("uw") && !p.stillWatched(v) {
-				v.Flags = withoutWatch(unwatched, v.Flags)
-			}
+		if err == nil && p.surveyed != nil && slices.ContainsFunc(vmas, func(v procfs.VMA) bool { return v.Has("uw") && !p.stillWatched(&v) }) {
+			p.surveyed = nil
+			vmas, err = procfs.ReadSmaps(p.liveTID())
 		}
+		unwatched := map[*string][]string{} // VmFlags, which mappings share
 		if err != nil || !t.tracks() {
 			return vmas, nil, err
 		}
@@ -136,8 +135,8 @@ func withoutWatch(known map[*string][]string, flags []string) []string {
 	return out
 }
 
-// stillWatched says whether a mapping is watched now, of which a survey said so:
-// another may have taken its place.
+// stillWatched says whether a mapping is watched by a userfaultfd as ours, of which a survey said
+// so: another mapping may have taken its place, and it may be the program's.
 func (p *Process) stillWatched(v *procfs.VMA) bool {
 	pagemap, err := os.Open(fmt.Sprintf("/proc/%d/pagemap", p.liveTID()))
 	if err != nil {

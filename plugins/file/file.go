@@ -206,10 +206,7 @@ func (p *Plugin) ReopenFile(ctx context.Context, f plugin.OpenFile) (int, error)
 	}
 	fd, err := p.reopen(ctx, f, s)
 	if err == nil {
-		err = s.lock(fd)
-		if err != nil {
-			unix.Close(fd)
-		}
+		fd, err = p.lockOrShare(fd, s)
 	}
 	if err != nil {
 		return -1, fmt.Errorf("open file %d (%s): %w", f.ID, f.Link, err)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -105,6 +106,57 @@ func leave(f plugin.OpenFile) error {
 		}
 	}
 	return plugin.ErrNotMine
+}
+
+// lockOrShare takes the locks of the description fd again. A lock of flock(2) that the restarting
+// command has inherited, as below flock(1), is the program's as that of the launching command
+// was: then it gets that description.
+func (p *Plugin) lockOrShare(fd int, s *file) (int, error) {
+	err := s.lock(fd)
+	if err == nil {
+		return fd, nil
+	}
+	defer unix.Close(fd)
+	if !errors.Is(err, unix.EAGAIN) || len(s.Locks) != 1 || s.Locks[0].Kind != lockFLOCK {
+		return -1, err
+	}
+	own, ok := s.lockedHere(fd)
+	if !ok {
+		return -1, err
+	}
+	if fd, err = dup(own); err != nil {
+		return -1, err
+	}
+	p.host.Log().Info().Str("path", string(s.Path)).Int("fd", own).Msg("the restarting command has the lock, and shares it")
+	if s.Pos > 0 {
+		if err := s.seek(fd); err != nil {
+			unix.Close(fd)
+			return -1, err
+		}
+	}
+	return fd, nil
+}
+
+// lockedHere returns the descriptor that this process has inherited with the lock of s, whose file
+// like is. Its own are closed by execve(2).
+func (s *file) lockedHere(like int) (fd int, ok bool) {
+	var want unix.Stat_t
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil || unix.Fstat(like, &want) != nil {
+		return -1, false
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		var st unix.Stat_t
+		if err != nil || unix.Fstat(fd, &st) != nil || st.Dev != want.Dev || st.Ino != want.Ino {
+			continue
+		}
+		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+		if err == nil && flags&unix.FD_CLOEXEC == 0 && access(fd).covers(s.access()) && s.Locks[0].take(fd) == nil {
+			return fd, true
+		}
+	}
+	return -1, false
 }
 
 // lock takes the locks of the description again.

@@ -129,6 +129,44 @@ func TestLockTaken(t *testing.T) {
 	}
 }
 
+// TestLockInherited restarts below who holds the lock, as the launching command was: flock(1).
+func TestLockInherited(t *testing.T) {
+	name := tempFile(t, "x")
+	below := func() int {
+		fd := open(t, name, unix.O_RDWR)
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFD, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			t.Fatal(err)
+		}
+		return fd
+	}
+	h := plugintest.NewHost(t)
+	first := below()
+	f := plugintest.OpenFile(t, 1, first)
+	state := checkpoint(t, h, f)
+	if err := unix.Flock(first, unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	second := below()
+	p := newTestPlugin(t, h)
+	if err := p.Load(t.Context(), stateFormat, bytes.NewReader(state)); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := p.ReopenFile(t.Context(), plugintest.Reopened(f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Flock(fd, unix.LOCK_UN); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Flock(first, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		t.Errorf("the program does not share the lock of fd %d: %v", second, err)
+	}
+}
+
 // A POSIX lock on what another plugin saves.
 func TestLockOfForeignFile(t *testing.T) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC)
