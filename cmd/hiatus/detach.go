@@ -123,7 +123,7 @@ func (a *app) terminalOutput(ctx context.Context, opts core.Options, reported bo
 	}
 	opts.Name = name
 	if !opts.Join {
-		return outputFile(opts, "output.log", 0)
+		return outputFile(opts, outputLog, 0)
 	}
 	for i := 2; ; i++ { // the computation's other trees have theirs
 		file, err := outputFile(opts, fmt.Sprintf("output-%d.log", i), os.O_EXCL)
@@ -132,6 +132,9 @@ func (a *app) terminalOutput(ctx context.Context, opts core.Options, reported bo
 		}
 	}
 }
+
+// outputLog is the name of the file that has the output of a detached program.
+const outputLog = "output.log"
 
 // outputFile opens a file for output beside the generations.
 func outputFile(opts core.Options, name string, flags int) (*os.File, error) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -49,9 +50,10 @@ HIATUS_* variables.
 
 An open file whose size or time of change is not as in the image is refused. One
 that the program itself had open for writing may have grown where it ran on after
-the checkpoint, or an earlier restart. --allow-changed-files goes on with files as they are now. Of an
-image with the content of open files (--ckpt-open-files), files that are gone are
-made again; --allow-file-overwrite replaces changed ones too.
+the checkpoint, or after an earlier restart. --allow-changed-files goes on with
+files as they are now. Of an image with the content of open files
+(--ckpt-open-files), files that are gone are made again; --allow-file-overwrite
+replaces changed ones too.
 
 Shared memory with a name, as in /dev/shm, gets the content that it had. Where other
 processes use it now, the restart is refused; --allow-changed-files goes on with it
@@ -150,12 +152,20 @@ func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path str
 	}
 	opts.Join = r.join
 	opts.PluginConfig = pluginConfig(opts.PluginConfig).with("file", map[string]any{
-		"allow_changed_files": r.allowChanged, "allow_file_overwrite": r.allowOverwrite}).
+		"allow_changed_files": r.allowChanged, "allow_file_overwrite": r.allowOverwrite, "output": existing(filepath.Join(named, outputLog))}).
 		with("socket", map[string]any{"allow_missing_address": r.allowMissing})
 	keepSIGPIPE()
 	code, err := a.engine.Restart(ctx, core.RestartOptions{Options: opts, Generation: gen, Namespaces: r.namespaces,
 		Ignore: r.ignore, Agent: r.agent, Lazy: r.lazy})
 	return programEnd(code, err)
+}
+
+// existing returns a path that leads to something, else "".
+func existing(path string) string {
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
 }
 
 // goOnAs takes the settings that are not given from the image.

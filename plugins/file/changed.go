@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"time"
 
@@ -19,6 +20,7 @@ func (p *Plugin) checkFiles() error {
 			errs = append(errs, p.decideNamed(index, d))
 		}
 	}
+	p.findOutput()
 	written := map[pathname]bool{} // by the program, since
 	for _, s := range p.state.Files {
 		if s.Kind == kindRegular && s.writable() && (s.Inherited || !p.state.Ended) {
@@ -35,6 +37,21 @@ func (p *Plugin) checkFiles() error {
 		errs = append(errs, p.checkFile(s, written[s.Path]))
 	}
 	return errors.Join(errs...)
+}
+
+// findOutput finds the output of a detached program that has moved with the image.
+func (p *Plugin) findOutput() {
+	if p.config.Output == "" {
+		return
+	}
+	for _, s := range p.state.Files {
+		var st unix.Stat_t
+		if s.Kind == kindRegular && s.Inherited && path.Base(string(s.Path)) == path.Base(p.config.Output) &&
+			errors.Is(unix.Stat(p.place(s.Path), &st), unix.ENOENT) {
+			p.host.Log().Info().Str("path", string(s.Path)).Str("now", p.config.Output).Msg("the output has moved with the image")
+			s.Path = pathname(p.config.Output)
+		}
+	}
 }
 
 // checkFile refuses a file that has changed. The program itself may have

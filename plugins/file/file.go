@@ -32,6 +32,9 @@ type config struct {
 	AllowChangedFiles bool `json:"allow_changed_files"`
 	// AllowFileOverwrite replaces changed files whose content was saved.
 	AllowFileOverwrite bool `json:"allow_file_overwrite"`
+	// Output is the file beside the image that takes the place of one of its name that is gone,
+	// to which the output of a detached program goes.
+	Output string `json:"output"`
 }
 
 func newPlugin(h plugin.Host) (plugin.Plugin, error) {

@@ -818,7 +818,11 @@ func detached(tr *trial) {
 	}
 	tr.must("checkpoint", tr.name, "--kill")
 	tr.gone()
-	tr.must("restart", tr.images(), "--detach")
+	moved := tr.path("moved") // with its output
+	if err := os.Rename(tr.images(), moved); err != nil {
+		tr.Fatal(err)
+	}
+	tr.must("restart", moved, "--detach")
 	tr.advance(2)
 	tr.must("kill", tr.name)
 	tr.gone()
