@@ -215,12 +215,13 @@ func passing(err error) bool {
 
 // admit serves a connection on a goroutine of its own, if its peer may come.
 func (s *Server) admit(nc *net.UnixConn) {
-	if _, err := checkPeer(nc); err != nil {
+	pid, err := checkPeer(nc)
+	if err != nil {
 		s.log.Warn().Err(err).Msg("connection refused")
 		nc.Close()
 		return
 	}
-	v := &visitor{server: s}
+	v := &visitor{server: s, pid: pid}
 	v.conn = newConn(nc, s.log, v.dispatch)
 	v.conn.setIdle(handshakeTimeout)
 	s.mu.Lock()

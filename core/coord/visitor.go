@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"syscall"
+
+	"github.com/hiatus-project/hiatus/core/procfs"
 )
 
 // member is an agent as the coordinator sees it.
@@ -20,6 +23,7 @@ type member struct {
 type visitor struct {
 	server *Server
 	conn   *conn
+	pid    int // of the peer
 	role   string
 	member atomic.Pointer[member] // of role agent
 }
@@ -128,7 +132,12 @@ func (v *visitor) dispatchCommand(method string, body json.RawMessage) (task, er
 	case methodStatus:
 		return request(body, func(ctx context.Context, _ nothing) (any, error) { return s.Status(ctx) })
 	case methodCheck:
-		return request(body, func(ctx context.Context, _ nothing) (any, error) { return s.Check(ctx) })
+		return request(body, func(ctx context.Context, _ nothing) (any, error) {
+			if err := v.refuseOwn(); err != nil {
+				return nil, err
+			}
+			return s.Check(ctx)
+		})
 	case methodKill:
 		return request(body, func(ctx context.Context, in killBody) (any, error) { return nil, s.Kill(ctx, in.Signal) })
 	case methodInterval:
@@ -143,9 +152,35 @@ func (v *visitor) dispatchCommand(method string, body json.RawMessage) (task, er
 // checkpoint runs on the server's context, not the request's: the checkpoint
 // goes on when the command that asked for it goes away, once it has begun.
 func (v *visitor) checkpoint(ctx context.Context, in CheckpointRequest) (any, error) {
+	if err := v.refuseOwn(); err != nil {
+		return nil, err
+	}
 	progress := newRelay(relayEvery, func(p Progress) { v.conn.notify(methodProgress, p) })
 	defer progress.stop()
 	return v.server.checkpointFor(v.server.ctx, ctx, in, progress.put)
+}
+
+// refuseOwn refuses a command that is a process of the computation: it would stand still with it, and
+// no restart could bring back what it waits for.
+func (v *visitor) refuseOwn() error {
+	s := v.server
+	here, _ := os.Hostname()
+	agents := map[int]bool{}
+	s.mu.Lock()
+	for _, m := range s.members {
+		agents[m.hello.PID] = m.hello.Host == here
+	}
+	s.mu.Unlock()
+	for pid := v.pid; pid > 1; {
+		st, err := procfs.ReadStat(pid)
+		if err != nil {
+			return nil // of another host, or gone
+		}
+		if pid = st.PPID; agents[pid] {
+			return fmt.Errorf("process %d, which asks for it, is of the computation itself: ask from outside, or have --interval ask", v.pid)
+		}
+	}
+	return nil
 }
 
 // validSignal accepts what kill(2) sends, signal(7).

@@ -70,6 +70,7 @@ func behaviours() []behaviour {
 		{"changed files", nil, changedFiles},
 		{"changed library", gcc, changedLibrary},
 		{"grown files", nil, grownFiles},
+		{"asks itself", nil, asksItself},
 		{"mapped files", []string{"python3"}, mappedFiles},
 		{"here-document", nil, hereDocument},
 		{"files of an earlier restart", nil, restartedFiles},

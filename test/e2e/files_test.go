@@ -174,6 +174,16 @@ while True:
 	tr.killAll()
 }
 
+// asksItself asks for a checkpoint of the computation that the command is of.
+func asksItself(tr *trial) {
+	tr.launch("sh", "-c", `for c in checkpoint check; do "$0" $c "$1" 2>&1; echo $?; done`, tr.suite.hiatus(), tr.name)
+	tr.ends(tr.front, 0)
+	const told = "is of the computation itself"
+	if got := tr.front.stdout.String(); strings.Count(got, told) != 2 || strings.Count(got, "\n1\n") != 2 {
+		tr.Errorf("told:\n%s", got)
+	}
+}
+
 // savedFiles removes and changes a file whose content is in the image.
 func savedFiles(tr *trial) {
 	const content = "0123456789\n"
