@@ -28,9 +28,10 @@ func MarkRestarted(genDir string) (mark *os.File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(mark.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil && !lockUnsupported(err) {
-		mark.Close() // somebody asks just now
-		return nil, &os.PathError{Op: "flock", Path: mark.Name(), Err: err}
+	shared := unix.Flock_t{Type: unix.F_RDLCK}
+	if err := unix.FcntlFlock(mark.Fd(), unix.F_OFD_SETLK, &shared); err != nil && !lockUnsupported(err) {
+		mark.Close()
+		return nil, &os.PathError{Op: "lock", Path: mark.Name(), Err: err}
 	}
 	return mark, nil
 }
@@ -64,6 +65,7 @@ func WasRestarted(genDir string) bool {
 		return false
 	}
 	defer mark.Close()
-	held, err := lockFile(mark, false)
-	return held || lockUnsupported(err)
+	other := unix.Flock_t{Type: unix.F_WRLCK}
+	err = unix.FcntlFlock(mark.Fd(), unix.F_OFD_GETLK, &other)
+	return err != nil || other.Type == unix.F_UNLCK
 }

@@ -181,18 +181,18 @@ func (m *memoryRestorer) makeInMemory(x *ExeState) (*os.File, error) {
 // confirmFiles looks whether a file was cut while a copy was read that may have had pages of it for
 // itself: a cut takes them from the copy too (mm/truncate.c, truncate_pagecache), and what comes
 // after them is the file's. Those that the tree itself might cut have been read in the pause.
-func (st *State) confirmFiles() error {
+func (m *Memory) confirmFiles() error {
 	seen := map[int]bool{}
-	for i := range st.Processes {
-		ps := &st.Processes[i]
+	for i, p := range m.t.procs {
+		ps := &m.st.Processes[i]
 		for j := range ps.Maps {
-			m := &ps.Maps[j]
-			if m.Kind != MapFile || !m.changed || seen[m.Ref] || st.Refs[m.Ref].Write {
+			s := &ps.Maps[j]
+			if s.Kind != MapFile || !s.changed || seen[s.Ref] || !m.isCopied(p, s) {
 				continue
 			}
-			seen[m.Ref] = true
-			if !st.isStill(&st.Refs[m.Ref]) {
-				return fmt.Errorf("mapped file %s: %w", st.Refs[m.Ref].Path, errChangedFile)
+			seen[s.Ref] = true
+			if f := &m.st.Refs[s.Ref]; !f.Write && !m.st.isStill(f) {
+				return fmt.Errorf("mapped file %s: %w", f.Path, errChangedFile)
 			}
 		}
 	}

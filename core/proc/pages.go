@@ -85,7 +85,7 @@ func (r *pageRun) readPages(b []byte) error {
 // from the tree's own.
 func (m *Memory) pageRuns(ctx context.Context, runs []pageRun, pick func(*Process, *MapState) bool, source func(*Process) *Process) ([]pageRun, error) {
 	st := m.st
-	seen := make([]intervals, len(st.Objects))
+	seen, asked := make([]intervals, len(st.Objects)), make([]intervals, len(st.Objects))
 	var hidden []hiddenPages
 	for i := range st.Processes {
 		ps, p := &st.Processes[i], m.t.procs[i]
@@ -99,8 +99,12 @@ func (m *Memory) pageRuns(ctx context.Context, runs []pageRun, pick func(*Proces
 				continue
 			}
 			maps = append(maps, s)
-			if s.content == contentAll && st.Objects[s.Ref].File == 0 {
-				shared = append(shared, s)
+			if s.content != contentAll || st.Objects[s.Ref].File != 0 || asked[s.Ref].has(s.Offset, s.Offset+s.End-s.Start) {
+				continue // all of it was found in another process
+			}
+			shared = append(shared, s)
+			if len(s.Guards) == 0 {
+				asked[s.Ref].add(s.Offset, s.Offset+s.End-s.Start)
 			}
 		}
 		resident, err := p.resident(ctx, shared)

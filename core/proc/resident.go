@@ -40,22 +40,12 @@ func (p *Process) resident(ctx context.Context, maps []*MapState) (map[*MapState
 	if len(asked) == 0 || !swapInUse() { // asked behind mincore: what is swapped out later has been seen
 		return out, nil
 	}
+	asked = slices.DeleteFunc(asked, func(m *MapState) bool { return intervals(out[m].pages).has(m.Start, m.End) })
 	return out, p.swapIn(ctx, asked, out)
 }
 
 func wholly(m *MapState) residence {
 	return residence{pages: []linux.PageRange{{Start: m.Start, End: m.End}}, guessed: true}
-}
-
-// swappedIn returns how many bytes of the memory of a mapping are swapped out: of shared memory
-// smaps counts those of the object itself (fs/proc/task_mmu.c, smap_gather_stats).
-func swappedIn(vmas []procfs.VMA, m *MapState) (sum uint64) {
-	for i := range vmas {
-		if v := &vmas[i]; v.Start < m.End && m.Start < v.End {
-			sum += v.Swap
-		}
-	}
-	return sum
 }
 
 // swapIn adds what is swapped out of the mappings to out. It is read in, and nothing is made:
@@ -64,27 +54,25 @@ func swappedIn(vmas []procfs.VMA, m *MapState) (sum uint64) {
 // is in the swap any more. Where that does not come about, all of it is taken for existing.
 func (p *Process) swapIn(ctx context.Context, maps []*MapState, out map[*MapState]residence) error {
 	const patience = time.Second // without a page more
-	found, last := uint64(0), time.Now()
-	for {
-		vmas, err := procfs.ReadSmaps(p.liveTID())
+	for last := time.Now(); len(maps) > 0; {
+		swapped, clean, err := p.swappedOf(maps)
 		if err != nil {
 			return err
 		}
-		maps = slices.DeleteFunc(maps, func(m *MapState) bool { return swappedIn(vmas, m) == 0 })
-		if len(maps) == 0 {
-			return nil
+		if _, err := p.addInCore(ctx, clean, out); err != nil { // what others have brought in before
+			return err
 		}
+		maps = swapped
 		if time.Since(last) > patience {
 			break
 		}
-		now, err := p.swapInStep(ctx, maps, out)
+		more, err := p.swapInStep(ctx, maps, out)
 		if err != nil {
 			return err
 		}
-		if now > found {
-			found, last = now, time.Now()
+		if more {
+			last = time.Now()
 		}
-		time.Sleep(time.Millisecond) // nothing tells when they have come
 	}
 	for _, m := range maps {
 		out[m] = wholly(m)
@@ -92,29 +80,67 @@ func (p *Process) swapIn(ctx context.Context, maps []*MapState, out map[*MapStat
 	return nil
 }
 
-// swapInStep returns how many bytes of the mappings it has found so far.
-func (p *Process) swapInStep(ctx context.Context, maps []*MapState, out map[*MapState]residence) (found uint64, err error) {
+// swappedOf tells those of the mappings of which something is swapped out from the others. Of shared
+// memory smaps counts what is of the object itself (fs/proc/task_mmu.c, smap_gather_stats).
+func (p *Process) swappedOf(maps []*MapState) (swapped, clean []*MapState, err error) {
+	vmas, err := procfs.ReadSmaps(p.liveTID())
+	if err != nil {
+		return nil, nil, err
+	}
+	at := 0
+	for _, m := range maps { // which are in order, as are vmas
+		for at < len(vmas) && vmas[at].End <= m.Start {
+			at++
+		}
+		sum := uint64(0)
+		for i := at; i < len(vmas) && vmas[i].Start < m.End; i++ {
+			sum += vmas[i].Swap
+		}
+		if sum > 0 {
+			swapped = append(swapped, m)
+		} else {
+			clean = append(clean, m)
+		}
+	}
+	return swapped, clean, nil
+}
+
+// swapInStep says whether it has found pages more.
+func (p *Process) swapInStep(ctx context.Context, maps []*MapState, out map[*MapState]residence) (more bool, err error) {
+	if len(maps) == 0 {
+		return false, nil
+	}
 	var calls []call
 	for _, m := range maps {
 		calls = append(calls, sys(unix.SYS_MADVISE, m.Start, m.End-m.Start, unix.MADV_WILLNEED).as("madvise %#x", m.Start).may())
 	}
 	if err := p.tr.Do(func() error { return p.run(ctx, p.threads[0], calls) }); err != nil {
-		return 0, err
+		return false, err
 	}
+	if more, err = p.addInCore(ctx, maps, out); err != nil {
+		return false, err
+	}
+	for _, m := range maps {
+		p.touch(out[m].pages)
+	}
+	time.Sleep(time.Millisecond) // nothing tells when the rest has come
+	return more, nil
+}
+
+// addInCore adds what mincore(2) shows now, and says whether that was more.
+func (p *Process) addInCore(ctx context.Context, maps []*MapState, out map[*MapState]residence) (more bool, err error) {
 	now := map[*MapState]residence{}
 	if err := p.inCore(ctx, maps, now); err != nil {
-		return 0, err
+		return false, err
 	}
 	for _, m := range maps {
 		set := intervals(out[m].pages)
 		for _, r := range now[m].pages {
-			set.add(r.Start, r.End)
+			more = len(set.add(r.Start, r.End)) > 0 || more
 		}
-		p.touch(set)
 		out[m] = residence{pages: set}
-		found += set.size()
 	}
-	return found, nil
+	return more, nil
 }
 
 // touch reads a byte of each page.
@@ -124,9 +150,14 @@ func (p *Process) touch(pages []linux.PageRange) {
 	local := []unix.Iovec{{Base: &room[0]}}
 	var remote []unix.RemoteIovec
 	read := func() {
-		local[0].SetLen(len(remote))
-		_, _ = unix.ProcessVMReadv(p.liveTID(), local, remote, 0) // what cannot be read shows when it is saved
-		remote = remote[:0]
+		for len(remote) > 0 {
+			local[0].SetLen(len(remote))
+			n, err := unix.ProcessVMReadv(p.liveTID(), local, remote, 0)
+			if err != nil {
+				n = 0
+			}
+			remote = remote[min(n+1, len(remote)):] // one that cannot be read shows when it is saved
+		}
 	}
 	for _, r := range pages {
 		for at := r.Start; at < r.End; at += uint64(page) {

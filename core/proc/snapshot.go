@@ -218,8 +218,8 @@ func (m *Memory) Write(ctx context.Context, w *image.Writer, progress func(done,
 		runs = append(runs, own...)
 		err = m.writeConfirmed(ctx, runs, w, progress)
 	}
-	if err == nil && m.Snapped() {
-		err = m.st.confirmFiles()
+	if err == nil {
+		err = m.confirmFiles()
 	}
 	if err == nil {
 		err = faultpoint.At(faultpoint.MemoryWritten)

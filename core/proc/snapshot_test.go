@@ -446,11 +446,23 @@ func TestFileCutBehindTheSnapshot(t *testing.T) {
 		t.Fatal("a file that nobody has changed is in the way")
 	}
 	_, m := x.snap()
-	time.Sleep(20 * time.Millisecond) // more than the resolution of a file's times
-	if err := os.WriteFile(vmas[i].Path, content, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	before := modified(t, vmas[i].Path)
+	eventually(t, "a later time of change", func() bool {
+		if err := os.WriteFile(vmas[i].Path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return !modified(t, vmas[i].Path).Equal(before)
+	})
 	if err := writeAway(t, m); !errors.Is(err, errChangedFile) {
 		t.Errorf("got error %v, want %v", err, errChangedFile)
 	}
+}
+
+func modified(t *testing.T, path string) time.Time {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.ModTime()
 }

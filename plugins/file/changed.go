@@ -46,13 +46,16 @@ func (p *Plugin) findOutput() {
 	}
 	for _, s := range p.state.Files {
 		var st unix.Stat_t
-		if s.Kind == kindRegular && s.Inherited && path.Base(string(s.Path)) == path.Base(p.config.Output) &&
+		if s.Kind == kindRegular && s.Inherited && lastTwo(string(s.Path)) == lastTwo(p.config.Output) &&
 			errors.Is(unix.Stat(p.place(s.Path), &st), unix.ENOENT) {
 			p.host.Log().Info().Str("path", string(s.Path)).Str("now", p.config.Output).Msg("the output has moved with the image")
 			s.Path = pathname(p.config.Output)
 		}
 	}
 }
+
+// lastTwo is the name of a file and of its folder.
+func lastTwo(name string) [2]string { return [2]string{path.Base(path.Dir(name)), path.Base(name)} }
 
 // checkFile refuses a file that has changed. The program itself may have
 // written to one, if it ran on after the checkpoint, as it has before a crash:
@@ -82,14 +85,20 @@ func (p *Plugin) checkFile(s *file, written bool) error {
 }
 
 // isOther tells of a file that has taken the name of the one that was open, as after a
-// rotation of logs, where the program would write into the midst of it. FUSE may number its
-// files anew at each mount.
+// rotation of logs, where the program would write into the midst of it.
 func (p *Plugin) isOther(s *file, now *unix.Stat_t) string {
-	var fs unix.Statfs_t
-	if now.Ino == s.Was.Ino || s.Flags&unix.O_APPEND != 0 || unix.Statfs(p.place(s.Path), &fs) == nil && fs.Type == unix.FUSE_SUPER_MAGIC {
+	if now.Dev != s.Was.Dev || now.Ino == s.Was.Ino || s.Flags&unix.O_APPEND != 0 || !numbersLast(p.place(s.Path)) {
 		return ""
 	}
 	return fmt.Sprintf(", and it is another file (inode %d, it was %d)", now.Ino, s.Was.Ino)
+}
+
+// numbersLast says whether a file keeps its inode number as long as it is there: some
+// file systems number anew at each mount.
+func numbersLast(path string) bool {
+	var fs unix.Statfs_t
+	anew := []int64{unix.FUSE_SUPER_MAGIC, unix.MSDOS_SUPER_MAGIC, unix.EXFAT_SUPER_MAGIC, unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC}
+	return unix.Statfs(path, &fs) == nil && !slices.Contains(anew, int64(fs.Type))
 }
 
 // differs tells how a file differs from the one that was.

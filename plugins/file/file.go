@@ -188,7 +188,8 @@ func (p *Plugin) claimOpen(f plugin.OpenFile, s *file) error {
 		return p.checkPath(f, s)
 	case kindStdio, kindTerminal:
 		p.claimTerminal(f, s, fd)
-		return p.noteUnread(f, s)
+		p.noteUnread(f, s, fd)
+		return nil
 	case kindPipe:
 		return p.claimPipe(f, s, fd)
 	case kindPtmx:

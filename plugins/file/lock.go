@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -152,11 +153,21 @@ func (s *file) lockedHere(like int) (fd int, ok bool) {
 			continue
 		}
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-		if err == nil && flags&unix.FD_CLOEXEC == 0 && access(fd).covers(s.access()) && s.Locks[0].take(fd) == nil {
+		if err == nil && flags&unix.FD_CLOEXEC == 0 && access(fd).covers(s.access()) && hasLock(fd, s.Locks[0]) {
 			return fd, true
 		}
 	}
 	return -1, false
+}
+
+// hasLock says whether a description of this process has the lock.
+func hasLock(fd int, l lock) bool {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", fd))
+	if err != nil {
+		return false
+	}
+	info, err := procparse.ParseFDInfo(raw)
+	return err == nil && slices.ContainsFunc(info.Locks, func(k procparse.Lock) bool { return newLock(k) == l })
 }
 
 // lock takes the locks of the description again.

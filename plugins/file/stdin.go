@@ -1,6 +1,8 @@
 package file
 
 import (
+	"strings"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/plugin"
@@ -8,53 +10,41 @@ import (
 
 // kindOfStdio tells what a pipe of the launching command is. One that is left to be read, with nobody
 // to write any more, as a shell's here-document, is the program's alone: nobody else would have its
-// content. Others come from the restarting command.
+// content. Others, and FIFOs, come from the restarting command.
 func kindOfStdio(f plugin.OpenFile) (kind, error) {
-	n, err := unread(f)
-	if err != nil || n == 0 {
-		return kindStdio, err
+	if !strings.HasPrefix(f.Link, "pipe:") || f.Flags&unix.O_ACCMODE == unix.O_WRONLY {
+		return kindStdio, nil
 	}
 	fd, err := duplicate(f)
 	if err != nil {
 		return "", err
 	}
 	defer unix.Close(fd)
-	events, err := pollNow(fd, 0)
+	events, err := pollNow(fd, unix.POLLIN)
 	if err != nil {
 		return "", plugin.Refuse(f, "%v", err)
 	}
-	if events&unix.POLLHUP != 0 {
+	if events&unix.POLLHUP != 0 && events&unix.POLLIN != 0 {
 		return kindPipe, nil
 	}
 	return kindStdio, nil
 }
 
-// unread returns how many bytes wait in a pipe or a socket that the program reads.
-func unread(f plugin.OpenFile) (int, error) {
+// noteUnread keeps how much waits in a pipe or a socket that the program reads, which the launching command
+// gave it: nobody has it when the program does not run on.
+func (p *Plugin) noteUnread(f plugin.OpenFile, s *file, fd int) {
 	t := f.Stat.Mode & unix.S_IFMT
-	if t != unix.S_IFIFO && t != unix.S_IFSOCK || f.Flags&unix.O_ACCMODE == unix.O_WRONLY {
-		return 0, nil
+	if t != unix.S_IFIFO && t != unix.S_IFSOCK || !s.readable() {
+		return
 	}
-	fd, err := duplicate(f)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(fd)
 	n, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
-	if err != nil {
-		return 0, nil // EINVAL: a socket that listens
+	if err != nil { // EINVAL: a socket that listens
+		return
 	}
-	return n, nil
-}
-
-// noteUnread keeps how much the program had still to read of what the launching command gave it:
-// nobody has it when the program does not run on.
-func (p *Plugin) noteUnread(f plugin.OpenFile, s *file) (err error) {
-	if s.Unread, err = unread(f); err == nil && s.Unread > 0 && p.state.Ended {
-		p.host.Log().Warn().Interface("descriptors", f.Refs).Str("link", f.Link).Int("bytes", s.Unread).
+	if s.Unread = n; n > 0 && p.state.Ended {
+		p.host.Log().Warn().Interface("descriptors", f.Refs).Str("link", f.Link).Int("bytes", n).
 			Msg("what the program has not read yet from the launching command is not in the image")
 	}
-	return err
 }
 
 // warnUnread tells in a restart what is lost.

@@ -435,6 +435,8 @@ if not os.path.exists("go"):
     os.mkfifo("go")
 r, w = `+pair+`
 number = lambda x: x if type(x) is int else x.fileno()
+if type(w) is not int:
+    w.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 100000)
 if os.fork() == 0:
     os.close(number(w))
     go = os.open("go", os.O_RDONLY)
