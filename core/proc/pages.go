@@ -253,14 +253,6 @@ func (s *intervals) add(start, end uint64) (fresh []linux.PageRange) {
 	return fresh
 }
 
-// size returns how many bytes are in the set.
-func (s intervals) size() (sum uint64) {
-	for _, r := range s {
-		sum += r.End - r.Start
-	}
-	return sum
-}
-
 // has says whether all of [start, end) is in the set.
 func (s intervals) has(start, end uint64) bool {
 	i, _ := slices.BinarySearchFunc(s, start, func(r linux.PageRange, a uint64) int { return cmp.Compare(r.End, a+1) })

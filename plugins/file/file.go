@@ -231,6 +231,9 @@ func (p *Plugin) reopen(ctx context.Context, f plugin.OpenFile, s *file) (int, e
 	case kindTerminal:
 		return p.reopenTerminal(f, s)
 	case kindPipe:
+		if s.Inherited {
+			p.host.Log().Info().Str("link", string(s.Path)).Msg("what was left to read of the launching command's pipe comes from the image")
+		}
 		return p.reopenPipe(f, s)
 	case kindPtmx:
 		return p.reopenMaster(ctx, s)
