@@ -229,21 +229,22 @@ func removeStale(path string) error {
 	return nil
 }
 
-// isStale returns an error unless nobody has the socket at path.
+// isStale returns an error unless nobody has the socket at path. It is asked for as one for
+// datagrams: nobody who has it notices (net/unix/af_unix.c, unix_find_bsd).
 func isStale(path string) error {
 	handle, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open of %q: %w", path, err)
 	}
 	defer unix.Close(handle)
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
 	defer unix.Close(fd)
 	err = unix.Connect(fd, throughHandle(handle))
 	switch {
-	case err == nil, errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EPROTOTYPE):
+	case err == nil, errors.Is(err, unix.EPROTOTYPE), errors.Is(err, unix.EPERM): // also one that is connected to another
 		return fmt.Errorf("%q is in use by another process", path)
 	case !errors.Is(err, unix.ECONNREFUSED):
 		return fmt.Errorf("connect to %q: %w", path, err)
