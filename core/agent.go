@@ -70,8 +70,8 @@ type agent struct {
 	interruption *interruption
 	// arrival is memory that comes while the tree runs; nil: it has all.
 	arrival *proc.Arrival
-	// mark says, while it is open, that the image this was restarted from runs; nil: there is none.
-	mark *os.File
+	// image is held while this, which was restarted from it, lives; nil: it was not.
+	image *os.File
 }
 
 // treeRoots is where the agent finds its processes.
@@ -136,7 +136,7 @@ func (a *agent) close() {
 	}
 	a.chain.close()
 	a.tr.Close()
-	a.mark.Close() // os.ErrInvalid: there is none
+	a.image.Close() // os.ErrInvalid: there is none
 	a.signals()
 }
 

@@ -115,6 +115,7 @@ type restart struct {
 	loop     *loop
 	met      []string // barriers
 	mapped   bool     // paths in state are as they are now
+	beside   bool     // another restart of the image lives
 
 	interruption *interruption
 }
@@ -137,6 +138,10 @@ func (r *restart) read(ctx context.Context) (err error) {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
 	if r.image, err = image.OpenAgent(dir, r.manifest, r.agent); err != nil {
+		return err
+	}
+	n := slices.IndexFunc(r.manifest.Agents, func(a image.AgentManifest) bool { return a.ID == r.agent.ID })
+	if r.a.image, r.beside, err = image.Use(dir, n); err != nil {
 		return err
 	}
 	if err := r.checkMachine(); err != nil {
@@ -346,7 +351,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	a.where.setMapPath(a.plugins.MapPath)
 	defer a.where.setMapPath(nil)
 	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Restart, Generation: generation, Procs: procs,
-		Restarted: image.WasRestarted(r.o.Generation)}); err != nil {
+		Restarted: !r.beside && image.WasRestarted(r.o.Generation), Beside: r.beside}); err != nil {
 		return err
 	}
 	if err := r.mapPaths(); err != nil {
@@ -426,7 +431,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	a.mu.Unlock()
 	r.watchArrival()
 	_ = faultpoint.At(faultpoint.RestartReleased)
-	if a.mark, err = image.MarkRestarted(r.o.Generation); err != nil {
+	if err := image.MarkRestarted(r.o.Generation); err != nil {
 		a.log.Warn().Err(err).Msg("nothing says that the image was restarted: after checkpoint --kill, what the program writes will count as changes by others in the next restart of it")
 	}
 	return nil

@@ -44,6 +44,7 @@ type Event struct {
 	Outcome    *Figures  // at Outcome only
 	Failed     bool      // at Exit: a restart was given up, the tree has never run
 	Restarted  bool      // at Restart: not for the first time, so that the program has run on since the checkpoint
+	Beside     bool      // at Restart: another restart of the image lives
 }
 
 // Request is what the user asked of a checkpoint.

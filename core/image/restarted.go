@@ -8,64 +8,55 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// restartedFile stands beside the manifest of a generation that was restarted. Who has
-// restarted it holds a lock on it for as long as it lives.
+// restartedFile stands beside the manifest of a generation that was restarted.
 const restartedFile = "restarted"
 
 // MarkRestarted notes that the generation in the folder genDir was restarted: what it has
-// brought back has run on since. The caller closes the mark when that has ended. It survives no
-// loss of power right after it.
-func MarkRestarted(genDir string) (mark *os.File, err error) {
+// brought back has run on since. The mark survives no loss of power right after it.
+func MarkRestarted(genDir string) error {
 	dir, err := openDir(genDir, true)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer dir.Close()
-	mark, err = createFile(dir, restartedFile)
+	f, err := createFile(dir, restartedFile)
 	if errors.Is(err, fs.ErrExist) {
-		mark, err = openMark(dir)
+		return nil
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	shared := unix.Flock_t{Type: unix.F_RDLCK}
-	if err := unix.FcntlFlock(mark.Fd(), unix.F_OFD_SETLK, &shared); err != nil && !lockUnsupported(err) {
-		mark.Close()
-		return nil, &os.PathError{Op: "lock", Path: mark.Name(), Err: err}
-	}
-	return mark, nil
+	return f.Close()
 }
 
-func openMark(dir *os.File) (*os.File, error) {
-	f, err := openAt(int(dir.Fd()), restartedFile, dir.Name()+"/"+restartedFile, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	info, err := f.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		err = formatErrorf(f.Name(), "not a regular file")
-	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return f, nil
-}
-
-// WasRestarted says whether the generation in genDir has the mark of MarkRestarted, and all
-// that have made it have ended. Where the file system has no locks, they count as ended.
+// WasRestarted says whether the generation in genDir has the mark of MarkRestarted.
 func WasRestarted(genDir string) bool {
 	dir, err := openDir(genDir, true)
 	if err != nil {
 		return false
 	}
 	defer dir.Close()
-	mark, err := openMark(dir)
+	var st unix.Stat_t
+	err = unix.Fstatat(int(dir.Fd()), restartedFile, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG
+}
+
+// Use says, until it is closed, that agent number n of the generation in genDir is brought back, or lives
+// on: by a lock on a byte of the manifest, fcntl(2). others says whether somebody else does
+// so too. Where the file system has no locks nobody does.
+func Use(genDir string, n int) (use *os.File, others bool, err error) {
+	dir, err := openDir(genDir, true)
 	if err != nil {
-		return false
+		return nil, false, err
 	}
-	defer mark.Close()
-	other := unix.Flock_t{Type: unix.F_WRLCK}
-	err = unix.FcntlFlock(mark.Fd(), unix.F_OFD_GETLK, &other)
-	return err != nil || other.Type == unix.F_UNLCK
+	defer dir.Close()
+	if use, _, err = openRegular(dir, manifestFile); err != nil {
+		return nil, false, err
+	}
+	ours, theirs := unix.Flock_t{Type: unix.F_RDLCK, Start: int64(n), Len: 1}, unix.Flock_t{Type: unix.F_WRLCK, Start: int64(n), Len: 1}
+	err = unix.FcntlFlock(use.Fd(), unix.F_OFD_SETLK, &ours)
+	if err == nil {
+		err = unix.FcntlFlock(use.Fd(), unix.F_OFD_GETLK, &theirs)
+	}
+	return use, err == nil && theirs.Type != unix.F_UNLCK, nil
 }

@@ -39,6 +39,20 @@ func (p *Plugin) checkFiles() error {
 	return errors.Join(errs...)
 }
 
+// warnBeside tells of files that another restart of the image writes to as well.
+func (p *Plugin) warnBeside() {
+	var paths []string
+	for _, s := range p.state.Files {
+		if s.Kind == kindRegular && s.writable() && !s.Virtual && !slices.Contains(paths, string(s.Path)) {
+			paths = append(paths, string(s.Path))
+		}
+	}
+	if len(paths) > 0 {
+		slices.Sort(paths)
+		p.host.Log().Warn().Strs("paths", paths).Msg("another restart of the image lives, and writes to the same files")
+	}
+}
+
 // findOutput finds the output of a detached program that has moved with the image.
 func (p *Plugin) findOutput() {
 	if p.config.Output == "" {

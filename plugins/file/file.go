@@ -85,6 +85,9 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 		p.named.reset()
 		p.offsets.close()
 		p.state.Ended = p.state.Ended && !ev.Restarted
+		if ev.Beside {
+			p.warnBeside()
+		}
 		return p.checkFiles()
 	case plugin.Running:
 		defer p.making.reset()

@@ -74,7 +74,8 @@ func restartedFiles(tr *trial) {
 			tr.Errorf("wrote %q", got)
 		}
 		tr.await("the mark of the restart", func() bool { return tr.exists(filepath.Join("images", tr.name, "00001", "restarted")) })
-		if o := tr.hiatus("restart", tr.images()); o.code != 99 || !strings.Contains(o.stderr, "has changed since the checkpoint") {
+		if o := tr.hiatus("restart", tr.images()); o.code != 99 || !strings.Contains(o.stderr, "has changed since the checkpoint") ||
+			!strings.Contains(o.stderr, "another restart of the image lives") {
 			tr.Errorf("restart beside one that runs: %s", o)
 		}
 		tr.killAll()
