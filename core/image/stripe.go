@@ -246,7 +246,7 @@ func (s *PageWriter) write(gathered, b []byte) error {
 			err = unix.EIO
 		}
 		if err != nil {
-			return s.fail(&os.PathError{Op: "pwritev", Path: s.stripe.file.Name(), Err: err})
+			return s.fail(&os.PathError{Op: "pwritev", Path: s.stripe.file.Name(), Err: explained(err)})
 		}
 		s.meter.wrote(n, time.Since(begun))
 		at += int64(n)
@@ -256,6 +256,14 @@ func (s *PageWriter) write(gathered, b []byte) error {
 	s.stripe.writeBack(at)
 	s.out = s.out[:0]
 	return nil
+}
+
+// explained adds what a user can do something about.
+func explained(err error) error {
+	if errors.Is(err, unix.EFBIG) {
+		return fmt.Errorf("%w (RLIMIT_FSIZE, ulimit -f, or more than the file system can have in a file)", err)
+	}
+	return err
 }
 
 // place gives the extents that have none yet a place in the stripe, of n bytes

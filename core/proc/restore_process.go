@@ -75,7 +75,11 @@ func (r *Restorer) install(ctx context.Context, p *Process, th *Thread, list []i
 			calls = append(calls, sys(unix.SYS_FCNTL, uint64(i), unix.F_SETFD, unix.FD_CLOEXEC).as("F_SETFD fd %d", f.fd))
 		}
 	}
-	return p.run(ctx, th, calls)
+	err := p.run(ctx, th, calls)
+	if errors.Is(err, unix.EBADF) {
+		err = fmt.Errorf("%w (a descriptor as high as the limit of this host or shell: RLIMIT_NOFILE, ulimit -n)", err)
+	}
+	return err
 }
 
 // setProcess sets what all threads of a process share, but for the action of
