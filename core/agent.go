@@ -63,6 +63,7 @@ type agent struct {
 	result     coord.AgentResult // of the checkpoint whose Finish is to come
 	toldWhy    bool              // that this agent has given it up
 	released   chan struct{}     // holds a value after a tree was let go
+	image      *os.File          // held while this, which was restarted from it, lives; nil: it was not
 
 	mu   sync.Mutex // of what follows
 	tree treeRoots  // its fields but ended change once: when the tree is there
@@ -70,8 +71,6 @@ type agent struct {
 	interruption *interruption
 	// arrival is memory that comes while the tree runs; nil: it has all.
 	arrival *proc.Arrival
-	// image is held while this, which was restarted from it, lives; nil: it was not.
-	image *os.File
 }
 
 // treeRoots is where the agent finds its processes.

@@ -351,7 +351,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	a.where.setMapPath(a.plugins.MapPath)
 	defer a.where.setMapPath(nil)
 	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Restart, Generation: generation, Procs: procs,
-		Restarted: !r.beside && image.WasRestarted(r.o.Generation), Beside: r.beside}); err != nil {
+		Restarted: !r.beside && image.WasRestarted(r.o.Generation), Beside: r.beside, Here: r.state.IsOfThisBoot()}); err != nil {
 		return err
 	}
 	if err := r.mapPaths(); err != nil {
@@ -432,7 +432,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	r.watchArrival()
 	_ = faultpoint.At(faultpoint.RestartReleased)
 	if err := image.MarkRestarted(r.o.Generation); err != nil {
-		a.log.Warn().Err(err).Msg("nothing says that the image was restarted: after checkpoint --kill, what the program writes will count as changes by others in the next restart of it")
+		a.log.Info().Err(err).Msg("nothing says that the image was restarted: after checkpoint --kill, what the program writes will count as changes by others in the next restart of it")
 	}
 	return nil
 }

@@ -45,6 +45,7 @@ type Event struct {
 	Failed     bool      // at Exit: a restart was given up, the tree has never run
 	Restarted  bool      // at Restart: not for the first time, so that the program has run on since the checkpoint
 	Beside     bool      // at Restart: another restart of the image lives
+	Here       bool      // at Restart: the image was made on this host, since its last boot
 }
 
 // Request is what the user asked of a checkpoint.

@@ -181,7 +181,7 @@ func (s *Server) checkpoint(ctx context.Context, req CheckpointRequest, progress
 }
 
 // restartPatience is how long a checkpoint waits for a restart to end: programs run
-// a little before their agents have said so, and may be the ones that ask.
+// a little before their agents have said so, and who watches one may ask.
 const restartPatience = 2 * time.Second
 
 // awaitRestored waits for the end of a restart, but not for long.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"sync/atomic"
 	"syscall"
 
@@ -15,6 +14,7 @@ import (
 type member struct {
 	hello    Hello
 	conn     *conn
+	pid      int  // of the connection's other end, as it is known here; 0: it is not
 	restored bool // its tree runs, after a restart; under Server.mu
 }
 
@@ -52,7 +52,7 @@ func (v *visitor) hello(body json.RawMessage) (task, error) {
 	case in.Protocol != protocolVersion:
 		return nil, fmt.Errorf("the coordinator speaks protocol %d, the peer %d: use one version of hiatus for both", protocolVersion, in.Protocol)
 	case in.Role == roleAgent && in.Agent != nil:
-		m := &member{hello: *in.Agent, conn: v.conn}
+		m := &member{hello: *in.Agent, conn: v.conn, pid: v.pid}
 		if err := v.server.join(m); err != nil {
 			return nil, err
 		}
@@ -164,11 +164,10 @@ func (v *visitor) checkpoint(ctx context.Context, in CheckpointRequest) (any, er
 // no restart could bring back what it waits for.
 func (v *visitor) refuseOwn() error {
 	s := v.server
-	here, _ := os.Hostname()
 	agents := map[int]bool{}
 	s.mu.Lock()
 	for _, m := range s.members {
-		agents[m.hello.PID] = m.hello.Host == here
+		agents[m.pid] = true
 	}
 	s.mu.Unlock()
 	for pid := v.pid; pid > 1; {
@@ -176,7 +175,7 @@ func (v *visitor) refuseOwn() error {
 		if err != nil {
 			return nil // of another host, or gone
 		}
-		if pid = st.PPID; agents[pid] {
+		if pid = st.PPID; pid > 0 && agents[pid] {
 			return fmt.Errorf("process %d, which asks for it, is of the computation itself: ask from outside, or have --interval ask", v.pid)
 		}
 	}

@@ -26,6 +26,10 @@ func MarkRestarted(genDir string) error {
 	if err != nil {
 		return err
 	}
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err == nil && os.Geteuid() == 0 {
+		_ = f.Chown(int(st.Uid), int(st.Gid)) // else the owner could not copy it
+	}
 	return f.Close()
 }
 

@@ -199,14 +199,12 @@ func (m *Memory) confirmFiles() error {
 	return nil
 }
 
-// isStill says whether a file is what it was in the pause, as far as can be told.
+// isStill says whether a file has the size and the time of change that it had in the pause. One that has
+// lost its name is not cut.
 func (st *State) isStill(f *MappedFile) bool {
 	var now unix.Stat_t
-	if err := unix.Stat(rootedAt(st.root, f.Path), &now); err != nil {
-		_, err := os.Stat(rootedAt(st.root, "/"))
-		return err != nil // whose files they are has ended
+	if err := unix.Stat(rootedAt(st.root, f.Path), &now); err != nil || now.Dev != f.Dev || now.Ino != f.Ino {
+		return true
 	}
-	is := stampOf(&now)
-	is.ctime = f.Ctime // which another link changes, or chmod(2)
-	return is == f.stamp()
+	return now.Size == f.Size && timeOf(now.Mtim).Equal(f.Mtime)
 }

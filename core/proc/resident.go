@@ -53,8 +53,9 @@ func wholly(m *MapState) residence {
 // and who reads it there takes it out of the swap. So nothing of a mapping is missing when nothing of it
 // is in the swap any more. Where that does not come about, all of it is taken for existing.
 func (p *Process) swapIn(ctx context.Context, maps []*MapState, out map[*MapState]residence) error {
-	const patience = time.Second // without a page more
-	for last := time.Now(); len(maps) > 0; {
+	const patience, steps = time.Second, 20 // without a page more
+	known := true                           // what was found so far is to be touched
+	for last, idle := time.Now(), 0; len(maps) > 0; {
 		swapped, clean, err := p.swappedOf(maps)
 		if err != nil {
 			return err
@@ -63,15 +64,21 @@ func (p *Process) swapIn(ctx context.Context, maps []*MapState, out map[*MapStat
 			return err
 		}
 		maps = swapped
-		if time.Since(last) > patience {
+		if known {
+			for _, m := range maps {
+				p.touch(out[m].pages)
+			}
+			known = false
+		}
+		if idle > steps && time.Since(last) > patience {
 			break
 		}
-		more, err := p.swapInStep(ctx, maps, out)
+		fresh, err := p.swapInStep(ctx, maps, out)
 		if err != nil {
 			return err
 		}
-		if more {
-			last = time.Now()
+		if idle++; len(fresh) > 0 {
+			last, idle = time.Now(), 0
 		}
 	}
 	for _, m := range maps {
@@ -105,42 +112,40 @@ func (p *Process) swappedOf(maps []*MapState) (swapped, clean []*MapState, err e
 	return swapped, clean, nil
 }
 
-// swapInStep says whether it has found pages more.
-func (p *Process) swapInStep(ctx context.Context, maps []*MapState, out map[*MapState]residence) (more bool, err error) {
+// swapInStep returns the pages that it has found more.
+func (p *Process) swapInStep(ctx context.Context, maps []*MapState, out map[*MapState]residence) (fresh []linux.PageRange, err error) {
 	if len(maps) == 0 {
-		return false, nil
+		return nil, nil
 	}
 	var calls []call
 	for _, m := range maps {
 		calls = append(calls, sys(unix.SYS_MADVISE, m.Start, m.End-m.Start, unix.MADV_WILLNEED).as("madvise %#x", m.Start).may())
 	}
 	if err := p.tr.Do(func() error { return p.run(ctx, p.threads[0], calls) }); err != nil {
-		return false, err
+		return nil, err
 	}
-	if more, err = p.addInCore(ctx, maps, out); err != nil {
-		return false, err
+	if fresh, err = p.addInCore(ctx, maps, out); err != nil {
+		return nil, err
 	}
-	for _, m := range maps {
-		p.touch(out[m].pages)
-	}
+	p.touch(fresh)
 	time.Sleep(time.Millisecond) // nothing tells when the rest has come
-	return more, nil
+	return fresh, nil
 }
 
-// addInCore adds what mincore(2) shows now, and says whether that was more.
-func (p *Process) addInCore(ctx context.Context, maps []*MapState, out map[*MapState]residence) (more bool, err error) {
+// addInCore adds what mincore(2) shows now, and returns what of it is new.
+func (p *Process) addInCore(ctx context.Context, maps []*MapState, out map[*MapState]residence) (fresh []linux.PageRange, err error) {
 	now := map[*MapState]residence{}
 	if err := p.inCore(ctx, maps, now); err != nil {
-		return false, err
+		return nil, err
 	}
 	for _, m := range maps {
 		set := intervals(out[m].pages)
 		for _, r := range now[m].pages {
-			more = len(set.add(r.Start, r.End)) > 0 || more
+			fresh = append(fresh, set.add(r.Start, r.End)...)
 		}
 		out[m] = residence{pages: set}
 	}
-	return more, nil
+	return fresh, nil
 }
 
 // touch reads a byte of each page.

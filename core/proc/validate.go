@@ -353,11 +353,14 @@ func (st *State) MapPaths(now func(path string) string) {
 	}
 }
 
+// IsOfThisBoot says whether the state is of this host, since its last boot.
+func (st *State) IsOfThisBoot() bool { return st.BootID == bootID() }
+
 // CheckPaths refuses an image whose mapped files have changed and are not in
 // it, or whose directories are not there. All findings are joined.
 func (st *State) CheckPaths() error {
 	var errs []error
-	here := st.BootID == bootID()
+	here := st.IsOfThisBoot()
 	for i := range st.Refs {
 		errs = append(errs, st.Refs[i].check(here))
 	}

@@ -12,8 +12,9 @@ import (
 )
 
 // checkFiles compares the files of an image with those that are there, before
-// anything is made. All findings are joined.
-func (p *Plugin) checkFiles() error {
+// anything is made. All findings are joined. here says that the files were those of this
+// host, since its last boot.
+func (p *Plugin) checkFiles(here bool) error {
 	var errs []error
 	for index, d := range p.state.Inodes {
 		if d.Origin == originNamed {
@@ -34,7 +35,7 @@ func (p *Plugin) checkFiles() error {
 			continue
 		}
 		seen[s.Path] = true
-		errs = append(errs, p.checkFile(s, written[s.Path]))
+		errs = append(errs, p.checkFile(s, written[s.Path], here))
 	}
 	return errors.Join(errs...)
 }
@@ -49,7 +50,7 @@ func (p *Plugin) warnBeside() {
 	}
 	if len(paths) > 0 {
 		slices.Sort(paths)
-		p.host.Log().Warn().Strs("paths", paths).Msg("another restart of the image lives, and writes to the same files")
+		p.host.Log().Warn().Strs("paths", paths).Msg("another restart of the image lives (or its host has failed just now), and writes to the same files")
 	}
 }
 
@@ -75,7 +76,7 @@ func lastTwo(name string) [2]string { return [2]string{path.Base(path.Dir(name))
 // written to one, if it ran on after the checkpoint, as it has before a crash:
 // then it writes the same again. So may whoever has launched it, where it is
 // the output of both.
-func (p *Plugin) checkFile(s *file, written bool) error {
+func (p *Plugin) checkFile(s *file, written, here bool) error {
 	var now unix.Stat_t
 	if err := statPath(p.place(s.Path), s.Flags, &now); err != nil {
 		return fmt.Errorf("%s: stat: %w; it was open, and its content is kept by --ckpt-open-files only", s.Path, err)
@@ -86,7 +87,10 @@ func (p *Plugin) checkFile(s *file, written bool) error {
 	if now.Size == s.Was.Size && now.Mtim.Nano() == s.Was.Mtime {
 		return nil
 	}
-	other := p.isOther(s, &now)
+	other := ""
+	if here {
+		other = p.isOther(s, &now)
+	}
 	if !p.config.AllowChangedFiles && (!written || now.Size < s.Was.Size || other != "") {
 		return fmt.Errorf("%s: %s%s; --allow-changed-files goes on with it as it is now", s.Path, differs(s.Was.Size, s.Was.Mtime, &now), other)
 	}

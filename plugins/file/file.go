@@ -88,7 +88,7 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 		if ev.Beside {
 			p.warnBeside()
 		}
-		return p.checkFiles()
+		return p.checkFiles(ev.Here)
 	case plugin.Running:
 		defer p.making.reset()
 		return p.finish(ctx, ev.Procs)

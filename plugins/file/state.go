@@ -81,7 +81,7 @@ type file struct {
 	Async     *sigio.Owner `json:"async,omitempty"`
 }
 
-// identity is what stat(2) said at the checkpoint, for diagnosis.
+// identity is what stat(2) said at the checkpoint.
 type identity struct {
 	Dev   uint64 `json:"dev,string"`
 	Ino   uint64 `json:"ino,string"`
