@@ -31,6 +31,13 @@ packages=bash,dash,coreutils,util-linux,mount,grep,sed,mawk,findutils,procps,lib
 root=$cache/root.$(echo "$packages" | cksum | cut -d' ' -f1).ext4
 mkdir -p "$cache"
 
+for tool in qemu-system-x86_64 mmdebstrap depmod cpio mke2fs xz zstd; do
+	command -v "$tool" >/dev/null || PATH=$PATH:/sbin:/usr/sbin command -v "$tool" >/dev/null || {
+		echo "vm.sh: no $tool: install the packages that are named at its top" >&2
+		exit 125
+	}
+done
+
 say() { printf '[vm %4ds] %s\n' "$SECONDS" "$*" >&2; }
 
 mirror() {
