@@ -2,13 +2,11 @@ package core
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -127,91 +125,6 @@ func (r *restart) close() {
 	}
 }
 
-// read reads the image, verifies all of it but the content of memory, and has
-// every plugin load its state. It has no effect.
-func (r *restart) read(ctx context.Context) (err error) {
-	dir := r.o.Generation
-	if r.manifest, err = image.ReadManifest(dir); err != nil {
-		return err
-	}
-	if err := r.chooseAgent(); err != nil {
-		return fmt.Errorf("%s: %w", dir, err)
-	}
-	if r.image, err = image.OpenAgent(dir, r.manifest, r.agent); err != nil {
-		return err
-	}
-	n := slices.IndexFunc(r.manifest.Agents, func(a image.AgentManifest) bool { return a.ID == r.agent.ID })
-	if r.a.image, r.beside, err = image.Use(dir, n); err != nil {
-		return err
-	}
-	if err := r.checkMachine(); err != nil {
-		return err
-	}
-	payload, version, ok := r.image.Section(proc.SectionName)
-	if !ok {
-		return fmt.Errorf("%s: the image has no section %q", dir, proc.SectionName)
-	}
-	if r.state, err = proc.DecodeState(version, payload); err != nil {
-		return fmt.Errorf("%s: %w", dir, err)
-	}
-	if payload, _, ok = r.image.Section(coreSection); !ok {
-		return fmt.Errorf("%s: the image has no section %q", dir, coreSection)
-	}
-	if err := json.Unmarshal(payload, &r.core); err != nil {
-		return fmt.Errorf("%s: section %q: %w", dir, coreSection, err)
-	}
-	if !r.state.Has(r.core.Main) && r.core.Ended == nil {
-		return fmt.Errorf("%s: section %q: the command's process %d is not in the tree", dir, coreSection, r.core.Main)
-	}
-	if err := r.loadPlugins(ctx); err != nil {
-		return fmt.Errorf("%s: %w", dir, err)
-	}
-	a := r.a
-	a.computation, a.command, a.cwd = r.manifest.Computation, r.core.Command, r.manifest.Cwd
-	err = r.state.CheckHost()
-	if !a.plugins.MapsPaths() { // else only they know where a file is now
-		err = errors.Join(err, r.checkPaths())
-	}
-	return err
-}
-
-// checkPaths refuses what is not as the image needs it, and tells of what goes on as it is.
-func (r *restart) checkPaths() error {
-	for _, path := range r.state.Written() {
-		r.a.log.Warn().Str("path", path).
-			Msg("the file was mapped, and has changed since the checkpoint: what was written to it stays, also by the program itself behind the checkpoint")
-	}
-	return r.state.CheckPaths()
-}
-
-// chooseAgent finds the agent to bring back.
-func (r *restart) chooseAgent() error {
-	agents := r.manifest.Agents
-	if r.o.Agent == "" {
-		if len(agents) > 1 {
-			return fmt.Errorf("made by %d agents, which are restarted together", len(agents))
-		}
-		r.agent = agents[0]
-		return nil
-	}
-	i := slices.IndexFunc(agents, func(a image.AgentManifest) bool { return a.ID == r.o.Agent })
-	if i < 0 {
-		return fmt.Errorf("no agent %q", r.o.Agent)
-	}
-	r.agent = agents[i]
-	return nil
-}
-
-// checkMachine refuses an image whose state cannot even be read here.
-func (r *restart) checkMachine() error {
-	h := r.image.Header()
-	if h.Arch == archName && h.PageSize == os.Getpagesize() {
-		return nil
-	}
-	return fmt.Errorf("%s: the image was made on %s with pages of %d bytes, this is %s with pages of %d",
-		r.o.Generation, h.Arch, h.PageSize, archName, os.Getpagesize())
-}
-
 // progress tells the caller how far a phase is.
 func (r *restart) progress(phase string) func(done, total int64) {
 	return func(done, total int64) {
@@ -219,35 +132,6 @@ func (r *restart) progress(phase string) func(done, total int64) {
 			r.o.Progress(phase, done, total)
 		}
 	}
-}
-
-func (r *restart) loadPlugins(ctx context.Context) error {
-	var sections []pluginSection
-	for _, s := range r.image.Sections() {
-		name, ok := strings.CutPrefix(s.Name, pluginPrefix)
-		if !ok {
-			continue
-		}
-		if slices.Contains(r.o.Ignore, name) {
-			r.a.log.Warn().Str("ignored", name).Msg("the plugin's state in the image is left out")
-			continue
-		}
-		payload, version, _ := r.image.Section(s.Name)
-		sections = append(sections, pluginSection{Name: name, Version: version, Payload: payload})
-	}
-	return errors.Join(r.checkOwners(), r.a.plugins.Load(ctx, sections))
-}
-
-// checkOwners refuses to ignore a plugin without which descriptors would be
-// missing.
-func (r *restart) checkOwners() error {
-	var errs []error
-	for _, f := range r.state.Files {
-		if slices.Contains(r.o.Ignore, f.Owner) {
-			errs = append(errs, fmt.Errorf("plugin %s cannot be ignored: it keeps %s", f.Owner, f.Name()))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 // rebuild makes the tree: in the current namespaces if that is possible and
@@ -435,19 +319,6 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 		a.log.Info().Err(err).Msg("nothing says that the image was restarted: after checkpoint --kill, what the program writes will count as changes by others in the next restart of it")
 	}
 	return nil
-}
-
-// mapPaths finds directories, programs and mapped files where plugins say they
-// are now.
-func (r *restart) mapPaths() error {
-	if !r.a.plugins.MapsPaths() {
-		return nil // read has looked for them
-	}
-	if !r.mapped { // by a first attempt
-		r.state.MapPaths(r.a.plugins.MapPath)
-		r.mapped = true
-	}
-	return r.checkPaths()
 }
 
 // fill has the plugins make the open file descriptions again, in the order of

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
@@ -152,20 +151,12 @@ func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path str
 	}
 	opts.Join = r.join
 	opts.PluginConfig = pluginConfig(opts.PluginConfig).with("file", map[string]any{
-		"allow_changed_files": r.allowChanged, "allow_file_overwrite": r.allowOverwrite, "output": existing(filepath.Join(named, outputLog))}).
+		"allow_changed_files": r.allowChanged, "allow_file_overwrite": r.allowOverwrite, "output": filepath.Join(named, outputLog)}).
 		with("socket", map[string]any{"allow_missing_address": r.allowMissing})
 	keepSIGPIPE()
 	code, err := a.engine.Restart(ctx, core.RestartOptions{Options: opts, Generation: gen, Namespaces: r.namespaces,
 		Ignore: r.ignore, Agent: r.agent, Lazy: r.lazy})
 	return programEnd(code, err)
-}
-
-// existing returns a path that leads to something, else "".
-func existing(path string) string {
-	if _, err := os.Stat(path); err != nil {
-		return ""
-	}
-	return path
 }
 
 // goOnAs takes the settings that are not given from the image.

@@ -118,7 +118,7 @@ func (s *stripe) flush(m *meter) error {
 			err = unix.EIO
 		}
 		if err != nil {
-			return &os.PathError{Op: "pwrite", Path: s.file.Name(), Err: err}
+			return &os.PathError{Op: "pwrite", Path: s.file.Name(), Err: explained(err)}
 		}
 		m.wrote(n, time.Since(begun))
 		b, d.at = b[n:], d.at+int64(n)

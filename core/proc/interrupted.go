@@ -421,9 +421,7 @@ func (p *Process) timespec(addr uint64) (time.Duration, bool) {
 // words reads the two words of a struct timespec or timeval.
 func (p *Process) words(addr uint64) (first, second int64, ok bool) {
 	var b [16]byte
-	q := p.apart()
-	defer q.closeMem()
-	if err := q.readMem(addr, b[:]); err != nil {
+	if !p.peek(addr, b[:]) {
 		return 0, 0, false
 	}
 	return int64(le.Uint64(b[:])), int64(le.Uint64(b[8:])), true

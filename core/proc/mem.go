@@ -48,6 +48,13 @@ func (p *Process) readMem(addr uint64, buf []byte) error {
 	return nil
 }
 
+// peek says whether it could fill b from the memory of p, and leaves nothing open.
+func (p *Process) peek(addr uint64, b []byte) bool {
+	q := p.apart()
+	defer q.closeMem()
+	return q.readMem(addr, b) == nil
+}
+
 // readPinned says whether process_vm_readv(2) could read all.
 func (p *Process) readPinned(addr uint64, buf []byte) bool {
 	local := []unix.Iovec{{Base: &buf[0], Len: uint64(len(buf))}}

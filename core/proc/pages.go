@@ -68,12 +68,11 @@ func (r *pageRun) readPages(b []byte) error {
 	page := os.Getpagesize()
 	return r.p.tr.Do(func() error {
 		for off := 0; off < len(b); off += page {
-			err := r.p.readMem(r.addr+uint64(off), b[off:off+page])
-			if err != nil && !isHole(err) {
-				return err
-			}
-			if err != nil {
+			switch err := r.p.readMem(r.addr+uint64(off), b[off:off+page]); {
+			case isHole(err):
 				clear(b[off : off+page])
+			case err != nil:
+				return err
 			}
 		}
 		return nil
@@ -99,8 +98,11 @@ func (m *Memory) pageRuns(ctx context.Context, runs []pageRun, pick func(*Proces
 				continue
 			}
 			maps = append(maps, s)
-			if s.content != contentAll || st.Objects[s.Ref].File != 0 || asked[s.Ref].has(s.Offset, s.Offset+s.End-s.Start) {
-				continue // all of it was found in another process
+			if s.content != contentAll || st.Objects[s.Ref].File != 0 {
+				continue
+			}
+			if asked[s.Ref].has(s.Offset, s.Offset+s.End-s.Start) { // another process has told what there is of it
+				continue
 			}
 			shared = append(shared, s)
 			if len(s.Guards) == 0 {

@@ -54,46 +54,38 @@ func wholly(m *MapState) residence {
 // is in the swap any more. Where that does not come about, all of it is taken for existing.
 func (p *Process) swapIn(ctx context.Context, maps []*MapState, out map[*MapState]residence) error {
 	const patience, steps = time.Second, 20 // without a page more
-	known := true                           // what was found so far is to be touched
-	for last, idle := time.Now(), 0; len(maps) > 0; {
-		swapped, clean, err := p.swappedOf(maps)
-		if err != nil {
-			return err
-		}
-		if _, err := p.addInCore(ctx, clean, out); err != nil { // what others have brought in before
-			return err
-		}
-		maps = swapped
-		if known {
-			for _, m := range maps {
-				p.touch(out[m].pages)
-			}
-			known = false
-		}
+	maps, err := p.swapped(ctx, maps, out)
+	for _, m := range maps {
+		p.touch(out[m].pages)
+	}
+	for last, idle := time.Now(), 0; err == nil && len(maps) > 0; {
 		if idle > steps && time.Since(last) > patience {
 			break
 		}
-		fresh, err := p.swapInStep(ctx, maps, out)
-		if err != nil {
-			return err
+		var fresh []linux.PageRange
+		if fresh, err = p.swapInStep(ctx, maps, out); err != nil {
+			break
 		}
 		if idle++; len(fresh) > 0 {
 			last, idle = time.Now(), 0
 		}
+		maps, err = p.swapped(ctx, maps, out)
 	}
 	for _, m := range maps {
 		out[m] = wholly(m)
 	}
-	return nil
+	return err
 }
 
-// swappedOf tells those of the mappings of which something is swapped out from the others. Of shared
+// swapped returns those of the mappings of which something is swapped out. Of shared
 // memory smaps counts what is of the object itself (fs/proc/task_mmu.c, smap_gather_stats).
-func (p *Process) swappedOf(maps []*MapState) (swapped, clean []*MapState, err error) {
+// To out is added what others have brought in of the rest since it was made.
+func (p *Process) swapped(ctx context.Context, maps []*MapState, out map[*MapState]residence) (some []*MapState, err error) {
 	vmas, err := procfs.ReadSmaps(p.liveTID())
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
+	var none []*MapState
 	at := 0
 	for _, m := range maps { // which are in order, as are vmas
 		for at < len(vmas) && vmas[at].End <= m.Start {
@@ -104,19 +96,17 @@ func (p *Process) swappedOf(maps []*MapState) (swapped, clean []*MapState, err e
 			sum += vmas[i].Swap
 		}
 		if sum > 0 {
-			swapped = append(swapped, m)
+			some = append(some, m)
 		} else {
-			clean = append(clean, m)
+			none = append(none, m)
 		}
 	}
-	return swapped, clean, nil
+	_, err = p.addInCore(ctx, none, out)
+	return some, err
 }
 
 // swapInStep returns the pages that it has found more.
 func (p *Process) swapInStep(ctx context.Context, maps []*MapState, out map[*MapState]residence) (fresh []linux.PageRange, err error) {
-	if len(maps) == 0 {
-		return nil, nil
-	}
 	var calls []call
 	for _, m := range maps {
 		calls = append(calls, sys(unix.SYS_MADVISE, m.Start, m.End-m.Start, unix.MADV_WILLNEED).as("madvise %#x", m.Start).may())

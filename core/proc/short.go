@@ -79,16 +79,9 @@ func (p *Process) vectorBytes(addr, n uint64) (sum uint64) {
 // messageBytes is vectorBytes of a struct msghdr, recvmsg(2).
 func (p *Process) messageBytes(addr uint64) uint64 {
 	const vector = 16 // msg_iov; msg_iovlen is behind it
-	b := make([]byte, vector+16)
-	if !p.peek(addr, b) {
+	at, n, ok := p.words(addr + vector)
+	if !ok {
 		return 0
 	}
-	return p.vectorBytes(le.Uint64(b[vector:]), le.Uint64(b[vector+8:]))
-}
-
-// peek says whether it could fill b.
-func (p *Process) peek(addr uint64, b []byte) bool {
-	q := p.apart()
-	defer q.closeMem()
-	return q.readMem(addr, b) == nil
+	return p.vectorBytes(uint64(at), uint64(n))
 }

@@ -255,6 +255,37 @@ func (m *Memory) confirmCopied() error {
 	return m.confirm(m.copyOf)
 }
 
+// confirmFiles looks whether a file was cut while a copy was read that may have had pages of it for
+// itself: a cut takes them from the copy too (mm/truncate.c, truncate_pagecache), and what comes
+// after them is the file's. Those that the tree itself might cut have been read in the pause.
+func (m *Memory) confirmFiles() error {
+	seen := map[int]bool{}
+	for i, p := range m.t.procs {
+		ps := &m.st.Processes[i]
+		for j := range ps.Maps {
+			s := &ps.Maps[j]
+			if s.Kind != MapFile || !s.changed || seen[s.Ref] || !m.isCopied(p, s) {
+				continue
+			}
+			seen[s.Ref] = true
+			if f := &m.st.Refs[s.Ref]; !f.Write && !m.st.isStill(f) {
+				return fmt.Errorf("mapped file %s: %w", f.Path, errChangedFile)
+			}
+		}
+	}
+	return nil
+}
+
+// isStill says whether a file has the size and the time of change that it had in the pause. One that has
+// lost its name is not cut.
+func (st *State) isStill(f *MappedFile) bool {
+	var now unix.Stat_t
+	if err := unix.Stat(rootedAt(st.root, f.Path), &now); err != nil || now.Dev != f.Dev || now.Ino != f.Ino {
+		return true
+	}
+	return now.Size == f.Size && timeOf(now.Mtim).Equal(f.Mtime)
+}
+
 // confirm proves what was taken from a survey.
 func (m *Memory) confirm(source func(*Process) *Process) error {
 	var errs []error

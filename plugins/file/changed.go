@@ -56,11 +56,11 @@ func (p *Plugin) warnBeside() {
 
 // findOutput finds the output of a detached program that has moved with the image.
 func (p *Plugin) findOutput() {
-	if p.config.Output == "" {
+	var st unix.Stat_t
+	if p.config.Output == "" || unix.Stat(p.config.Output, &st) != nil {
 		return
 	}
 	for _, s := range p.state.Files {
-		var st unix.Stat_t
 		if s.Kind == kindRegular && s.Inherited && lastTwo(string(s.Path)) == lastTwo(p.config.Output) &&
 			errors.Is(unix.Stat(p.place(s.Path), &st), unix.ENOENT) {
 			p.host.Log().Info().Str("path", string(s.Path)).Str("now", p.config.Output).Msg("the output has moved with the image")

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -139,21 +138,16 @@ func (p *Plugin) lockOrShare(fd int, s *file) (int, error) {
 }
 
 // lockedHere returns the descriptor that this process has inherited with the lock of s, whose file
-// like is. Its own are closed by execve(2).
+// like is.
 func (s *file) lockedHere(like int) (fd int, ok bool) {
 	var want unix.Stat_t
-	entries, err := os.ReadDir("/proc/self/fd")
+	fds, err := inheritedFDs()
 	if err != nil || unix.Fstat(like, &want) != nil {
 		return -1, false
 	}
-	for _, e := range entries {
-		fd, err := strconv.Atoi(e.Name())
+	for _, fd := range fds {
 		var st unix.Stat_t
-		if err != nil || unix.Fstat(fd, &st) != nil || st.Dev != want.Dev || st.Ino != want.Ino {
-			continue
-		}
-		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
-		if err == nil && flags&unix.FD_CLOEXEC == 0 && access(fd).covers(s.access()) && hasLock(fd, s.Locks[0]) {
+		if unix.Fstat(fd, &st) == nil && st.Dev == want.Dev && st.Ino == want.Ino && access(fd).covers(s.access()) && hasLock(fd, s.Locks[0]) {
 			return fd, true
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"strconv"
 	"strings"
 
@@ -22,27 +21,36 @@ func isNotificationPipe(fd int) bool {
 }
 
 // givenPipes lists the pipes that the supervisor has inherited above its
-// standard descriptors, by their links. Its own descriptors would be closed by
-// execve(2), as the Go runtime opens them.
+// standard descriptors, by their links.
 func givenPipes() (map[string]bool, error) {
-	const dir = "/proc/self/fd"
-	entries, err := os.ReadDir(dir)
+	fds, err := inheritedFDs()
 	if err != nil {
 		return nil, fmt.Errorf("inherited pipes: %w", err)
 	}
 	given := map[string]bool{}
-	for _, e := range entries {
-		fd, err := strconv.Atoi(e.Name())
-		if err != nil || fd <= 2 {
-			continue
-		}
-		link, err := os.Readlink(path.Join(dir, e.Name()))
-		if err != nil || !strings.HasPrefix(link, "pipe:") {
-			continue
-		}
-		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+	for _, fd := range fds {
+		if link, err := os.Readlink(procSelf(fd)); fd > 2 && err == nil && strings.HasPrefix(link, "pipe:") {
 			given[link] = true
 		}
 	}
 	return given, nil
+}
+
+// inheritedFDs lists the descriptors that the supervisor has from whoever started it. Its own would
+// be closed by execve(2), as the Go runtime opens them.
+func inheritedFDs() (fds []int, err error) {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		fd, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			fds = append(fds, fd)
+		}
+	}
+	return fds, nil
 }
