@@ -160,7 +160,7 @@ func suspended(tr *trial) {
 	if _, err := p.master.WriteString("\x1a"); err != nil {
 		tr.Fatal(err)
 	}
-	for _, command := range []string{"checkpoint", "status"} {
+	for _, command := range []string{"status", "checkpoint"} {
 		tr.await("the agent stops", func() bool {
 			o := tr.hiatus(command, tr.name)
 			return o.code == 1 && strings.Contains(o.stderr, "suspended")
