@@ -68,9 +68,9 @@ func (c *checkpoint) checkFileLimit(files []plugin.OpenFile) error {
 	if need <= l.Max {
 		return nil
 	}
-	return plugin.RefuseProcess(c.procs[0], fmt.Sprintf("%d open files in all processes", len(files)),
-		"too many open files: a restart has to open all of them at first, for which it needs %d descriptors, and may have %d (getrlimit(2), RLIMIT_NOFILE: `ulimit -Hn` before hiatus launch)",
-		need, l.Max)
+	return plugin.RefuseProcess(c.procs[0], "the open files of all processes",
+		"too many open files: a restart has to open all %d of them at first, for which it needs %d descriptors, and may have %d (getrlimit(2), RLIMIT_NOFILE: `ulimit -Hn` before hiatus launch)",
+		len(files), need, l.Max)
 }
 
 // refusedIn names the descriptor through which the user can find f, where f

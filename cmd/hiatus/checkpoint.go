@@ -120,11 +120,7 @@ func (a *app) refused(ctx context.Context, c client, err error, asJSON bool) err
 		return err
 	}
 	if found, cerr := c.Check(ctx); cerr == nil {
-		for _, r := range found {
-			if !slices.Contains(list, r) {
-				list = append(list, r)
-			}
-		}
+		list = refusedLater(list, found)
 	}
 	if asJSON {
 		if err := a.json(struct {
@@ -137,4 +133,16 @@ func (a *app) refused(ctx context.Context, c client, err error, asJSON bool) err
 	fmt.Fprintln(a.stderr, "hiatus: checkpoint refused; the program runs on")
 	printRefusals(a.stderr, list)
 	return exitCode(exitFailure)
+}
+
+// refusedLater joins what a checkpoint refused with what a check has found since. The
+// program has run on meanwhile: of an object that both name only the later reason counts,
+// for the figures in it may be others.
+func refusedLater(first, found []coord.Refusal) []coord.Refusal {
+	gone := slices.DeleteFunc(slices.Clone(first), func(r coord.Refusal) bool {
+		return slices.ContainsFunc(found, func(f coord.Refusal) bool {
+			return f.PID == r.PID && f.FD == r.FD && f.Object == r.Object
+		})
+	})
+	return append(gone, found...)
 }
