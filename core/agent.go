@@ -63,7 +63,7 @@ type agent struct {
 	result     coord.AgentResult // of the checkpoint whose Finish is to come
 	toldWhy    bool              // that this agent has given it up
 	released   chan struct{}     // holds a value after a tree was let go
-	image      *os.File          // held while this, which was restarted from it, lives; nil: it was not
+	uses       inUse
 
 	mu   sync.Mutex // of what follows
 	tree treeRoots  // its fields but ended change once: when the tree is there
@@ -135,7 +135,7 @@ func (a *agent) close() {
 	}
 	a.chain.close()
 	a.tr.Close()
-	a.image.Close() // os.ErrInvalid: there is none
+	a.uses.close()
 	a.signals()
 }
 

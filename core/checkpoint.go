@@ -454,6 +454,11 @@ func (a *agent) Finish(_ context.Context, order coord.Order, committed bool, rea
 	default:
 		a.log.Info().Uint64("generation", order.Generation).Msg("generation committed")
 	}
+	if committed && !order.Kill {
+		if err := a.uses.goOnFrom(a.dirOf(order.Generation), a.coordinator().Welcome().ID); err != nil {
+			a.log.Debug().Err(err).Msg("a restart beside this will not be told of it")
+		}
+	}
 	if held == nil || held.c.tree == nil {
 		return nil
 	}
@@ -464,13 +469,18 @@ func (a *agent) Finish(_ context.Context, order coord.Order, committed bool, rea
 	return held.c.resume(ended())
 }
 
+// dirOf returns the folder of a generation.
+func (a *agent) dirOf(generation uint64) string {
+	return filepath.Join(a.dir, fmt.Sprintf("%05d", generation))
+}
+
 // tellOutcome tells the plugins how the checkpoint ended.
 func (a *agent) tellOutcome(order coord.Order, committed bool, reason string) {
 	r := a.result
 	a.result = coord.AgentResult{}
 	err := a.plugins.Dispatch(context.Background(), plugin.Event{Kind: plugin.Outcome, Generation: order.Generation,
 		Outcome: &plugin.Figures{Committed: committed, Reason: reason,
-			Dir:   filepath.Join(a.dir, fmt.Sprintf("%05d", order.Generation)),
+			Dir:   a.dirOf(order.Generation),
 			Bytes: r.Bytes, RawBytes: r.RawBytes, Pause: r.Pause, Total: r.Total, Processes: r.Processes, Threads: r.Threads}})
 	if err != nil {
 		a.log.Warn().Err(err).Uint64("generation", order.Generation).Msg("after the checkpoint")

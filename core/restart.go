@@ -113,7 +113,7 @@ type restart struct {
 	loop     *loop
 	met      []string // barriers
 	mapped   bool     // paths in state are as they are now
-	beside   bool     // another restart of the image lives
+	beside   bool     // another restart of the image, or what it was made of, lives
 
 	interruption *interruption
 }
@@ -235,7 +235,7 @@ func (r *restart) attempt(ctx context.Context, fresh bool) (err error) {
 	a.where.setMapPath(a.plugins.MapPath)
 	defer a.where.setMapPath(nil)
 	if err := a.plugins.Dispatch(ctx, plugin.Event{Kind: plugin.Restart, Generation: generation, Procs: procs,
-		Restarted: !r.beside && image.WasRestarted(r.o.Generation), Beside: r.beside, Here: r.state.IsOfThisBoot()}); err != nil {
+		Restarted: !r.beside && image.WasRestarted(r.o.Generation), Beside: r.beside, Dir: a.dir, Here: r.state.IsOfThisBoot()}); err != nil {
 		return err
 	}
 	if err := r.mapPaths(); err != nil {

@@ -27,7 +27,7 @@ func (r *restart) read(ctx context.Context) (err error) {
 	if r.image, err = image.OpenAgent(dir, r.manifest, r.agent); err != nil {
 		return err
 	}
-	if r.a.image, r.beside, err = image.Use(dir, n); err != nil {
+	if r.a.uses.origin, r.beside, err = image.Use(dir, n); err != nil {
 		return err
 	}
 	if err := r.checkMachine(); err != nil {

@@ -44,7 +44,8 @@ type Event struct {
 	Outcome    *Figures  // at Outcome only
 	Failed     bool      // at Exit: a restart was given up, the tree has never run
 	Restarted  bool      // at Restart: not for the first time, so that the program has run on since the checkpoint
-	Beside     bool      // at Restart: another restart of the image lives
+	Beside     bool      // at Restart: another restart of the image, or the computation that it was made of, lives
+	Dir        string    // at Restart: the folder of the computation, in which its generations are made
 	Here       bool      // at Restart: the image was made on this host, since its last boot
 }
 

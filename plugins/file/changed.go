@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"time"
 
@@ -13,15 +12,15 @@ import (
 
 // checkFiles compares the files of an image with those that are there, before
 // anything is made. All findings are joined. here says that the files were those of this
-// host, since its last boot.
-func (p *Plugin) checkFiles(here bool) error {
+// host, since its last boot; dir is the folder of the computation now.
+func (p *Plugin) checkFiles(here bool, dir string) error {
 	var errs []error
 	for index, d := range p.state.Inodes {
 		if d.Origin == originNamed {
 			errs = append(errs, p.decideNamed(index, d))
 		}
 	}
-	p.findOutput()
+	p.placeOutput(dir)
 	written := map[pathname]bool{} // by the program, since
 	for _, s := range p.state.Files {
 		if s.Kind == kindRegular && s.writable() && (s.Inherited || !p.state.Ended) {
@@ -31,7 +30,7 @@ func (p *Plugin) checkFiles(here bool) error {
 	seen := map[pathname]bool{}
 	for _, id := range slices.Sorted(maps.Keys(p.state.Files)) {
 		s := p.state.Files[id]
-		if s.Kind != kindRegular || s.Virtual || seen[s.Path] {
+		if s.Kind != kindRegular || s.Virtual || seen[s.Path] || s.fresh {
 			continue
 		}
 		seen[s.Path] = true
@@ -40,7 +39,7 @@ func (p *Plugin) checkFiles(here bool) error {
 	return errors.Join(errs...)
 }
 
-// warnBeside tells of files that another restart of the image writes to as well.
+// warnBeside tells of files that another restart of the image, or what it was made of, writes to as well.
 func (p *Plugin) warnBeside() {
 	var paths []string
 	for _, s := range p.state.Files {
@@ -50,27 +49,9 @@ func (p *Plugin) warnBeside() {
 	}
 	if len(paths) > 0 {
 		slices.Sort(paths)
-		p.host.Log().Warn().Strs("paths", paths).Msg("another restart of the image lives (or its host has failed just now), and writes to the same files")
+		p.host.Log().Warn().Strs("paths", paths).Msg("the computation that the image is of, or another restart of it, lives (or its host has failed just now), and writes to the same files")
 	}
 }
-
-// findOutput finds the output of a detached program that has moved with the image.
-func (p *Plugin) findOutput() {
-	var st unix.Stat_t
-	if p.config.Output == "" || unix.Stat(p.config.Output, &st) != nil {
-		return
-	}
-	for _, s := range p.state.Files {
-		if s.Kind == kindRegular && s.Inherited && lastTwo(string(s.Path)) == lastTwo(p.config.Output) &&
-			errors.Is(unix.Stat(p.place(s.Path), &st), unix.ENOENT) {
-			p.host.Log().Info().Str("path", string(s.Path)).Str("now", p.config.Output).Msg("the output has moved with the image")
-			s.Path = pathname(p.config.Output)
-		}
-	}
-}
-
-// lastTwo is the name of a file and of its folder.
-func lastTwo(name string) [2]string { return [2]string{path.Base(path.Dir(name)), path.Base(name)} }
 
 // checkFile refuses a file that has changed. The program itself may have
 // written to one, if it ran on after the checkpoint, as it has before a crash:

@@ -32,8 +32,7 @@ type config struct {
 	AllowChangedFiles bool `json:"allow_changed_files"`
 	// AllowFileOverwrite replaces changed files whose content was saved.
 	AllowFileOverwrite bool `json:"allow_file_overwrite"`
-	// Output is the file beside the image that takes the place of one of its name that is gone,
-	// to which the output of a detached program goes.
+	// Output is the file beside the image to which the output of a detached program goes.
 	Output string `json:"output"`
 }
 
@@ -88,7 +87,7 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 		if ev.Beside {
 			p.warnBeside()
 		}
-		return p.checkFiles(ev.Here)
+		return p.checkFiles(ev.Here, ev.Dir)
 	case plugin.Running:
 		defer p.making.reset()
 		return p.finish(ctx, ev.Procs)
@@ -225,6 +224,9 @@ func (p *Plugin) ReopenFile(ctx context.Context, f plugin.OpenFile) (int, error)
 func (p *Plugin) reopen(ctx context.Context, f plugin.OpenFile, s *file) (int, error) {
 	switch s.Kind {
 	case kindPath, kindRegular, kindDirectory, kindDevice:
+		if s.fresh {
+			return p.reopenFresh(s)
+		}
 		return p.reopenPath(s)
 	case kindDeleted, kindNamed:
 		return p.reopenInode(s)

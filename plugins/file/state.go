@@ -77,6 +77,7 @@ type file struct {
 	Unread   int      `json:"unread,omitempty"`   // stdio: bytes that the program had still to read
 	// Inherited says that whoever launched the computation has the file, too.
 	Inherited bool         `json:"inherited,omitempty"`
+	fresh     bool         // in a restart: another file, which may not be there yet
 	Locks     []lock       `json:"locks,omitempty"`
 	Async     *sigio.Owner `json:"async,omitempty"`
 }

@@ -827,6 +827,21 @@ func detached(tr *trial) {
 	tr.advance(2)
 	tr.must("kill", tr.name)
 	tr.gone()
+	clone := tr.name + "-clone"
+	tr.must("restart", moved, "--detach", "--name", clone)
+	tr.advance(2)
+	var st status
+	if err := json.Unmarshal([]byte(tr.must("status", clone, "--json")), &st); err != nil {
+		tr.Fatal(err)
+	}
+	for _, fd := range []int{1, 2} {
+		want := filepath.Join(moved, clone, "output.log")
+		if got, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", st.Agents[0].Processes[0].HostPID, fd)); got != want {
+			tr.Errorf("fd %d of the clone: %s (%v), want %s", fd, got, err, want)
+		}
+	}
+	tr.must("kill", clone)
+	tr.gone()
 	if o := tr.hiatus("status", tr.name); o.code != 1 {
 		tr.Errorf("status after the end: %s, want 1", o)
 	}

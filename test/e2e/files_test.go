@@ -42,6 +42,12 @@ func grownFiles(tr *trial) {
 	tr.launch("sh", "-c", "exec >out; echo first; echo 1 >progress; while [ ! -e stop ]; do sleep 0.02; done; echo last; echo 2 >progress; sleep 1000")
 	tr.reach(1)
 	tr.checkpoint()
+	tr.write("out", "cut")
+	if o := tr.hiatus("restart", tr.images()); o.code != 99 || !strings.Contains(o.stderr, "has changed since the checkpoint") ||
+		!strings.Contains(o.stderr, "the computation that the image is of, or another restart of it, lives") {
+		tr.Errorf("restart beside the computation itself: %s", o)
+	}
+	tr.write("out", "first\n")
 	tr.write("stop", "")
 	tr.await("more output", func() bool { return tr.progress() == 2 })
 	tr.killAll()
@@ -75,7 +81,7 @@ func restartedFiles(tr *trial) {
 		}
 		tr.await("the mark of the restart", func() bool { return tr.exists(filepath.Join("images", tr.name, "00001", "restarted")) })
 		if o := tr.hiatus("restart", tr.images()); o.code != 99 || !strings.Contains(o.stderr, "has changed since the checkpoint") ||
-			!strings.Contains(o.stderr, "another restart of the image lives") {
+			!strings.Contains(o.stderr, "another restart of it, lives") {
 			tr.Errorf("restart beside one that runs: %s", o)
 		}
 		tr.killAll()
