@@ -27,8 +27,7 @@ but for the content of memory.
 		Example: "  hiatus inspect /scratch/ckpt\n  hiatus inspect /scratch/ckpt/sim/00003 --json | jq .manifest.command",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 	}
-	cmd.Flags().Uint64Var(&generation, "generation", 0, "describe generation `N` (default: the newest)")
-	complete(cmd, "generation", cobra.NoFileCompletions)
+	generationFlag(cmd, &generation, "describe generation `N` (default: the newest)")
 	jsonFlag(cmd, &asJSON)
 	cmd.RunE = a.start(func(_ context.Context, args []string) error {
 		path, err := image.Resolve(args[0], generation)

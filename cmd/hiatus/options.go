@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,6 +44,33 @@ func (c choice) Set(s string) error {
 	}
 	*c.value = s
 	return nil
+}
+
+// generationNumber is the value of --generation.
+type generationNumber struct{ value *uint64 }
+
+func (g generationNumber) String() string {
+	if g.value == nil || *g.value == 0 {
+		return ""
+	}
+	return strconv.FormatUint(*g.value, 10)
+}
+
+func (g generationNumber) Type() string { return "uint" }
+
+func (g generationNumber) Set(s string) error {
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil || n == 0 {
+		return errors.New("must be a number from 1 on")
+	}
+	*g.value = n
+	return nil
+}
+
+// generationFlag adds --generation.
+func generationFlag(cmd *cobra.Command, value *uint64, usage string) {
+	cmd.Flags().Var(generationNumber{value}, "generation", usage)
+	complete(cmd, "generation", cobra.NoFileCompletions)
 }
 
 // compression is the value of --compress.

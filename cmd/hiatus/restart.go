@@ -75,6 +75,8 @@ do, and a checkpoint waits too.
 A computation of several trees (hiatus launch --join) comes back as a whole, and
 this command returns when all have ended, with the exit code of the first. That
 one is in front; the others have no terminal, but DIR/NAME/output-N.log for it.
+What went to these files, or to the output.log of --detach, goes to those of
+the new name, where there is one.
 
 Programs find their old process ids, paths and clocks in new namespaces, which
 an ordinary user may make. "never" takes the current ones, which wants privileges
@@ -91,8 +93,7 @@ program does not run: nothing is left of it. A second signal ends it at once.
 		Args: usageArgs(cobra.MaximumNArgs(1)),
 	}
 	f.register(a, cmd, "as in the image")
-	cmd.Flags().Uint64Var(&r.generation, "generation", 0, "restart generation `N` (default: the newest)")
-	complete(cmd, "generation", cobra.NoFileCompletions)
+	generationFlag(cmd, &r.generation, "restart generation `N` (default: the newest)")
 	cmd.Flags().Var(choice{&r.namespaces, []string{"auto", "always", "never"}}, "namespaces", "make new namespaces")
 	completeChoice(cmd, "namespaces", "auto", "always", "never")
 	cmd.Flags().StringSliceVar(&r.ignore, "ignore-plugin", nil, "leave out what the image holds of plugin `P`; may be repeated")

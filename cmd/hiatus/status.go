@@ -156,7 +156,7 @@ func lastCheckpoint(s coord.Status) string {
 	case s.LastTime.IsZero():
 		return "none"
 	case s.LastError != "":
-		return fmt.Sprintf("%s, given up: %s", humanize.Time(s.LastTime), printable(strings.ReplaceAll(s.LastError, "\n", "; ")))
+		return fmt.Sprintf("%s, failed: %s", humanize.Time(s.LastTime), printable(strings.ReplaceAll(s.LastError, "\n", "; ")))
 	default:
 		return fmt.Sprintf("%s: %s, pause %s, time %s", humanize.Time(s.LastTime), size(s.LastBytes), duration(s.LastPause), duration(s.LastTotal))
 	}

@@ -35,8 +35,7 @@ configuration.`,
 		Example: "  hiatus verify /scratch/ckpt\n  hiatus verify /scratch/ckpt --generation 3",
 		Args:    usageArgs(cobra.ExactArgs(1)),
 	}
-	cmd.Flags().Uint64Var(&generation, "generation", 0, "verify generation `N` (default: the newest)")
-	complete(cmd, "generation", cobra.NoFileCompletions)
+	generationFlag(cmd, &generation, "verify generation `N` (default: the newest)")
 	jsonFlag(cmd, &asJSON)
 	cmd.RunE = a.start(func(ctx context.Context, args []string) error {
 		path, err := image.Resolve(args[0], generation)
