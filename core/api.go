@@ -73,6 +73,8 @@ type RestartOptions struct {
 	Agent string
 	// Ignore names plugins whose state in the image is left out.
 	Ignore []string
+	// AllowMissingFeatures goes on where the processor lacks features that the image's had.
+	AllowMissingFeatures bool
 	// Lazy lets the program run before its memory is there.
 	Lazy bool
 

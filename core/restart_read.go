@@ -54,11 +54,25 @@ func (r *restart) read(ctx context.Context) (err error) {
 	}
 	a := r.a
 	a.computation, a.command, a.cwd = r.manifest.Computation, r.core.Command, r.manifest.Cwd
-	err = r.state.CheckHost()
+	err = errors.Join(r.state.CheckHost(), r.checkFeatures())
 	if !a.plugins.MapsPaths() { // else only they know where a file is now
 		err = errors.Join(err, r.checkPaths())
 	}
 	return err
+}
+
+// checkFeatures refuses a processor that lacks what programs may have found at their start.
+func (r *restart) checkFeatures() error {
+	lacks := strings.Join(r.state.MissingFeatures(), ", ")
+	if lacks == "" {
+		return nil
+	}
+	const what = "the image was made on a processor with %s, which this one lacks: "
+	if r.o.AllowMissingFeatures {
+		r.a.log.Warn().Msgf(what+"a program that uses them dies", lacks)
+		return nil
+	}
+	return fmt.Errorf(what+"its programs may use them; --allow-missing-features goes on: one that does dies", lacks)
 }
 
 // checkPaths refuses what is not as the image needs it, and tells of what goes on as it is.

@@ -22,6 +22,7 @@ type restartFlags struct {
 	// Of files that are not as they were.
 	allowChanged   bool
 	allowMissing   bool
+	allowFeatures  bool
 	allowOverwrite bool
 	// Of one agent of several, which this command starts: see together.
 	agent string
@@ -63,7 +64,9 @@ another socket had one that this host does not have, the restart is refused;
 --allow-missing-address goes on: nobody reaches it there.
 
 Programs and libraries must have the bytes that they had: restart compares them
-before it makes anything. An image made with --self-contained has them with it.
+before it makes anything. An image made with --self-contained has them with it. The
+processor must have the features that the image's had, as programs choose by them at
+their start; --allow-missing-features goes on without.
 
 With --lazy the program runs at once, whatever its size, and its memory comes behind
 it: what it touches first, then the rest. Each piece of memory is compared with its
@@ -101,6 +104,7 @@ program does not run: nothing is left of it. A second signal ends it at once.
 	cmd.Flags().BoolVar(&r.lazy, "lazy", false, "run the program before its memory is there")
 	cmd.Flags().BoolVar(&r.allowChanged, "allow-changed-files", false, "go on with open files as they are now, where they have changed since the checkpoint")
 	cmd.Flags().BoolVar(&r.allowOverwrite, "allow-file-overwrite", false, "put the content that --ckpt-open-files has saved in the place of files that have changed since")
+	cmd.Flags().BoolVar(&r.allowFeatures, "allow-missing-features", false, "go on where the processor lacks features that the image's had: a program that uses one dies")
 	cmd.Flags().BoolVar(&r.allowMissing, "allow-missing-address", false, "bind sockets to their addresses where this host does not have those: nobody reaches them there, until it has")
 	cmd.Flags().StringVar(&r.agent, "agent", "", "restart agent `ID` only")
 	cmd.Flags().BoolVar(&r.join, "join", false, "join the restart that is in progress under --name")
@@ -156,7 +160,7 @@ func (a *app) restart(ctx context.Context, f *runFlags, r restartFlags, path str
 		with("socket", map[string]any{"allow_missing_address": r.allowMissing})
 	keepSIGPIPE()
 	code, err := a.engine.Restart(ctx, core.RestartOptions{Options: opts, Generation: gen, Namespaces: r.namespaces,
-		Ignore: r.ignore, Agent: r.agent, Lazy: r.lazy})
+		Ignore: r.ignore, Agent: r.agent, Lazy: r.lazy, AllowMissingFeatures: r.allowFeatures})
 	return programEnd(code, err)
 }
 

@@ -37,13 +37,16 @@ func featuresIn(features any) (names []string) {
 	return names
 }
 
-// checkCPU refuses what needs another processor than this one.
-func (st *State) checkCPU() error {
+// MissingFeatures returns what the image's processor had that programs may use, and this one
+// lacks.
+func (st *State) MissingFeatures() []string {
 	here := thisCPU()
-	lacks := slices.DeleteFunc(slices.Clone(st.CPU.Features), func(f string) bool { return slices.Contains(here.Features, f) })
-	if len(lacks) > 0 {
-		return fmt.Errorf("the image was made on a processor with %s, which this one lacks: its programs may use them", strings.Join(lacks, ", "))
-	}
+	return slices.DeleteFunc(slices.Clone(st.CPU.Features), func(f string) bool { return slices.Contains(here.Features, f) })
+}
+
+// checkXSave refuses state of threads that this processor has no room for.
+func (st *State) checkXSave() error {
+	here := thisCPU()
 	if slices.Equal(st.CPU.XSave, here.XSave) {
 		return nil
 	}

@@ -17,11 +17,11 @@ func xgetbv() uint64
 
 // readCPU describes this processor.
 func readCPU() CPUState {
-	c := CPUState{Features: featuresIn(cpu.X86)}
-	if !cpu.X86.HasOSXSAVE {
-		return c
+	mask := uint64(0)
+	if cpu.X86.HasOSXSAVE {
+		mask = xgetbv()
 	}
-	mask := xgetbv()
+	c := CPUState{Features: featuresHere(mask)}
 	for bit := 2; bit < 63; bit++ {
 		if mask&(1<<bit) != 0 {
 			size, offset, _, _ := cpuid(0xd, uint32(bit))

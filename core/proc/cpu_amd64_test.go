@@ -64,12 +64,22 @@ func TestCheckCPU(t *testing.T) {
 	if len(st.CPU.Features) == 0 {
 		t.Fatal("no features")
 	}
-	if err := st.checkCPU(); err != nil {
+	if err := st.checkXSave(); err != nil {
 		t.Errorf("refused on its own processor: %v", err)
 	}
+	if lacks := st.MissingFeatures(); len(lacks) > 0 {
+		t.Errorf("its own processor lacks %v", lacks)
+	}
 	st.CPU.Features = append(st.CPU.Features, "telepathy")
-	if err := st.checkCPU(); err == nil || !strings.Contains(err.Error(), "telepathy") {
-		t.Errorf("got %v, want the feature that is missing", err)
+	if lacks := st.MissingFeatures(); !slices.Equal(lacks, []string{"telepathy"}) {
+		t.Errorf("lacks %v, want the feature that is missing", lacks)
+	}
+	const unknown = 60
+	size := len(st.Processes[0].Threads[0].Extra[0].Data)
+	st.CPU.XSave = []XComponent{{unknown, xsaveHeaderEnd, 8}}
+	st.Processes[0].Threads[0].Extra[0] = area(max(size, xsaveHeaderEnd+8), st.CPU.XSave, unknown)
+	if err := st.checkXSave(); err == nil || !strings.Contains(err.Error(), "tid") || !strings.Contains(err.Error(), "processor state 60 in use") {
+		t.Errorf("got %v, want a refusal of a state that is not known here", err)
 	}
 	for _, bad := range []XComponent{{1, 576, 8}, {63, 576, 8}, {2, 0, 8}, {2, 576, -1}, {2, 1 << 40, 8}, {2, 576, 1 << 40}} {
 		c := CPUState{XSave: []XComponent{bad}}

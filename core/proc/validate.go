@@ -318,7 +318,7 @@ func (st *State) CheckHost() error {
 	if uid := os.Geteuid(); uid != st.Uid {
 		return fmt.Errorf("the image belongs to user %d, not to user %d", st.Uid, uid)
 	}
-	errs = append(errs, st.checkVdso(), st.checkCPU())
+	errs = append(errs, st.checkVdso(), st.checkXSave())
 	return errors.Join(errs...)
 }
 

@@ -65,6 +65,7 @@ func behaviours() []behaviour {
 		{"a restart keeps the settings", gcc, settings},
 		{"damaged image", gcc, damaged},
 		{"foreign image", gcc, foreign},
+		{"images from elsewhere", gcc, elsewhere},
 		{"detached", gcc, detached},
 		{"status and list", gcc, statusAndList},
 		{"changed files", nil, changedFiles},
