@@ -2,6 +2,8 @@ package file
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -368,4 +370,52 @@ func TestControllingTerminal(t *testing.T) {
 		t.Errorf("foreground group %d, %v, want %d", got, err, unix.Getpgrp())
 	}
 	open(t, "/dev/tty", unix.O_RDWR)
+}
+
+// givenUpSoon is the context of a checkpoint that is given up behind the first look at it.
+type givenUpSoon struct {
+	context.Context
+	looked bool
+}
+
+func (c *givenUpSoon) Err() error {
+	if c.looked {
+		return context.Canceled
+	}
+	c.looked = true
+	return nil
+}
+
+// TestPtyOfGivenUp: unread input stays where it is, also what is longer than a step of the refill,
+// when a checkpoint is given up before it is taken, and after.
+func TestPtyOfGivenUp(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, tt := range []struct {
+		name string
+		ctx  context.Context
+		want error
+	}{{"before", ended, context.Canceled}, {"meanwhile", &givenUpSoon{Context: t.Context()}, nil}} {
+		t.Run(tt.name, func(t *testing.T) {
+			master, slave := newPty(t)
+			tio := change(t, slave, noEcho)
+			line := strings.Repeat("typed ahead ", 40) + "\n"
+			write(t, master, line)
+			settled(t, slave, len(line))
+			own, err := openSlave(master)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(own)
+			if err := (queues{master, own}).peek(tt.ctx, &pty{Termios: tio}); !errors.Is(err, tt.want) {
+				t.Errorf("peek: %v, want %v", err, tt.want)
+			}
+			if got := take(t, slave); got != line {
+				t.Errorf("then there is %q, want %q", got, line)
+			}
+			if got := take(t, master); got != "" {
+				t.Errorf("it was echoed: %q", got)
+			}
+		})
+	}
 }

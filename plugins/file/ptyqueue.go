@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -30,12 +31,19 @@ type ptyIn struct {
 // the data in both directions. The slave has O_NONBLOCK.
 type queues struct{ master, slave int }
 
+// refillPatience is how long the line discipline is waited for, which takes what it is given
+// within microseconds.
+const refillPatience = 10 * time.Second
+
 // peek takes what is unread, saves it in t and puts it back at once. The
-// steps that could fail come before the first byte is taken.
+// steps that could fail come before the first byte is taken; from then on it
+// goes on where the checkpoint is given up.
 func (q queues) peek(ctx context.Context, t *pty) error {
-	if err := q.requireSettled(t); err != nil {
+	if err := errors.Join(ctx.Err(), q.requireSettled(t)); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refillPatience)
+	defer cancel()
 	if t.Packet {
 		// Data would be mixed with status bytes, and our own settings
 		// would make more of them.

@@ -166,7 +166,11 @@ func (d *drain) run(ctx context.Context) error {
 	if err := write(d.proc, iovs, uint64(d.at(drainIovs))); err != nil {
 		return err
 	}
-	if err := d.proc.Batch(ctx, d.calls); err != nil {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	// None of the calls waits. To be broken off would lose messages.
+	if err := d.proc.Batch(context.WithoutCancel(ctx), d.calls); err != nil {
 		return err
 	}
 	var errs []error
