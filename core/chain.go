@@ -63,6 +63,12 @@ func (c *checkpoint) base() *image.Parent {
 	return ch.base
 }
 
+// stand has the image build on nothing: none of the memory of the one before is in it.
+func (c *checkpoint) stand() {
+	c.parent = nil
+	c.a.chain.length = 1
+}
+
 // written notes an image that is not committed yet.
 func (ch *chain) written(generation uint64, sum image.Summary) {
 	if ch.dirty != nil {

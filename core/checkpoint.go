@@ -319,7 +319,9 @@ func (c *checkpoint) write(ctx context.Context) (err error) {
 	if err == nil {
 		err = faultpoint.At(faultpoint.SectionsWritten)
 	}
-	c.state.Inherit(c.w)
+	if !c.state.Inherit(c.w) {
+		c.stand()
+	}
 	if err == nil {
 		err = c.memory.Write(ctx, c.w, a.coordinator().Progress)
 	}

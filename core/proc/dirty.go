@@ -298,8 +298,8 @@ func (w *watch) register(ps *ProcessState) error {
 	return nil
 }
 
-// Inherit tells the image which memory its parent has.
-func (st *State) Inherit(w *image.Writer) {
+// Inherit tells the image which memory its parent has, and says whether that has any.
+func (st *State) Inherit(w *image.Writer) bool {
 	for i := range st.Processes {
 		ps := &st.Processes[i]
 		for j := range ps.Maps {
@@ -308,6 +308,7 @@ func (st *State) Inherit(w *image.Writer) {
 			}
 		}
 	}
+	return st.inherits()
 }
 
 // inherits says whether the parent of the image has some of the memory.

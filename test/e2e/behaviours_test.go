@@ -62,6 +62,7 @@ func behaviours() []behaviour {
 		{"incremental", gcc, func(tr *trial) { incremental(tr) }},
 		{"incremental alone", gcc, func(tr *trial) { incremental(tr, "alone") }},
 		{"incremental keep", gcc, incrementalKeep},
+		{"incremental, nothing tracked", []string{"python3"}, incrementalFull},
 		{"a restart keeps the settings", gcc, settings},
 		{"damaged image", gcc, damaged},
 		{"foreign image", gcc, foreign},
@@ -640,6 +641,48 @@ func incrementalKeep(tr *trial) {
 			tr.Errorf("%s: %v, want %q", args[0], o, missing)
 		}
 	}
+}
+
+// incrementalFull makes generations of a program whose changes cannot be tracked, for want of a
+// descriptor: each is full, and needs none of the others.
+func incrementalFull(tr *trial) {
+	tr.write("full.py", `import os, resource, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+to = os.open("progress", os.O_WRONLY | os.O_CREAT, 0o600)
+try:
+    while True:
+        os.dup(to)
+except OSError:
+    pass
+n = 0
+while True:
+    n += 1
+    os.pwrite(to, b"%d" % n, 0)
+    time.sleep(0.02)
+`)
+	tr.launchWith([]string{"--incremental", "--keep", "2"}, "python3", "full.py")
+	tr.advance(1)
+	for range 4 {
+		tr.checkpoint()
+	}
+	for _, g := range tr.generations() {
+		if chain := chainOf(tr, g); len(chain) != 1 {
+			tr.Errorf("chain %v, want a full image", chain)
+		}
+	}
+	if g := tr.generations(); len(g) != 2 {
+		tr.Errorf("%d generations are kept, want 2", len(g))
+	}
+	tr.must("kill", tr.name)
+	tr.wait(tr.front)
+	tr.gone()
+	if err := os.RemoveAll(filepath.Dir(tr.generations()[0])); err != nil {
+		tr.Fatal(err)
+	}
+	tr.restart()
+	tr.advance(2)
+	tr.must("kill", tr.name)
+	tr.gone()
 }
 
 // settings restarts without and with flags: what is not given is as it was.
