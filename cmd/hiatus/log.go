@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 )
 
 // coreLog is the value of the field plugin in the core's own lines.
@@ -68,12 +69,12 @@ func (l logging) open(stderr io.Writer) (func(plugin string) zerolog.Logger, fun
 	queue := newLogQueue(stderr)
 	w, done := stderrLog(stderr, queue), queue.Close
 	if l.file != "" {
-		f, err := appendTo(l.file, 0)
+		f, closeFile, err := openLogFile(l.file, w)
 		if err != nil {
 			return nil, nil, errors.Join(fmt.Errorf("log file: %w", err), queue.Close())
 		}
-		done = func() error { return errors.Join(queue.Close(), f.Close()) }
-		w = zerolog.MultiLevelWriter(&logFile{file: f, tell: w}, &zerolog.FilteredLevelWriter{
+		done = func() error { return errors.Join(closeFile(), queue.Close()) }
+		w = zerolog.MultiLevelWriter(f, &zerolog.FilteredLevelWriter{
 			Writer: zerolog.LevelWriterAdapter{Writer: w},
 			Level:  zerolog.WarnLevel,
 		})
@@ -89,6 +90,25 @@ func (l logging) open(stderr io.Writer) (func(plugin string) zerolog.Logger, fun
 		}
 		return base.Level(level).With().Str("plugin", plugin).Logger()
 	}, done, nil
+}
+
+// openLogFile opens a log file. One that may block, as a terminal or a FIFO, is written to
+// behind the caller's back; a FIFO needs a reader.
+func openLogFile(path string, tell io.Writer) (w io.Writer, done func() error, err error) {
+	f, err := appendTo(path, unix.O_NONBLOCK)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, nil, errors.Join(err, f.Close())
+	}
+	log := &logFile{file: f, tell: tell}
+	if info.Mode().IsRegular() {
+		return log, f.Close, nil
+	}
+	queue := newLogQueue(log)
+	return queue, func() error { return errors.Join(queue.Close(), f.Close()) }, nil
 }
 
 // logFile is a log file whose failure is told once, and is no error: zerolog would

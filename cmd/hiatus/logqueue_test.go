@@ -2,12 +2,16 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/rs/zerolog"
+	"golang.org/x/sys/unix"
 )
 
 // gate is a writer that blocks until it is opened.
@@ -78,6 +82,35 @@ func TestLogFileFull(t *testing.T) {
 	text := told.String()
 	if strings.Count(text, "no space left on device") != 1 || strings.Count(text, "\n") != 2 || !strings.Contains(text, "a warning") {
 		t.Errorf("standard error has %q", text)
+	}
+}
+
+// TestLogFileStuck logs to a FIFO: without a reader it is refused, and one who does not read
+// keeps nobody waiting.
+func TestLogFileStuck(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l := logging{level: zerolog.InfoLevel, file: path}
+	if _, _, err := l.open(io.Discard); !errors.Is(err, unix.ENXIO) {
+		t.Fatalf("without a reader: %v", err)
+	}
+	reader, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	logger, done, err := l.open(io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := logger("")
+	for range 2 * logQueueLines {
+		log.Info().Msg("more than a pipe has room for, which is 64 KiB in most cases")
+	}
+	if err := done(); err != nil {
+		t.Fatal(err)
 	}
 }
 
