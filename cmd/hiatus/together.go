@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -39,12 +41,12 @@ func (a *app) together(ctx context.Context, opts core.Options, gen string, agent
 	for i, agent := range agents {
 		command := slices.Concat([]string{os.Args[0], "restart", "--join", "--name", name, "--agent", agent.ID}, flags, []string{"--", gen})
 		if err := a.startAgent(t, opts, agent.ID, i == 0, command); err != nil {
-			t.endAll()
+			a.endAll(t, name)
 			return fmt.Errorf("agent %s: %w", agent.ID, err)
 		}
 	}
 	if err := t.ready(); err != nil {
-		t.endAll()
+		a.endAll(t, name)
 		return err
 	}
 	if opts.Ready != nil {
@@ -65,7 +67,7 @@ func (a *app) startAgent(t *troupe, opts core.Options, id string, front bool, co
 	cmd.Stdout, cmd.Stderr = a.stdout, a.stderr
 	if front {
 		cmd.Stdin = a.stdin
-		return t.start(cmd)
+		return t.start(cmd, id)
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if isTerminal(a.stdout) || isTerminal(a.stderr) {
@@ -76,7 +78,7 @@ func (a *app) startAgent(t *troupe, opts core.Options, id string, front bool, co
 		defer output.Close()
 		a.inPlaceOfTerminal(cmd, output)
 	}
-	return t.start(cmd)
+	return t.start(cmd, id)
 }
 
 // troupe are the agents of a restart.
@@ -92,8 +94,8 @@ type agentProcess struct {
 	ended chan struct{} // closed when it has ended
 }
 
-// start starts an agent.
-func (t *troupe) start(cmd *exec.Cmd) error {
+// start starts the agent id.
+func (t *troupe) start(cmd *exec.Cmd, id string) error {
 	p := &agentProcess{cmd: cmd, ready: make(chan error, 1), ended: make(chan struct{})}
 	told, err := startTelling(cmd)
 	if err != nil {
@@ -103,6 +105,10 @@ func (t *troupe) start(cmd *exec.Cmd) error {
 		m, err := readMessage(told)
 		if err == nil && m.Error != "" {
 			err = errors.New(m.Error)
+		}
+		if errors.Is(err, io.EOF) {
+			_ = cmd.Wait()
+			err = fmt.Errorf("agent %s ended before its tree ran: %s", id, cmd.ProcessState)
 		}
 		p.ready <- err
 		_ = cmd.Wait() // how it ended stands in cmd.ProcessState
@@ -151,12 +157,38 @@ func (t *troupe) signal(s os.Signal) {
 	}
 }
 
-// endAll ends agents whose trees do not all run: a half-built one goes with its
-// agent.
-func (t *troupe) endAll() {
+// leavePatience is how long an agent may take to give its half-built tree up.
+const leavePatience = 2 * time.Second
+
+// endAll ends agents whose trees do not all run: a half-built one goes with its agent. Where one
+// was lost when others ran already, these may go on in spite of the signal: they are killed.
+func (a *app) endAll(t *troupe, name string) {
 	t.signal(syscall.SIGTERM)
 	for _, p := range t.all {
-		<-p.ended
+		for !p.hasEnded(leavePatience) {
+			a.killTrees(name)
+		}
+	}
+}
+
+// killTrees kills all processes of a computation, if it still is one.
+func (a *app) killTrees(name string) {
+	ctx, cancel := context.WithTimeout(context.Background(), leavePatience)
+	defer cancel()
+	c, err := a.connect(ctx, name)
+	if err != nil {
+		return // another agent is about to be the coordinator, or all have ended
+	}
+	defer c.Close()
+	_ = c.Kill(ctx, syscall.SIGKILL) // what does not end is killed again
+}
+
+func (p *agentProcess) hasEnded(patience time.Duration) bool {
+	select {
+	case <-p.ended:
+		return true
+	case <-time.After(patience):
+		return false
 	}
 }
 
