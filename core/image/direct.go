@@ -44,14 +44,27 @@ func newDirectFile(f *os.File) (*directFile, error) {
 	if directBuffer%align != 0 {
 		return nil, fmt.Errorf("%s: direct writes want an alignment of %d bytes: %w", f.Name(), align, errors.ErrUnsupported)
 	}
-	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
-	if err == nil {
-		_, err = unix.FcntlInt(f.Fd(), unix.F_SETFL, flags|unix.O_DIRECT)
-	}
-	if err != nil {
-		return nil, &os.PathError{Op: "fcntl O_DIRECT", Path: f.Name(), Err: err}
+	if err := setDirect(f, true); err != nil {
+		return nil, err
 	}
 	return &directFile{align: align, buf: alignedBuffer(directBuffer, align)}, nil
+}
+
+// setDirect sets or clears O_DIRECT.
+func setDirect(f *os.File, on bool) error {
+	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+	if err == nil && on {
+		flags |= unix.O_DIRECT
+	} else {
+		flags &^= unix.O_DIRECT
+	}
+	if err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_SETFL, flags)
+	}
+	if err != nil {
+		return &os.PathError{Op: "fcntl O_DIRECT", Path: f.Name(), Err: err}
+	}
+	return nil
 }
 
 // alignedBuffer returns an empty slice with room for n bytes from an aligned
@@ -65,10 +78,10 @@ func alignedBuffer(n, align int) []byte {
 // goDirect has all stripes written past the page cache, or none.
 func (w *Writer) goDirect() {
 	var files []*directFile
-	for _, s := range w.stripes {
+	for i, s := range w.stripes {
 		d, err := newDirectFile(s.file)
 		if err != nil {
-			w.buffered = err
+			w.buffered = errors.Join(err, each(w.stripes[:i], func(s *stripe) error { return setDirect(s.file, false) }))
 			return
 		}
 		files = append(files, d)
@@ -107,6 +120,7 @@ func (s *stripe) flush(m *meter) error {
 		return err
 	}
 	d := s.direct
+	short := false
 	for b := d.buf; len(b) > 0; {
 		begun := time.Now()
 		n, err := unix.Pwrite(int(s.file.Fd()), b, d.at)
@@ -115,6 +129,10 @@ func (s *stripe) flush(m *meter) error {
 		}
 		n &^= d.align - 1 // the next write is to be aligned too
 		if err == nil && n == 0 {
+			if !short { // the next one tells why: ENOSPC, EDQUOT
+				short = true
+				continue
+			}
 			err = unix.EIO
 		}
 		if err != nil {

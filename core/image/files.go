@@ -62,8 +62,8 @@ func openRegular(dir *os.File, name string) (f *os.File, size int64, err error) 
 	return f, info.Size(), nil
 }
 
-// checkOwner refuses a file of another user, but to root. An image is code
-// that a restart runs as the caller.
+// checkOwner refuses a file of another user, but to root, and one that everybody may write
+// to. An image is code that a restart runs as the caller.
 func checkOwner(f *os.File) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
@@ -71,6 +71,9 @@ func checkOwner(f *os.File) error {
 	}
 	if euid := os.Geteuid(); euid != 0 && int(st.Uid) != euid {
 		return formatErrorf(f.Name(), "belongs to uid %d, not to uid %d", st.Uid, euid)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&unix.S_IWOTH != 0 {
+		return formatErrorf(f.Name(), "everybody may write to it, mode %04o: if its content is to be trusted, chmod o-w", st.Mode&0o7777)
 	}
 	return nil
 }

@@ -788,8 +788,8 @@ func (tr *trial) mustNotStart(images, what string) {
 	if o := tr.hiatus("verify", images); o.code != 1 {
 		tr.Errorf("%s: verify: %s, want 1", what, o)
 	}
-	if o := tr.hiatus("restart", images); o.code != 99 || o.stderr == "" {
-		tr.Errorf("%s: restart: %s, want 99 and a reason", what, o)
+	if o := tr.hiatus("restart", images); o.code != 99 || strings.Count(o.stderr, "\n") != 1 {
+		tr.Errorf("%s: restart: %s, want 99 and a reason in a line", what, o)
 	}
 	if left := tr.processes(); len(left) > 0 || tr.progress() != before {
 		tr.Errorf("%s: something was started", what)
@@ -824,6 +824,15 @@ func foreign(tr *trial) {
 	tr.launch(tr.suite.fixture("threads"))
 	tr.advance(2)
 	tr.suspend()
+	open := tr.images() + ".open"
+	copyImage(tr, tr.images(), open)
+	files := imageFiles(tr, open)
+	if err := os.Chmod(filepath.Join(open, files[0]), 0o646); err != nil {
+		tr.Fatal(err)
+	}
+	if o := tr.hiatus("restart", open); o.code != 99 || !strings.Contains(o.stderr, "everybody may write to it") {
+		tr.Errorf("an image to which all may write: %s, want 99", o)
+	}
 	// Root restarts what it is asked to.
 	if tr.id.switched {
 		other := tr.images() + ".other"
