@@ -139,9 +139,6 @@ func (t tcpPair) make(n *privateNet) error {
 			return err
 		}
 	}
-	if t[0].Role == tcpFailed {
-		return t[0].fail()
-	}
 	if err := t.establish(); err != nil {
 		return err
 	}
@@ -357,24 +354,3 @@ func abandon(fd int) error {
 
 // finish sets the options, of which leaving the repair has changed one.
 func (e tcpEnd) finish() error { return e.Options.apply(e.fd) }
-
-// fail makes a socket whose connect(2) has failed: in its namespace nobody
-// listens.
-func (e tcpEnd) fail() error {
-	if err := e.Options.apply(e.fd); err != nil {
-		return err
-	}
-	if err := bindPrivate(e.fd, sockaddr(e.Family, e.Local)); err != nil {
-		return fmt.Errorf("bind to %s: %w", e.Local, err)
-	}
-	if err := unix.SetNonblock(e.fd, true); err != nil {
-		return os.NewSyscallError("fcntl", err)
-	}
-	if err := unix.Connect(e.fd, sockaddr(e.Family, netip.AddrPortFrom(e.Local.Addr(), e.Local.Port()^1))); !errors.Is(err, unix.EINPROGRESS) {
-		return fmt.Errorf("connect to nobody: %w", err)
-	}
-	if err := awaitEvent(e.fd, unix.POLLERR); err != nil {
-		return err
-	}
-	return os.NewSyscallError("fcntl", unix.SetNonblock(e.fd, false))
-}

@@ -28,6 +28,8 @@ func (p *Plugin) makeTCP(id int, s tcpSocket) error {
 		return p.makeListenerTCP(listener, p.state.TCP[listener])
 	case tcpConnecting:
 		return p.makeConnecting(id, s)
+	case tcpFailed:
+		return p.makeFailed(id, s)
 	}
 	return p.makePrivate()
 }
@@ -187,9 +189,72 @@ func (p *Plugin) makeConnecting(id int, s tcpSocket) error {
 	}
 	unix.Close(fd)
 	// There is no way now: the program learns it as it would have.
-	s.Role = tcpFailed
-	p.state.TCP[id] = s
-	return p.makePrivate()
+	return p.makeFailed(id, s)
+}
+
+// makeFailed makes a socket whose connect(2) has failed, in the host's network, where
+// the program may try again: by a connect to an address that nobody listens at.
+func (p *Plugin) makeFailed(id int, s tcpSocket) error {
+	nobody, to, err := s.nobody()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(nobody)
+	fd, err := p.makeBound(s)
+	if err != nil {
+		return err
+	}
+	err = s.fail(fd, to)
+	if errors.Is(err, errNoWay) {
+		p.host.Log().Warn().Err(err).Msg("a socket whose connect(2) had failed does not tell so")
+		err = nil
+	}
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	p.keep(id, fd)
+	return nil
+}
+
+var errNoWay = errors.New("there is no way to an address that nobody listens at")
+
+// nobody takes an address that s can reach, and does not listen there.
+func (s tcpSocket) nobody() (fd int, to unix.Sockaddr, err error) {
+	addr := s.Local.Addr()
+	if addr.IsUnspecified() {
+		addr = loopback(s.Family)
+	}
+	if fd, err = unix.Socket(s.Family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return -1, nil, os.NewSyscallError("socket", err)
+	}
+	if err = unix.Bind(fd, sockaddr(s.Family, netip.AddrPortFrom(addr, 0))); err == nil {
+		to, err = unix.Getsockname(fd)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, nil, fmt.Errorf("bind to %s: %w", addr, err)
+	}
+	return fd, to, nil
+}
+
+// fail has a connect(2) of fd fail.
+func (s tcpSocket) fail(fd int, to unix.Sockaddr) error {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	defer unix.SetNonblock(fd, false)
+	if err := unix.Connect(fd, to); !errors.Is(err, unix.EINPROGRESS) {
+		return fmt.Errorf("%w: %w", errNoWay, err)
+	}
+	if err := awaitEvent(fd, unix.POLLERR); err != nil {
+		return err
+	}
+	if !s.Known {
+		return nil
+	}
+	_, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR) // which takes it
+	return os.NewSyscallError("getsockopt SO_ERROR", err)
 }
 
 func unspecified(family int) netip.Addr {

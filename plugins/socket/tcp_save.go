@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"golang.org/x/sys/unix"
 
@@ -45,6 +46,9 @@ func (p *Plugin) saveTCP(t *tcpTable, e *tcpEntry) (s tcpSocket, err error) {
 	if err == nil && s.private() {
 		err = p.fitsPrivate(e, s)
 	}
+	if (s.Role == tcpNew || s.Role == tcpFailed) && e.net == t.own && !s.holdsPort() {
+		s.Local = netip.AddrPortFrom(unspecified(s.Family), 0)
+	}
 	if err == nil {
 		err = cmp.Or(e.checkZeroCopy(s), e.checkNotified(s))
 	}
@@ -68,6 +72,21 @@ func (p *Plugin) fitsPrivate(e *tcpEntry, s tcpSocket) error {
 		return fmt.Errorf("%w: %q", errULP, name)
 	}
 	return nil
+}
+
+// holdsPort says whether a socket has the port that getsockname(2) shows: a connect(2) that
+// has failed gives back the one that it has taken (net/ipv4/tcp.c, tcp_set_state). Where
+// another socket has it, nothing tells.
+func (s tcpSocket) holdsPort() bool {
+	if s.Local.Port() == 0 {
+		return !s.Local.Addr().IsUnspecified()
+	}
+	fd, err := unix.Socket(s.Family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd)
+	return unix.Bind(fd, sockaddr(s.Family, s.Local)) != nil
 }
 
 func pollNow(fd int) (events int16, err error) {
@@ -96,13 +115,12 @@ func saveEnded(e *tcpEntry, s *tcpSocket) error {
 	if err != nil {
 		return fmt.Errorf("getsockopt TCP_INFO: %w", err)
 	}
-	s.Role = tcpDead
 	pending := e.events&unix.POLLERR != 0
-	if pending && info.Rcv_space == 0 { // which is set when a connection is made
-		s.Role = tcpFailed
+	if info.Rcv_space == 0 { // which is set when a connection is made
+		s.Role, s.Known = tcpFailed, !pending
 		return nil
 	}
-	s.Reset = pending
+	s.Role, s.Reset = tcpDead, pending
 	in, err := peekTCP(e.fd)
 	if err != nil {
 		return err

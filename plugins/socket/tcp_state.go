@@ -20,7 +20,7 @@ const (
 	tcpGone       tcpRole = "gone"       // the other end was closed
 	tcpOutside    tcpRole = "outside"    // the other end is not in the computation: it is reset
 	tcpDead       tcpRole = "dead"       // the connection has ended on both sides, or was reset
-	tcpFailed     tcpRole = "failed"     // connect(2) has failed, and the program does not know yet
+	tcpFailed     tcpRole = "failed"     // connect(2) has failed, and may be called again
 )
 
 // tcpSocket is one TCP socket.
@@ -47,6 +47,7 @@ type tcpSocket struct {
 	// Shutdown holds the directions that are shut down: 1 receive, 2 send.
 	Shutdown uint8       `json:"shutdown,omitempty"`
 	Reset    bool        `json:"reset,omitempty"` // ECONNRESET is pending
+	Known    bool        `json:"known,omitempty"` // the program has read why it has failed
 	Options  inetOptions `json:"options"`
 }
 
@@ -60,7 +61,7 @@ type urgent struct {
 // private says that it is made in a network namespace of its own.
 func (s tcpSocket) private() bool {
 	switch s.Role {
-	case tcpPaired, tcpGone, tcpOutside, tcpDead, tcpFailed:
+	case tcpPaired, tcpGone, tcpOutside, tcpDead:
 		return true
 	}
 	return false
