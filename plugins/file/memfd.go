@@ -1,6 +1,7 @@
 package file
 
 import (
+	"errors"
 	"fmt"
 	"math/bits"
 	"strings"
@@ -61,15 +62,28 @@ func (d *inode) readMemfd(fd int) (err error) {
 // makeMemfd makes it open to seals and sets F_SEAL_SEAL in the end, which is
 // how one without MFD_ALLOW_SEALING looks.
 func (d *inode) makeMemfd() (int, error) {
-	flags := unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING
+	flags := unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING | d.execFlag()
 	if d.Huge > 0 {
 		flags |= unix.MFD_HUGETLB | bits.TrailingZeros64(uint64(d.Huge))<<unix.MFD_HUGE_SHIFT
 	}
-	fd, err := unix.MemfdCreate(strings.TrimPrefix(string(d.Path), memfdPrefix), flags)
+	name := strings.TrimPrefix(string(d.Path), memfdPrefix)
+	fd, err := unix.MemfdCreate(name, flags)
+	if errors.Is(err, unix.EINVAL) { // before Linux 6.3, where there are no such flags
+		fd, err = unix.MemfdCreate(name, flags&^(unix.MFD_EXEC|unix.MFD_NOEXEC_SEAL))
+	}
 	if err != nil {
 		return -1, fmt.Errorf("memfd_create: %w", err)
 	}
 	return fd, nil
+}
+
+// execFlag says whether it may be executed, so that vm.memfd_noexec does not decide that: with
+// F_SEAL_EXEC its mode could not be as it was (memfd_create(2), mm/memfd.c).
+func (d *inode) execFlag() int {
+	if d.Mode&0o111 == 0 && d.Seals&sealExec != 0 {
+		return unix.MFD_NOEXEC_SEAL
+	}
+	return unix.MFD_EXEC
 }
 
 // seal sets the seals. Mappings that they would forbid cannot be there:

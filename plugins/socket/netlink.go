@@ -116,6 +116,20 @@ func (s *netlinkSocket) saveAddresses(fd int) error {
 	return nil
 }
 
+// bindNetlink binds to the old port id. Where another socket has it, as that of the same program
+// that runs on, one that listens to groups hears as much with any other.
+func (p *Plugin) bindNetlink(fd int, s netlinkSocket) error {
+	err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: s.Port})
+	if errors.Is(err, unix.EADDRINUSE) && len(s.Groups) > 0 {
+		p.host.Log().Warn().Uint32("port", s.Port).Msg("a netlink socket that listens to groups has another port id: its own is in use")
+		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	}
+	if err != nil {
+		return fmt.Errorf("bind to netlink port id %d: %w", s.Port, err)
+	}
+	return nil
+}
+
 // makeNetlink makes the socket with its old port id, which is of the network
 // namespace and may be in use by now.
 func (p *Plugin) makeNetlink(id int, s netlinkSocket) error {
@@ -125,8 +139,8 @@ func (p *Plugin) makeNetlink(id int, s netlinkSocket) error {
 	}
 	p.keep(id, fd)
 	if s.Port != 0 {
-		if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: s.Port}); err != nil {
-			return fmt.Errorf("bind to netlink port id %d: %w", s.Port, err)
+		if err := p.bindNetlink(fd, s); err != nil {
+			return err
 		}
 	}
 	if s.PeerPort != 0 || s.PeerGroup != 0 {

@@ -1,6 +1,7 @@
 package socket
 
 import (
+	"errors"
 	"slices"
 	"testing"
 
@@ -38,6 +39,43 @@ func TestNetlink(t *testing.T) {
 	}
 	if k, err := kindOf(fds[1]); err != nil || k != (kind{unix.AF_NETLINK, unix.SOCK_DGRAM, unix.NETLINK_KOBJECT_UEVENT}) {
 		t.Errorf("%v, %v", k, err)
+	}
+}
+
+// TestNetlinkPortInUse makes sockets again whose port id another one has: of one that listens to
+// groups it does not matter.
+func TestNetlinkPortInUse(t *testing.T) {
+	for _, groups := range [][]int{{unix.RTNLGRP_LINK}, nil} {
+		fd := newSocket(t, unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+		if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range groups {
+			if err := unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, g); err != nil {
+				t.Fatal(err)
+			}
+		}
+		own, err := unix.Getsockname(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		image := killed(t, fd)
+		if err := unix.Bind(newSocket(t, unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE), own); err != nil {
+			t.Fatal(err)
+		}
+		fds, err := image.restart(t)
+		if groups == nil {
+			if !errors.Is(err, unix.EADDRINUSE) {
+				t.Errorf("without groups: %v, want EADDRINUSE", err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := netlinkGroups(fds[0]); err != nil || !slices.Equal(got, groups) {
+			t.Errorf("groups %v, %v, want %v", got, err, groups)
+		}
 	}
 }
 

@@ -805,3 +805,31 @@ func changedLibrary(tr *trial) {
 	goOn()
 	tr.finish()
 }
+
+// memfdNoExec restarts a program with memfds where vm.memfd_noexec keeps new ones from being
+// executed, as it was not where they were made.
+func memfdNoExec(tr *trial) {
+	tr.write("memfds.py", `import fcntl, os, time
+fds = [os.memfd_create("plain", 0), os.memfd_create("sealed", 8)]
+def state():
+    return [(oct(os.fstat(fd).st_mode), fcntl.fcntl(fd, 1034)) for fd in fds]
+was = state()
+n = 0
+while not os.path.exists("stop"):
+    n += 1
+    open("progress.new", "w").write(str(n))
+    os.rename("progress.new", "progress")
+    time.sleep(0.02)
+assert state() == was, (was, state())
+print("ok", flush=True)
+`)
+	tr.launch("python3", "memfds.py")
+	tr.advance(1)
+	tr.suspend()
+	if tr.id.name == "root" { // who alone may set it
+		tr.under = []string{"unshare", "-pf", "--mount-proc", "sh", "-c", `echo 1 >/proc/sys/vm/memfd_noexec && exec "$@"`, "sh"}
+	}
+	tr.restart()
+	tr.advance(1)
+	tr.finish()
+}
