@@ -218,7 +218,7 @@ func (c *checkpoint) freeze(ctx context.Context) error {
 		c.procs = append(c.procs, p)
 	}
 	if len(c.procs) == 0 {
-		return errors.New("no process is left")
+		return errors.New("the program has ended before it stood still")
 	}
 	return faultpoint.At(faultpoint.Frozen)
 }

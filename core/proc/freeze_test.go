@@ -180,6 +180,29 @@ func TestFreezeGivesUpOnAVforkParent(t *testing.T) {
 	}
 }
 
+// TestFreezeGivesUpOnAVforkBrother stops the child that another waits for, as it is no child of
+// that: the tree is not held up for long.
+func TestFreezeGivesUpOnAVforkBrother(t *testing.T) {
+	tr := newTracer(t)
+	x := launch(t, tr, program(t, "freeze"), "vfork-brothers")
+	_, err := x.tryFreeze(patience)
+	if !errors.Is(err, plugin.ErrPassing) || !strings.Contains(err.Error(), "CLONE_PARENT") {
+		t.Fatalf("freeze: %v, want a refusal that may pass", err)
+	}
+	x.say("")
+	eventually(t, "both have ended", func() bool {
+		tr.Reap() // as the agent does at each SIGCHLD
+		children, err := procfs.Children(x.pid)
+		return err == nil && len(children) == 0
+	})
+	x.expect("vfork is over")
+	x.assertUntraced()
+	x.release(x.freeze())
+	if got := x.ask("?"); got != "alive" {
+		t.Errorf("the program says %q", got)
+	}
+}
+
 // A thread that was given up may not have stopped yet when the next
 // checkpoint comes: it is traced by us, not by another.
 func TestFreezeAgainAfterGivingUp(t *testing.T) {

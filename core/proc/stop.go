@@ -117,7 +117,7 @@ func (t *Tree) stopOf(ctx context.Context, pid, tid int) (syscall.Signal, error)
 		if _, err := getRegs(tid); err == nil || errors.Is(err, errCompat) {
 			return 0, nil // it has stopped before
 		}
-		if err := waitsForVfork(pid, tid); err != nil && time.Since(begin) > vforkPatience {
+		if err := waitsForVfork(pid, tid, time.Since(begin)); err != nil {
 			return 0, err
 		}
 		if s, err := procfs.ReadTaskStatus(pid, tid); err == nil && s.State == 'Z' && s.TracerPid == unix.Gettid() {
@@ -137,11 +137,14 @@ func (t *Tree) stopOf(ctx context.Context, pid, tid int) (syscall.Signal, error)
 // its parent is to be stopped.
 const vforkPatience = 2 * time.Second
 
-// waitsForVfork refuses a thread that waits for its child of vfork(2), which has
+// brotherPatience is the same for a child that may have been stopped already, which then waits for us.
+const brotherPatience = vforkPatience / 8
+
+// waitsForVfork refuses a thread that has waited for too long for its child of vfork(2), which has
 // its memory: no signal and no tracer ends that wait.
-func waitsForVfork(pid, tid int) error {
+func waitsForVfork(pid, tid int, waited time.Duration) error {
 	s, err := procfs.ReadTaskStatus(pid, tid)
-	if err != nil || s.State != 'D' {
+	if err != nil || s.State != 'D' || waited < brotherPatience {
 		return nil
 	}
 	children, err := procfs.Children(pid)
@@ -150,12 +153,23 @@ func waitsForVfork(pid, tid int) error {
 	}
 	for _, c := range children {
 		if r, err := linux.Kcmp(tid, c, linux.KCMP_VM, 0, 0); err == nil && r == 0 {
+			if waited < vforkPatience {
+				return nil
+			}
 			return &plugin.RefusalError{PID: s.InnerTGID(), FD: -1, Object: fmt.Sprintf("thread %d (%s)", s.InnerPID(), s.Name),
 				Reason: fmt.Sprintf("it waits for its child %d of vfork(2), which has not called execve(2) for %v", innerPID(c), vforkPatience)}
 		}
 	}
+	if wchan, _ := procfs.Wchan(pid, tid); slices.Contains(vforkWaits, wchan) {
+		return &plugin.RefusalError{PID: s.InnerTGID(), FD: -1, Object: fmt.Sprintf("thread %d (%s)", s.InnerPID(), s.Name), Passing: true,
+			Reason: fmt.Sprintf("it has waited for %v for a child of clone(2) with CLONE_VFORK, which may be one that was stopped before it: a brother, by CLONE_PARENT", brotherPatience)}
+	}
 	return nil
 }
+
+// vforkWaits are where the wait for a child of vfork(2) is, kernel/fork.c: by name in several
+// versions, with and without inlining.
+var vforkWaits = []string{"kernel_clone", "wait_for_vfork_done", "_do_fork"}
 
 // innerPID returns the id of a process as it sees it.
 func innerPID(host int) int {

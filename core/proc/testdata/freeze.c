@@ -158,6 +158,28 @@ static void vforked(void)
 	}
 }
 
+/* brothers has a child wait, as in vfork(2), for one that is its brother. */
+static void brothers(void)
+{
+	if (fork() == 0) {
+		if (syscall(SYS_clone, CLONE_VFORK | CLONE_PARENT | SIGCHLD, 0, 0, 0, 0) == 0) {
+			char b;
+
+			CHECK(write(1, "ready\n", 6) == 6);
+			while (read(0, &b, 1) == 1 && b != '\n')
+				;
+		}
+		_exit(0);
+	}
+	while (wait(NULL) > 0)
+		;
+	dprintf(1, "vfork is over\n");
+	for (char line[256];;) {
+		command(line);
+		CHECK(write(1, "alive\n", 6) == 6);
+	}
+}
+
 static void stopped(void)
 {
 	pid_t c = fork();
@@ -358,6 +380,8 @@ int main(int argc, char **argv)
 		hops(NOBODY);
 	if (!strcmp(how, "vfork"))
 		vforked();
+	if (!strcmp(how, "vfork-brothers"))
+		brothers();
 	if (!strcmp(how, "stopped"))
 		stopped();
 	if (!strcmp(how, "zombies"))
