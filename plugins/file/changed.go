@@ -60,7 +60,7 @@ func (p *Plugin) warnBeside() {
 func (p *Plugin) checkFile(s *file, written, here bool) error {
 	var now unix.Stat_t
 	if err := statPath(p.place(s.Path), s.Flags, &now); err != nil {
-		return fmt.Errorf("%s: stat: %w; it was open, and its content is kept by --ckpt-open-files only", s.Path, err)
+		return p.checkGone(s, err)
 	}
 	if now.Mode&unix.S_IFMT != s.Was.Mode&unix.S_IFMT {
 		return fmt.Errorf("%s: %w", s.Path, errReplaced)
@@ -81,6 +81,31 @@ func (p *Plugin) checkFile(s *file, written, here bool) error {
 		Int64("offset", s.Pos).
 		Msg("the file has changed since the checkpoint")
 	return nil
+}
+
+// checkGone refuses a file that is not there any more. To one that the program only appends to, as
+// a log that was rotated, a new one is as good, where the user says so.
+func (p *Plugin) checkGone(s *file, err error) error {
+	var same []*file
+	for _, other := range p.state.Files {
+		if other.Kind == kindRegular && other.Path == s.Path {
+			same = append(same, other)
+		}
+	}
+	appends := errors.Is(err, unix.ENOENT) && !slices.ContainsFunc(same, func(f *file) bool {
+		return f.Flags&(unix.O_APPEND|unix.O_ACCMODE) != unix.O_APPEND|unix.O_WRONLY
+	})
+	switch {
+	case appends && p.config.AllowChangedFiles:
+		for _, f := range same {
+			f.fresh = true
+		}
+		p.host.Log().Warn().Str("path", string(s.Path)).Msg("the file is gone: the program goes on with a new one, which begins empty")
+		return nil
+	case appends:
+		return fmt.Errorf("%s: stat: %w; it was open: put it back, or go on with a new one by --allow-changed-files", s.Path, err)
+	}
+	return fmt.Errorf("%s: stat: %w; it was open: put it back (another time --ckpt-open-files keeps it in the image)", s.Path, err)
 }
 
 // isOther tells of a file that has taken the name of the one that was open, as after a

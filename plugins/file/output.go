@@ -47,7 +47,7 @@ func (p *Plugin) reopenFresh(s *file) (int, error) {
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		return -1, err
 	}
-	fd, err := unix.Open(name, s.Flags&^unix.O_ASYNC|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NOFOLLOW, 0o600)
+	fd, err := unix.Open(name, s.Flags&^unix.O_ASYNC|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NOFOLLOW, s.Was.Mode&0o777)
 	if err != nil {
 		return -1, fmt.Errorf("%s: open: %w", s.Path, err)
 	}

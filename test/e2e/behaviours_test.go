@@ -72,6 +72,7 @@ func behaviours() []behaviour {
 		{"changed files", nil, changedFiles},
 		{"changed library", gcc, changedLibrary},
 		{"grown files", nil, grownFiles},
+		{"rotated log", nil, rotatedLog},
 		{"memfds where none is executed", []string{"python3", "unshare"}, memfdNoExec},
 		{"asks itself", nil, asksItself},
 		{"mapped files", []string{"python3"}, mappedFiles},

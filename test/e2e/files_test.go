@@ -62,6 +62,36 @@ func grownFiles(tr *trial) {
 	}
 }
 
+// rotatedLog takes away a file that the program only appends to: a restart says so, and goes on with
+// a new one where it may. One that it writes elsewhere has to be put back.
+func rotatedLog(tr *trial) {
+	tr.launch("sh", "-c", "exec >>log; n=0; while [ ! -e stop ]; do n=$((n+1)); echo line $n; echo $n >new; mv new progress; sleep 0.02; done; echo ok")
+	tr.reach(2)
+	tr.suspend()
+	lines := tr.read("log")
+	for _, name := range []string{"log", "progress"} {
+		if err := os.Rename(tr.path(name), tr.path(name+".1")); err != nil {
+			tr.Fatal(err)
+		}
+	}
+	if o := tr.hiatus("restart", tr.images()); o.code != 99 || !strings.Contains(o.stderr, "go on with a new one by --allow-changed-files") {
+		tr.Errorf("restart without the log: %s", o)
+	}
+	tr.restart("--allow-changed-files")
+	tr.reach(1)
+	tr.write("stop", "")
+	tr.ends(tr.front, 0)
+	if all := lines + tr.read("log"); strings.Count(all, "line 1\n") != 1 || !strings.HasSuffix(all, "ok\n") || tr.read("log.1") != lines {
+		tr.Errorf("the logs have %q", all)
+	}
+	for i, line := range strings.Split(strings.TrimSuffix(lines+tr.read("log"), "ok\n"), "\n") {
+		if want := fmt.Sprintf("line %d", i+1); line != want && line != "" {
+			tr.Errorf("%q is line %d of the logs", line, i+1)
+			break
+		}
+	}
+}
+
 // restartedFiles crashes a program that was restarted from its last generation, made with
 // --kill: its own output has grown since, as after any crash. Before that nobody may have.
 func restartedFiles(tr *trial) {
