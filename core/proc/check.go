@@ -160,7 +160,14 @@ func (p *Process) checkThreads(threads []*Thread) (errs []error) {
 		}
 	}
 	_ = p.tr.Do(func() error {
+		workers := 0
 		for _, th := range threads {
+			if th.worker {
+				workers++
+			}
+			if workers > 1 && th.worker { // one tells of all
+				continue
+			}
 			if err := p.checkCalls(th); err != nil {
 				errs = append(errs, err)
 			}

@@ -245,6 +245,8 @@ func (s *mapSaver) unclaimed(p *Process, m MapState, v *procfs.VMA) (MapState, e
 		m.Kind, m.Offset, m.content = MapAnon, 0, contentRead
 	case strings.HasPrefix(v.Path, "/"):
 		return s.file(p, m, v)
+	case strings.HasPrefix(v.Path, "socket:"):
+		return m, refuse(p, describeVMA(v), "memory of a socket, as of TCP_ZEROCOPY_RECEIVE (tcp(7)) or a ring of packet(7), cannot be mapped again")
 	default:
 		return m, refuse(p, describeVMA(v), "unknown kind of memory")
 	}

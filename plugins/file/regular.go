@@ -123,7 +123,7 @@ func mayGrant(s *file, owner uint32) bool {
 // restarting command, and refuses others.
 func (p *Plugin) unreachable(f plugin.OpenFile, s *file, call string, err error) error {
 	if f.Inherited == 0 || len(s.Locks) > 0 {
-		return plugin.Refuse(f, "this user may not open it again: %s: %v", call, err)
+		return plugin.Refuse(f, "this user may not open it again: %s: %v; what was left open for the program launch --close-fds keeps from it", call, err)
 	}
 	s.Kind, s.Stdio = kindStdio, f.Inherited-1
 	return nil
