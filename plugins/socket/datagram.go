@@ -63,6 +63,7 @@ type levelOption struct {
 // Options of linux/udp.h and linux/icmp.h that x/sys does not name.
 const (
 	udpCork       = 1
+	udpEncap      = 100
 	udpNoCheck6TX = 101
 	udpNoCheck6RX = 102
 	udpSegment    = 103
@@ -86,7 +87,8 @@ func levelOptions(k kind) []levelOption {
 		return []levelOption{{Level: unix.IPPROTO_IPV6, Opt: unix.IPV6_CHECKSUM}}
 	case k.protocol == unix.IPPROTO_UDP:
 		return []levelOption{{Level: unix.IPPROTO_UDP, Opt: udpNoCheck6TX}, {Level: unix.IPPROTO_UDP, Opt: udpNoCheck6RX},
-			{Level: unix.IPPROTO_UDP, Opt: udpSegment}, {Level: unix.IPPROTO_UDP, Opt: udpGRO}, {Level: unix.IPPROTO_UDP, Opt: udpCork}}
+			{Level: unix.IPPROTO_UDP, Opt: udpSegment}, {Level: unix.IPPROTO_UDP, Opt: udpGRO}, {Level: unix.IPPROTO_UDP, Opt: udpEncap},
+			{Level: unix.IPPROTO_UDP, Opt: udpCork}}
 	case k.protocol == unix.IPPROTO_UDPLITE:
 		return []levelOption{{Level: unix.IPPROTO_UDPLITE, Opt: liteSendCover}, {Level: unix.IPPROTO_UDPLITE, Opt: liteRecvCover},
 			{Level: unix.IPPROTO_UDPLITE, Opt: udpCork}}

@@ -18,8 +18,15 @@ const (
 
 	ipv6RecvErrRFC4884 = 31
 	ipv6FlowInfo       = 11
-	ipv6FlowInfoSend   = 33
-	ipv6MinHopCount    = 73
+
+	// Of RFC 2292, beside those of RFC 3542 that came after it.
+	ipv6OldPktInfo   = 2
+	ipv6OldHopOpts   = 3
+	ipv6OldDstOpts   = 4
+	ipv6OldRtHdr     = 5
+	ipv6OldHopLimit  = 8
+	ipv6FlowInfoSend = 33
+	ipv6MinHopCount  = 73
 
 	icmp6Filter = 1 // linux/icmpv6.h
 )
@@ -107,6 +114,11 @@ var inetOptionTable = [...]inetOption{
 	{"IPV6_RECVHOPOPTS", unix.IPPROTO_IPV6, unix.IPV6_RECVHOPOPTS, ofAll},
 	{"IPV6_RECVRTHDR", unix.IPPROTO_IPV6, unix.IPV6_RECVRTHDR, ofAll},
 	{"IPV6_RECVDSTOPTS", unix.IPPROTO_IPV6, unix.IPV6_RECVDSTOPTS, ofAll},
+	{"IPV6_2292PKTINFO", unix.IPPROTO_IPV6, ipv6OldPktInfo, ofAll},
+	{"IPV6_2292HOPOPTS", unix.IPPROTO_IPV6, ipv6OldHopOpts, ofAll},
+	{"IPV6_2292DSTOPTS", unix.IPPROTO_IPV6, ipv6OldDstOpts, ofAll},
+	{"IPV6_2292RTHDR", unix.IPPROTO_IPV6, ipv6OldRtHdr, ofAll},
+	{"IPV6_2292HOPLIMIT", unix.IPPROTO_IPV6, ipv6OldHopLimit, ofAll},
 	{"IPV6_RECVPATHMTU", unix.IPPROTO_IPV6, unix.IPV6_RECVPATHMTU, ofAll},
 	{"IPV6_RECVTCLASS", unix.IPPROTO_IPV6, unix.IPV6_RECVTCLASS, ofAll},
 	{"IPV6_TCLASS", unix.IPPROTO_IPV6, unix.IPV6_TCLASS, ofAll},
