@@ -1,8 +1,11 @@
 #!/bin/bash
-# vm.sh [-s SUITE] [-d DIR] [-m MB] [-t SECONDS] [--] COMMAND: boots a kernel
-# of Debian under qemu, with the programs of Debian 12, and runs a shell command
-# in it as root. DIR (default .) is /host there and the working directory. The
-# exit code is the command's; 125 where the machine did not come so far.
+# vm.sh [-a ARCH] [-s SUITE] [-d DIR] [-m MB] [-t SECONDS] [--] COMMAND: boots a
+# kernel of Debian under qemu, with the programs of Debian 12, and runs a shell
+# command in it as root. DIR (default .) is /host there and the working
+# directory. The exit code is the command's; 125 where the machine did not come
+# so far.
+#
+# ARCH is amd64 or arm64.
 #
 # SUITE is where the kernel is from: bullseye has 5.10, bookworm 6.1,
 # bookworm-backports 6.12, trixie-backports the newest.
@@ -10,12 +13,14 @@
 # The processor is emulated: /dev/kvm is not needed. Packages are downloaded
 # and unpacked under $HIATUS_VM_CACHE, and not installed. What the host needs:
 #   apt-get install -y --no-install-recommends qemu-system-x86 mmdebstrap kmod cpio e2fsprogs xz-utils zstd
+# and qemu-system-arm for arm64.
 set -euo pipefail
 export LC_ALL=C
 
-suite=bookworm share=$PWD memory=1536 seconds=900
-while getopts s:d:m:t: option; do
+arch=amd64 suite=bookworm share=$PWD memory=1536 seconds=900
+while getopts a:s:d:m:t: option; do
 	case $option in
+	a) arch=$OPTARG ;;
 	s) suite=$OPTARG ;;
 	d) share=$(cd "$OPTARG" && pwd) ;;
 	m) memory=$OPTARG ;;
@@ -26,12 +31,24 @@ done
 shift $((OPTIND - 1))
 
 cache=${HIATUS_VM_CACHE:-${TMPDIR:-/tmp}/hiatus-vm}
-kernel=$cache/kernel-$suite
+kernel=$cache/kernel-$suite-$arch
 packages=bash,dash,coreutils,util-linux,mount,grep,sed,mawk,findutils,procps,libc-bin,base-files,hostname,kmod,iproute2,busybox-static,perl-base,python3,strace
-root=$cache/root.$(echo "$packages" | cksum | cut -d' ' -f1).ext4
+root=$cache/root-$arch.$(echo "$packages" | cksum | cut -d' ' -f1).ext4
 mkdir -p "$cache"
 
-for tool in qemu-system-x86_64 mmdebstrap depmod cpio mke2fs xz zstd; do
+case $arch in
+amd64)
+	qemu=(qemu-system-x86_64 -M q35 -cpu max)
+	console=ttyS0
+	;;
+arm64) # the keys of programs are computed with a simple function: the standard one takes half of the time
+	qemu=(qemu-system-aarch64 -M virt -cpu max,pauth-impdef=on)
+	console=ttyAMA0
+	;;
+*) exit 64 ;;
+esac
+
+for tool in "${qemu[0]}" mmdebstrap depmod cpio mke2fs xz zstd; do
 	command -v "$tool" >/dev/null || PATH=$PATH:/sbin:/usr/sbin command -v "$tool" >/dev/null || {
 		echo "vm.sh: no $tool: install the packages that are named at its top" >&2
 		exit 125
@@ -59,12 +76,12 @@ apt_of() {
 	esac
 	cat >"$dir/apt.conf" <<-END
 		Dir "$dir"; Dir::Etc "etc"; Dir::State "state"; Dir::State::status "$dir/status"; Dir::Cache "cache";
-		APT::Architecture "amd64"; APT::Architectures { "amd64"; }; APT::Sandbox::User "root"; Acquire::Languages "none";
+		APT::Architecture "$arch"; APT::Architectures { "$arch"; }; APT::Sandbox::User "root"; Acquire::Languages "none";
 	END
 	APT_CONFIG=$dir/apt.conf "$@"
 }
 
-# The kernel package behind linux-image-amd64. Newer ones are split.
+# The kernel package behind linux-image-ARCH. Newer ones are split.
 get_kernel() {
 	[ ! -e "$kernel/ok" ] || return 0
 	rm -rf "$kernel"
@@ -72,7 +89,7 @@ get_kernel() {
 	apt_of "$suite" apt-get -qq update >&2
 	local image depends part list deb
 	depends=(apt-cache depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances)
-	image=$(apt_of "$suite" "${depends[@]}" linux-image-amd64 | sed -nE 's/.*Depends: (linux-image-[0-9].*)/\1/p' | head -n 1)
+	image=$(apt_of "$suite" "${depends[@]}" "linux-image-$arch" | sed -nE 's/.*Depends: (linux-image-[0-9].*)/\1/p' | head -n 1)
 	list=$image
 	for part in base binary modules; do
 		if apt_of "$suite" "${depends[@]}" "$image" | grep -q -F " ${image/image/$part}"; then
@@ -138,7 +155,7 @@ make_root() {
 	local dir
 	dir=$(mktemp -d "$cache/root.XXXXXX")
 	say "unpack the programs"
-	mmdebstrap -q --variant=extract --architectures=amd64 --aptopt='APT::Install-Recommends "false"' \
+	mmdebstrap -q --variant=extract --architectures="$arch" --aptopt='APT::Install-Recommends "false"' \
 		--aptopt='Acquire::Languages "none"' --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 		--dpkgopt='path-exclude=/usr/share/locale/*' --include="$packages" bookworm "$dir/d" "$(mirror)"
 	ln -sf mawk "$dir/d/usr/bin/awk"
@@ -199,13 +216,13 @@ make_initrd
 make_root
 version=$(ls "$kernel/lib/modules")
 boot=$(ls "$kernel/boot/vmlinuz-$version" "$kernel/lib/modules/$version/vmlinuz" 2>/dev/null | head -n 1 || :)
-if decompress "$boot"; then boot=$kernel/vmlinux; fi
+if [ "$arch" = amd64 ] && decompress "$boot"; then boot=$kernel/vmlinux; fi
 rm -f "$share/.vm.code"
 printf '%s\n' "$*" >"$share/.vm.command"
 say "boot $version"
-timeout -k 5 "$seconds" nice -n 10 qemu-system-x86_64 -M q35 -cpu max -accel tcg,thread=multi -smp 2 -m "$memory" \
+timeout -k 5 "$seconds" nice -n 10 "${qemu[@]}" -accel tcg,thread=multi -smp 2 -m "$memory" \
 	-nodefaults -display none -no-reboot \
-	-kernel "$boot" -initrd "$kernel/initrd" -append "console=ttyS0 quiet mitigations=off panic=-1" \
+	-kernel "$boot" -initrd "$kernel/initrd" -append "console=$console quiet mitigations=off panic=-1" \
 	-serial file:"$share/.vm.console" \
 	-drive file="$root",if=virtio,format=raw,snapshot=on \
 	-virtfs local,path="$share",mount_tag=host,security_model=passthrough \
