@@ -220,13 +220,9 @@ func threadState(th *Thread) ([]byte, error) {
 		return nil, err
 	}
 	out := le.AppendUint64(slices.Clone(r.bytes()), mask)
-	for _, n := range extraNotes {
-		b := make([]byte, n.room)
-		k, err := getRegset(th.HostTID, n.note, b)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, b[:k]...)
+	sets, err := readRegsets(th.HostTID)
+	for _, s := range sets {
+		out = append(out, s.Data...)
 	}
-	return out, nil
+	return out, err
 }

@@ -168,8 +168,10 @@ func (p *Process) checkThreads(threads []*Thread) (errs []error) {
 			if workers > 1 && th.worker { // one tells of all
 				continue
 			}
-			if err := p.checkCalls(th); err != nil {
-				errs = append(errs, err)
+			for _, err := range []error{p.checkCalls(th), p.checkRegsets(th)} {
+				if err != nil {
+					errs = append(errs, err)
+				}
 			}
 		}
 		return nil

@@ -2,9 +2,7 @@ package proc
 
 import (
 	"fmt"
-	"reflect"
 	"slices"
-	"strings"
 	"sync"
 )
 
@@ -24,18 +22,6 @@ type XComponent struct {
 
 // thisCPU is this processor. Under a hypervisor each CPUID takes some 10 µs.
 var thisCPU = sync.OnceValue(readCPU)
-
-// featuresIn lists the features that a structure of x/sys/cpu says are there.
-func featuresIn(features any) (names []string) {
-	v := reflect.ValueOf(features)
-	for i := range v.NumField() {
-		name, is := strings.CutPrefix(v.Type().Field(i).Name, "Has")
-		if is && name != "ERMS" && v.Field(i).Kind() == reflect.Bool && v.Field(i).Bool() { // which says what is fast
-			names = append(names, strings.ToLower(name))
-		}
-	}
-	return names
-}
 
 // MissingFeatures returns what the image's processor had that programs may use, and this one
 // lacks.

@@ -3,7 +3,9 @@ package proc
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/cpu"
 	"golang.org/x/sys/unix"
@@ -29,6 +31,18 @@ func readCPU() CPUState {
 		}
 	}
 	return c
+}
+
+// featuresIn lists the features that a structure of x/sys/cpu says are there.
+func featuresIn(features any) (names []string) {
+	v := reflect.ValueOf(features)
+	for i := range v.NumField() {
+		name, is := strings.CutPrefix(v.Type().Field(i).Name, "Has")
+		if is && name != "ERMS" && v.Field(i).Kind() == reflect.Bool && v.Field(i).Bool() { // which says what is fast
+			names = append(names, strings.ToLower(name))
+		}
+	}
+	return names
 }
 
 // pkruBit is the state of protection keys (pkeys(7)). It is nothing where no

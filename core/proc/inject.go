@@ -284,7 +284,7 @@ func (p *Process) own(th *Thread) error {
 	}
 	err := setSigmask(th.HostTID, th.Mask)
 	_ = faultpoint.At(faultpoint.MaskOwn)
-	return errors.Join(err, setRegs(th.HostTID, th.Regs))
+	return errors.Join(err, setRegs(th.HostTID, th.Regs), th.ownVector())
 }
 
 // remote is an address that is far from a program's mappings: between those by the

@@ -354,15 +354,8 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 		return ts, err
 	}
 	ts.Comm = text(status.Name)
-	room := scratch.Get().(*[scratchSize]byte)
-	defer scratch.Put(room)
-	for _, n := range extraNotes {
-		b := room[:n.room]
-		k, err := getRegset(th.HostTID, n.note, b)
-		if err != nil {
-			return ts, fmt.Errorf("tid %d: read register set %#x: %w", th.TID, n.note, err)
-		}
-		ts.Extra = append(ts.Extra, RegSet{n.note, slices.Clone(b[:k])})
+	if ts.Extra, err = readRegsets(th.HostTID); err != nil {
+		return ts, err
 	}
 	if err := readScheduling(th.HostTID, &ts); err != nil {
 		return ts, err

@@ -124,14 +124,26 @@ var refusedFlags = map[string]string{
 	"um": "it is watched by a userfaultfd",
 	"uw": "it is watched by a userfaultfd",
 	"ss": "it is a shadow stack",
+	"mt": "it has memory tags (PROT_MTE), which are not kept",
 	"sf": "it is mapped with MAP_SYNC",
 }
 
 // keptFlags are VmFlags that are set again.
 var keptFlags = []string{"gd", "nr", "lo", "lf", "dd", "dc", "wf", "hg", "nh", "mg", "rr", "sr", "mw", "dp", "sl"}
 
+// protBTI is PROT_BTI of arm64: indirect branches only go where instructions let them.
+const protBTI = 0x10
+
+// keptProt is the protection of a mapping as mmap(2) takes it.
+func keptProt(v *procfs.VMA) int {
+	if v.Has("bt") {
+		return v.Prot() | protBTI
+	}
+	return v.Prot()
+}
+
 func (s *mapSaver) describe(ctx context.Context, p *Process, v *procfs.VMA) (MapState, error) {
-	m := MapState{Start: v.Start, End: v.End, Prot: v.Prot(), Shared: v.Shared, Offset: v.Offset, Path: v.Path,
+	m := MapState{Start: v.Start, End: v.End, Prot: keptProt(v), Shared: v.Shared, Offset: v.Offset, Path: v.Path,
 		Dev: s.statDev(v), Ino: v.Ino, Flags: s.factsOf(v.Flags).kept}
 	if v.Has("ht") {
 		m.Huge = bits.TrailingZeros64(v.Page)

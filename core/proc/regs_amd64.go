@@ -52,12 +52,22 @@ var syscallInsn = []byte{0x0f, 0x05}
 // escapeJump is jmp rbp, by which a batch ends.
 var escapeJump = []byte{0xff, 0xe5}
 
-// extraNotes are the register sets beside the general ones, with the room to
-// read each.
-var extraNotes = []struct {
-	note uint32
-	room int
-}{{ntX86Xstate, 64 << 10}}
+// extraNotes are the register sets that are kept beside the general ones.
+var extraNotes = []regsetNote{{ntX86Xstate, 64 << 10, false}}
+
+// What a call of ours takes from a thread is in the general registers only.
+
+func (th *Thread) readVector() error { return nil }
+func (th *Thread) ownVector() error  { return nil }
+
+// usedOf is how much of a register set counts.
+func usedOf(_ uint32, set []byte) int { return len(set) }
+
+// checkRegsets has nothing to refuse.
+func (p *Process) checkRegsets(*Thread) error { return nil }
+
+// settleRegsets has nothing to do: the registers are those that were set.
+func settleRegsets(int, []RegSet) error { return nil }
 
 func (r *Regs) bytes() []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(r)), unsafe.Sizeof(*r))

@@ -1,7 +1,9 @@
 package proc
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"unsafe"
 
@@ -23,10 +25,30 @@ type Regs struct {
 
 const (
 	arch      = "arm64"
-	ntPrfpreg = 2
-	ntArmTLS  = 0x401
 	nrNone    = ^uint64(0)
 	insnAlign = 4
+
+	// btypeMask is PSTATE.BTYPE: the last instruction was an indirect branch.
+	btypeMask = 3 << 10
+)
+
+// Register sets, include/uapi/linux/elf.h.
+const (
+	ntPrfpreg    = 2
+	ntArmTLS     = 0x401
+	ntArmSVE     = 0x405
+	ntArmPacA    = 0x407 // keys of instructions and data
+	ntArmPacG    = 0x408 // key of generic signatures
+	ntArmPacOn   = 0x40a // which keys are in use
+	ntArmSSVE    = 0x40b
+	ntArmZA      = 0x40c
+	ntArmFPMR    = 0x40e
+	ntArmPOE     = 0x40f
+	ntArmGCS     = 0x410
+	sveHeader    = 16 // struct user_sve_header, and user_za_header
+	sveFlagsOff  = 12
+	sveVLOff     = 8
+	sveHasVector = 1 // SVE_PT_REGS_SVE
 )
 
 // syscallInsn is svc #0.
@@ -35,12 +57,107 @@ var syscallInsn = []byte{0x01, 0x00, 0x00, 0xd4}
 // escapeJump is br x24, by which a batch ends.
 var escapeJump = []byte{0x00, 0x03, 0x1f, 0xd6}
 
-// extraNotes are the register sets beside the general ones, with the room to
-// read each.
-var extraNotes = []struct {
-	note uint32
-	room int
-}{{ntPrfpreg, 528}, {ntArmTLS, 16}}
+// extraNotes are the register sets that are kept beside the general ones. The
+// kernel gives each program keys of its own, by which it signs pointers.
+var extraNotes = []regsetNote{
+	{ntPrfpreg, 528, false}, {ntArmTLS, 16, false}, {ntArmSVE, 16 << 10, true},
+	{ntArmPacA, 64, true}, {ntArmPacG, 16, true}, {ntArmPacOn, 8, true},
+	{ntArmFPMR, 8, true}, {ntArmPOE, 8, true},
+}
+
+// readVector notes the vector registers of a thread that has them in use: at
+// the entry of each call the kernel drops what of them is longer than 128 bits
+// (Documentation/arch/arm64/sve.rst, 3), which is no matter of a call of its own.
+func (th *Thread) readVector() error {
+	th.vector = nil
+	room := scratch.Get().(*[scratchSize]byte)
+	defer scratch.Put(room)
+	n, err := getRegset(th.HostTID, ntArmSVE, room[:])
+	if isNoRegset(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("tid %d: read the vector registers: %w", th.TID, err)
+	}
+	if set := room[:usedOf(ntArmSVE, room[:n])]; hasVector(set) {
+		th.vector = slices.Clone(set)
+	}
+	return nil
+}
+
+// usedOf is how much of a register set counts: what is behind the size that SVE
+// begins with is room for longer vectors.
+func usedOf(note uint32, set []byte) int {
+	if note == ntArmSVE && len(set) > sveHeader {
+		return min(len(set), int(le.Uint32(set)))
+	}
+	return len(set)
+}
+
+// hasVector says whether a set of SVE is in the format of SVE: else it has 128
+// bits of each register.
+func hasVector(set []byte) bool {
+	return len(set) > sveHeader && le.Uint16(set[sveFlagsOff:])&sveHasVector != 0
+}
+
+// ownVector gives a thread the registers back that readVector has noted.
+func (th *Thread) ownVector() error {
+	if th.vector == nil {
+		return nil
+	}
+	if err := setRegset(th.HostTID, ntArmSVE, th.vector); err != nil {
+		return fmt.Errorf("tid %d: set the vector registers: %w", th.TID, err)
+	}
+	return nil
+}
+
+// checkRegsets refuses a thread with registers that are not kept.
+func (p *Process) checkRegsets(th *Thread) error {
+	b := make([]byte, sveHeader+1)
+	in := func(note uint32) bool {
+		n, err := getRegset(th.HostTID, note, b)
+		return err == nil && n > 0
+	}
+	object := fmt.Sprintf("thread %d", th.TID)
+	if in(ntArmSSVE) && le.Uint16(b[sveFlagsOff:])&sveHasVector != 0 {
+		return refuse(p, object, "it is in the streaming mode of SME, whose registers are not kept")
+	}
+	if in(ntArmZA) && le.Uint32(b) > sveHeader {
+		return refuse(p, object, "it has the matrix of SME in use, which is not kept")
+	}
+	if in(ntArmGCS) && le.Uint64(b) != 0 {
+		return refuse(p, object, "it has a guarded control stack (PR_SET_SHADOW_STACK_STATUS), which is not kept")
+	}
+	return nil
+}
+
+// settleRegsets makes sure that a thread has what the image has, beyond the
+// sets themselves: vectors as long as they were, and no keys where there were
+// none. The instructions that sign do nothing then, as before: what checks would
+// else meet what is not signed.
+func settleRegsets(tid int, sets []RegSet) error {
+	signs := false
+	for _, x := range sets {
+		signs = signs || x.Note == ntArmPacA
+		if x.Note != ntArmSVE {
+			continue
+		}
+		b := make([]byte, sveHeader)
+		if _, err := getRegset(tid, ntArmSVE, b); err != nil {
+			return fmt.Errorf("read the vector registers: %w", err)
+		}
+		if len(x.Data) < sveHeader || le.Uint16(b[sveVLOff:]) != le.Uint16(x.Data[sveVLOff:]) {
+			return errors.New("this processor has no vectors of the length that the image's had")
+		}
+	}
+	if signs {
+		return nil
+	}
+	if err := setRegset(tid, ntArmPacOn, make([]byte, 8)); err != nil && !isNoRegset(err) {
+		return fmt.Errorf("have pointers not signed: %w", err)
+	}
+	return nil
+}
 
 func (r *Regs) bytes() []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(r)), unsafe.Sizeof(*r))
@@ -65,16 +182,24 @@ func (r *Regs) arg(i int) uint64 { return r.X[i] }
 
 func (r *Regs) setArg(i int, v uint64) { r.X[i] = v }
 
+// enterAt has the thread go on at an address, to which it did not branch: where
+// branches are checked, BTYPE tells of the one that it may just have made.
+func (r *Regs) enterAt(a uint64) {
+	r.Pc = a
+	r.Pstate &^= btypeMask
+}
+
 // atSyscall sets the registers to run one system call with the instruction at
 // insn.
 func (r *Regs) atSyscall(insn uint64, nr uintptr, args [6]uint64) {
-	r.Pc, r.X[8] = insn, uint64(nr)
+	r.enterAt(insn)
+	r.X[8] = uint64(nr)
 	copy(r.X[:], args[:])
 }
 
 // atBatch sets the registers to run n records in the blob.
 func (r *Regs) atBatch(entry, records uint64, n int, tgid, tid int, announce syscall.Signal, escape uint64) {
-	r.Pc = entry
+	r.enterAt(entry)
 	r.X[19], r.X[20], r.X[21] = records, uint64(n), 0
 	r.X[22], r.X[23], r.X[24] = uint64(tgid)|uint64(announce)<<32, uint64(tid), escape
 }
@@ -84,11 +209,12 @@ func (r *Regs) setKept(v uint64) { r.X[21] = v }
 
 // atReaper sets the registers to run the reaper of the blob.
 func (r *Regs) atReaper(entry, scratch uint64, report int) {
-	r.Pc, r.X[19], r.X[20] = entry, scratch, uint64(report)
+	r.enterAt(entry)
+	r.X[19], r.X[20] = scratch, uint64(report)
 }
 
 // park sets the registers to wait in the pause loop of the blob.
-func (r *Regs) park(entry uint64) { r.Pc = entry }
+func (r *Regs) park(entry uint64) { r.enterAt(entry) }
 
 // rseqSignature is RSEQ_SIG, which stands before abort handlers.
 const rseqSignature = 0xd428bc00
@@ -144,6 +270,6 @@ func escapeCode(addr uint64, r Regs, mask uint64) []byte {
 		}
 	}
 	literal(17, r.Pc)
-	emit(0xd61f0220) // br x17
+	emit(0xd65f0220) // ret x17: unlike a br it may go anywhere in memory with PROT_BTI
 	return append(append(code, make([]byte, dataOff-len(code))...), data...)
 }

@@ -333,6 +333,9 @@ func (r *Restorer) wakeUp(ctx context.Context, p *Process, th *Thread, ts *Threa
 			return fmt.Errorf("pid %d tid %d: register set %#x: %w (made on a processor with other features?)", p.pid, th.TID, x.Note, err)
 		}
 	}
+	if err := errors.Join(settleRegsets(th.HostTID, ts.Extra), th.readVector()); err != nil {
+		return fmt.Errorf("pid %d tid %d: %w", p.pid, th.TID, err)
+	}
 	return p.own(th)
 }
 

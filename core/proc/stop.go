@@ -80,6 +80,9 @@ func (t *Tree) readStopped(ctx context.Context, p *Process, th *Thread) error {
 		return nil
 	}
 	if err == nil {
+		err = th.readVector()
+	}
+	if err == nil {
 		th.Regs = th.asEnded(th.Regs)
 		th.worker, err = isWorker(p.host, th)
 	}

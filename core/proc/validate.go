@@ -196,16 +196,14 @@ func validateThread(t *ThreadState) error {
 	if len(t.CPUs) > maxCPUBytes {
 		return errors.New("an affinity of too many processors")
 	}
-	if len(t.AltStack) != stackT || len(t.Comm) > maxName || len(t.Extra) != len(extraNotes) {
+	if len(t.AltStack) != stackT || len(t.Comm) > maxName {
 		return errors.New("incomplete")
 	}
 	if t.Rest < 0 || t.Rest > maxRest {
 		return fmt.Errorf("a time-out of %v", t.Rest)
 	}
-	for i, x := range t.Extra {
-		if x.Note != extraNotes[i].note || len(x.Data) == 0 || len(x.Data) > extraNotes[i].room {
-			return fmt.Errorf("register set %#x of %d bytes", x.Note, len(x.Data))
-		}
+	if err := validateRegsets(t.Extra); err != nil {
+		return err
 	}
 	if err := t.Seccomp.validate(); err != nil {
 		return err
