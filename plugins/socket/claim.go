@@ -120,7 +120,7 @@ func (c claim) peerCredentials() (*credentials, error) {
 // saveQueue looks for what makes a look at the queue unsafe, and then looks.
 func (c claim) saveQueue(s *unixSocket) ([]message, error) {
 	ready := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN | unix.POLLPRI}}
-	if _, err := unix.Poll(ready, 0); err != nil {
+	if err := pollReady(ready); err != nil {
 		return nil, fmt.Errorf("poll: %w", err)
 	}
 	bytes, err := unix.IoctlGetInt(c.fd, unix.TIOCINQ) // SIOCINQ, unix(7)

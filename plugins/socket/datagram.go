@@ -182,7 +182,7 @@ const errAsksPort = plugin.Passing("datagrams were not read whose port is asked 
 func (p *Plugin) claimDatagram(f plugin.OpenFile, fd int, k kind) (err error) {
 	s := datagramSocket{Family: k.family, Type: k.kind, Protocol: k.protocol}
 	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLRDHUP}}
-	if _, err := unix.Poll(ready, 0); err != nil {
+	if err := pollReady(ready); err != nil {
 		return os.NewSyscallError("poll", err)
 	}
 	if ready[0].Revents&unix.POLLERR != 0 {

@@ -63,7 +63,7 @@ func isNetlinkOption(opt int) bool {
 func (p *Plugin) claimNetlink(f plugin.OpenFile, fd int, k kind) (err error) {
 	s := netlinkSocket{Type: k.kind, Protocol: k.protocol, Values: map[int]int{}}
 	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	if _, err := unix.Poll(ready, 0); err != nil {
+	if err := pollReady(ready); err != nil {
 		return os.NewSyscallError("poll", err)
 	}
 	switch {

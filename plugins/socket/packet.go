@@ -67,7 +67,7 @@ func (s packetSocket) validate() error {
 func (p *Plugin) claimPacket(f plugin.OpenFile, fd int, k kind) error {
 	s := packetSocket{Type: k.kind, Values: map[int]int{}}
 	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	if _, err := unix.Poll(ready, 0); err != nil {
+	if err := pollReady(ready); err != nil {
 		return os.NewSyscallError("poll", err)
 	}
 	if ready[0].Revents&unix.POLLERR != 0 {

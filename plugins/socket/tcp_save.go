@@ -91,7 +91,7 @@ func (s tcpSocket) holdsPort() bool {
 
 func pollNow(fd int) (events int16, err error) {
 	ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN | unix.POLLPRI | unix.POLLRDHUP | unix.POLLOUT}}
-	if _, err := unix.Poll(ready, 0); err != nil {
+	if err := pollReady(ready); err != nil {
 		return 0, fmt.Errorf("poll: %w", err)
 	}
 	return ready[0].Revents, nil
