@@ -52,7 +52,7 @@ func (p *Process) reenter(th *Thread) error {
 		p.inj.insn = insn
 	}
 	r := th.Regs
-	r.atSyscall(p.settleIn(th), unix.SYS_GETPID, [6]uint64{})
+	r.atSyscall(p.settleIn(th), unix.SYS_GETPID, [6]uint64{th.Regs.arg(0)}) // which the kernel keeps of the call
 	err := errors.Join(setRegs(th.HostTID, r), setSigmask(th.HostTID, allSignals))
 	if err == nil {
 		ctx, cancel := context.WithTimeout(context.Background(), breakOffTimeout)

@@ -323,6 +323,7 @@ func (p *Process) askProcess(ctx context.Context, ps *ProcessState) error {
 	for i := range nsig {
 		ps.Actions = append(ps.Actions, buf[i*sigactionBytes:(i+1)*sigactionBytes])
 	}
+	p.actions = ps.Actions
 	ps.Limits = make([]syscall.Rlimit, rlimNlimits)
 	for i := range ps.Limits {
 		l := buf[limits-at+uint64(i)*rlimitBytes:]

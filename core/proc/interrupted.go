@@ -36,7 +36,8 @@ type Sleep struct {
 	elapsed time.Duration // since it last went to sleep
 	waits   int64         // how often it had gone to sleep then
 	onCPU   bool          // it sleeps until CPU time is used
-	clock   int32         // then the agent's id of that clock, 0 where it has none
+	asked   sleepingCall
+	clock   int32 // then the agent's id of that clock, 0 where it has none
 }
 
 // Sleeps remembers the deadlines of sleeping threads from one checkpoint to
@@ -93,7 +94,7 @@ func (s *Sleeps) before(pid, tid int) *Sleep {
 	if err != nil || w == "" || w == "0" {
 		return nil
 	}
-	sl := &Sleep{wchan: w}
+	sl := &Sleep{wchan: w, asked: askCall(pid, tid)}
 	sched, err := procfs.ReadSched(pid, tid)
 	if err != nil {
 		return sl
@@ -460,7 +461,7 @@ func (p *Process) rearm(ctx context.Context, sleeps *Sleeps, th *Thread) error {
 	if err != nil {
 		return err
 	}
-	if syscall.Errno(-now.ret()) != errRestartBlock {
+	if !now.isArmed(p.inj.insn) {
 		th.Regs.setRet(now.ret())
 		th.Regs.setSyscallNr(nrNone)
 	}

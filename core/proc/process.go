@@ -59,6 +59,7 @@ type Process struct {
 	stat     procfs.Stat
 	inj      injection
 	vdso     procfs.VMA // where it was asked for
+	actions  [][]byte   // for signals, where they are known
 	rseqOff  uint64     // of restartable sequences from the thread pointer, where it was found
 	dumpable int64      // the value to put back; -1: untouched
 	avoid    uint64     // signals that must not announce the end of a batch
@@ -293,7 +294,7 @@ func (p *Process) letLeader() (await func(), err error) {
 // letGo detaches from a thread. await is not nil where it is to be called before threads that
 // have no children are let go.
 func (p *Process) letGo(th *Thread) (await func(), err error) {
-	if th.masked {
+	if err = p.interruptCall(th); err == nil && th.masked {
 		err = p.reenter(th)
 	}
 	if th.HostTID == p.host && len(p.threads) > 1 {

@@ -86,8 +86,12 @@ func getRegs(tid int) (Regs, error) {
 
 func setRegs(tid int, r Regs) error {
 	c := new(Regs)
-	*c = r
-	if err := setRegset(tid, ntPrstatus, c.bytes()); err != nil {
+	*c = r.asRestarted()
+	err := setRegset(tid, ntPrstatus, c.bytes())
+	if err == nil {
+		err = c.setCall(tid)
+	}
+	if err != nil {
 		return fmt.Errorf("tid %d: set registers: %w", tid, err)
 	}
 	return nil

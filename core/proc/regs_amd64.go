@@ -55,6 +55,22 @@ var escapeJump = []byte{0xff, 0xe5}
 // extraNotes are the register sets that are kept beside the general ones.
 var extraNotes = []regsetNote{{ntX86Xstate, 64 << 10, false}}
 
+// The kernel acts on the result of an interrupted call as late as a thread goes on.
+
+func (r *Regs) recallResult(*Thread)           {}
+func (r *Regs) recall(*Process, *Thread)       {}
+func (r Regs) asRestarted() Regs               { return r }
+func (r *Regs) setCall(int) error              { return nil }
+func (p *Process) interruptCall(*Thread) error { return nil }
+
+// sleepingCall is nothing that the stop does not tell too.
+type sleepingCall struct{}
+
+func askCall(int, int) sleepingCall { return sleepingCall{} }
+
+// isArmed says whether a call that was made goes on in a restart block.
+func (r *Regs) isArmed(uint64) bool { return syscall.Errno(-r.ret()) == errRestartBlock }
+
 // What a call of ours takes from a thread is in the general registers only.
 
 func (th *Thread) readVector() error { return nil }

@@ -10,18 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Regs are the general registers: struct user_pt_regs.
-//
-// At a stop the kernel has already taken an interrupted call back: pc is at
-// the svc instruction again and x0 is the first argument (arch/arm64/kernel/
-// signal.c, do_signal), so that the thread simply goes on to issue it. A
-// relative sleep begins anew.
+// Regs are the general registers: struct user_pt_regs, and behind it what the
+// kernel knows of a system call. In a call pc is behind its instruction, x8 is its
+// number and x0 the result, which may be one that tells how it is restarted.
 type Regs struct {
 	X      [31]uint64 `json:"x"`
 	Sp     uint64     `json:"sp"`
 	Pc     uint64     `json:"pc"`
 	Pstate uint64     `json:"pstate"`
+
+	InCall bool   `json:"in_call,omitempty"`
+	First  uint64 `json:"first,omitempty"` // argument of the call
+
+	entering bool // the thread is at the entry of the call that x8 tells
 }
+
+// userRegs is the size of struct user_pt_regs.
+const userRegs = 34 * 8
 
 const (
 	arch      = "arm64"
@@ -36,6 +41,7 @@ const (
 const (
 	ntPrfpreg    = 2
 	ntArmTLS     = 0x401
+	ntArmCall    = 0x404 // number of the system call
 	ntArmSVE     = 0x405
 	ntArmPacA    = 0x407 // keys of instructions and data
 	ntArmPacG    = 0x408 // key of generic signatures
@@ -160,7 +166,7 @@ func settleRegsets(tid int, sets []RegSet) error {
 }
 
 func (r *Regs) bytes() []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(r)), unsafe.Sizeof(*r))
+	return unsafe.Slice((*byte)(unsafe.Pointer(r)), userRegs)
 }
 
 // PC returns the program counter.
@@ -168,24 +174,40 @@ func (r *Regs) PC() uint64 { return r.Pc }
 
 func (r *Regs) setPC(a uint64) { r.Pc = a }
 
-// SyscallNr returns false: the call has been taken back.
-func (r *Regs) SyscallNr() (uint64, bool) { return nrNone, false }
+// SyscallNr returns the number of the system call that the stop interrupted,
+// and false where there is none: see recall.
+func (r *Regs) SyscallNr() (uint64, bool) { return r.X[8], r.InCall }
 
-func (r *Regs) setSyscallNr(uint64) {}
+func (r *Regs) setSyscallNr(nr uint64) {
+	if r.InCall = nr != nrNone; r.InCall {
+		r.X[8] = nr
+	}
+}
 
 // ret returns the result of the system call, a negative errno on failure.
 func (r *Regs) ret() int64 { return int64(r.X[0]) }
 
 func (r *Regs) setRet(v int64) { r.X[0] = uint64(v) }
 
-func (r *Regs) arg(i int) uint64 { return r.X[i] }
+func (r *Regs) arg(i int) uint64 {
+	if i == 0 && r.InCall {
+		return r.First
+	}
+	return r.X[i]
+}
 
-func (r *Regs) setArg(i int, v uint64) { r.X[i] = v }
+func (r *Regs) setArg(i int, v uint64) {
+	if i == 0 && r.InCall {
+		r.First = v
+		return
+	}
+	r.X[i] = v
+}
 
 // enterAt has the thread go on at an address, to which it did not branch: where
 // branches are checked, BTYPE tells of the one that it may just have made.
 func (r *Regs) enterAt(a uint64) {
-	r.Pc = a
+	r.Pc, r.InCall = a, false
 	r.Pstate &^= btypeMask
 }
 
@@ -228,14 +250,24 @@ func threadPointer(th *Thread) (uint64, error) {
 	return le.Uint64(b), nil
 }
 
-// rerun has nothing to do: see Regs.
-func (r *Regs) rerun() {}
+// rerun makes the thread execute its interrupted system call again, as the
+// program issued it.
+func (r *Regs) rerun() {
+	r.X[0], r.First, r.InCall = r.First, 0, false
+	r.Pc -= uint64(len(syscallInsn))
+}
 
-// enter is not called: see Regs.
-func (r *Regs) enter() {}
+// enter is rerun for a thread at the entry of a system call, which becomes that one.
+func (r *Regs) enter() {
+	if r.InCall {
+		r.rerun()
+	}
+	r.Pc += uint64(len(syscallInsn))
+	r.entering = true
+}
 
-// interrupted is false: see Regs.
-func (r *Regs) interrupted() bool { return false }
+// interrupted says whether the thread's system call has failed with EINTR.
+func (r *Regs) interrupted() bool { return r.InCall && r.ret() == -int64(unix.EINTR) }
 
 // restartNr is the number of restart_syscall(2).
 const restartNr = unix.SYS_RESTART_SYSCALL
@@ -245,6 +277,7 @@ const restartNr = unix.SYS_RESTART_SYSCALL
 // code of its own would hold nothing in it across a call (AAPCS64, IP1).
 func escapeCode(addr uint64, r Regs, mask uint64) []byte {
 	const dataOff = 256
+	r = r.asRestarted()
 	var code, data []byte
 	emit := func(insn uint32) { code = le.AppendUint32(code, insn) }
 	literal := func(reg int, v uint64) { // ldr Xreg, literal

@@ -88,6 +88,7 @@ func (r *Restorer) setProcess(ctx context.Context, p *Process, ps *ProcessState)
 	if err := r.setPlace(ctx, p, ps); err != nil {
 		return err
 	}
+	p.actions = ps.Actions
 	b := newArgs(p)
 	calls := []call{sys(unix.SYS_UMASK, uint64(ps.Umask))}
 	for i, a := range ps.Actions {

@@ -88,14 +88,23 @@ func (t *Tracer) mend(th *Thread) (stands, asked bool) {
 	if err != nil || le.Uint32(t.siginfo[siCodeOff:])>>8 != eventStop {
 		return err != unix.ESRCH, false // another stop may be of a signal
 	}
-	if r, err := getRegs(th.HostTID); err == nil && r.interrupted() {
-		asIs := r
-		r.rerun()
-		if setRegs(th.HostTID, r) == nil {
-			th.ended = &asIs
-		}
-	}
+	th.mendCall()
 	return true, true
+}
+
+func (th *Thread) mendCall() {
+	r, err := getRegs(th.HostTID)
+	if err != nil {
+		return
+	}
+	if r.recallResult(th); !r.interrupted() {
+		return
+	}
+	asIs := r
+	r.rerun()
+	if setRegs(th.HostTID, r) == nil {
+		th.ended = &asIs
+	}
 }
 
 // asEnded returns the registers of a thread as its stop left them, of r, which it has now. What is no more

@@ -86,6 +86,9 @@ func (t *Tree) readStopped(ctx context.Context, p *Process, th *Thread) error {
 		th.Regs = th.asEnded(th.Regs)
 		th.worker, err = isWorker(p.host, th)
 	}
+	if err == nil && !th.worker {
+		th.Regs.recall(p, th)
+	}
 	th.stopped = err == nil
 	return err
 }
