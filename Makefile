@@ -2,6 +2,7 @@
 # make demo   shows it: a program is checkpointed, killed and restarted
 # make test   runs all tests; as root also as an ordinary user that it makes
 # make test-vm  the core of the tests on other kernels, emulated: see test/vm
+# make test-vm-arm64  the same on arm64
 # make lint   gofmt, go vet, staticcheck, both architectures
 # make cover  coverage of the unit tests in bin/cover.html
 # make faults things go wrong at each step of a checkpoint and of a restart, as root too
@@ -14,7 +15,7 @@ export CGO_ENABLED = 0
 GOBUILD = go build -trimpath -buildvcs=false
 E2E_TABLE := $(shell mktemp -u /tmp/ht-table-XXXXXX)
 
-.PHONY: all build demo test unit unit-as-user e2e test-vm setup lint cover faults soak bench bench-full clean
+.PHONY: all build demo test unit unit-as-user e2e test-vm test-vm-arm64 setup lint cover faults soak bench bench-full clean
 
 all: build
 
@@ -46,6 +47,9 @@ e2e:
 
 test-vm:
 	bash test/vm/test.sh
+
+test-vm-arm64:
+	bash test/vm/test.sh -a arm64
 
 lint:
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt -w" $$unformatted; exit 1; }
