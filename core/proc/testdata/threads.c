@@ -26,7 +26,7 @@ int main(int argc, char **argv)
 {
 	pthread_attr_t small;
 	pthread_t t;
-	CHECK(argc >= 2 && pthread_attr_init(&small) == 0 && pthread_attr_setstacksize(&small, 65536) == 0);
+	CHECK(argc >= 2 && pthread_attr_init(&small) == 0 && pthread_attr_setstacksize(&small, 128 << 10) == 0);
 	for (int i = 1; argc > 2 && i < atoi(argv[2]); i++) {
 		pid_t c = fork();
 		CHECK(c >= 0);
