@@ -83,6 +83,21 @@ func askCall(pid, tid int) (c sleepingCall) {
 	return sleepingCall{err1 == nil && err2 == nil && err3 == nil && nr >= 0, uint64(nr), first, behind}
 }
 
+// askAgain is what was seen of a thread, which may have gone to sleep since, as it
+// has to be when it is asked to stop.
+func (sl *Sleep) askAgain(pid, tid int) *Sleep {
+	asked := askCall(pid, tid)
+	if !asked.known {
+		return sl
+	}
+	now := Sleep{} // how long it has slept is not known
+	if sl != nil {
+		now = *sl
+	}
+	now.asked = asked
+	return &now
+}
+
 // asRestarted are the registers with which the kernel makes a call again.
 func (r Regs) asRestarted() Regs {
 	if !r.InCall {

@@ -68,6 +68,8 @@ type sleepingCall struct{}
 
 func askCall(int, int) sleepingCall { return sleepingCall{} }
 
+func (sl *Sleep) askAgain(int, int) *Sleep { return sl }
+
 // isArmed says whether a call that was made goes on in a restart block.
 func (r *Regs) isArmed(uint64) bool { return syscall.Errno(-r.ret()) == errRestartBlock }
 

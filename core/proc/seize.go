@@ -43,6 +43,7 @@ func (t *Tree) seize(f *freezing, tid int, sleep *Sleep) error {
 	if th == nil || err != nil {
 		return err
 	}
+	sleep = sleep.askAgain(f.p.host, tid)
 	th.sleep = sleep
 	err = th.interrupt()
 	if err != nil && err != unix.ESRCH {
