@@ -8,6 +8,9 @@ import (
 	"runtime"
 	"slices"
 	"sort"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/hiatus-project/hiatus/internal/linux"
 	"github.com/hiatus-project/hiatus/internal/parallel"
@@ -192,10 +195,25 @@ func (p *Process) checkCalls(th *Thread) error {
 		return refuse(p, fmt.Sprintf("seccomp filter of thread %d", th.TID),
 			"it may forbid the system calls of a checkpoint, and cannot be suspended and read without privileges (seccomp(2))")
 	}
+	if cookieOf(th.HostTID) != 0 {
+		return refuse(p, fmt.Sprintf("thread %d", th.TID), "it shares processors with none but those of its group (prctl(2), PR_SCHED_CORE), which a restart does not bring back")
+	}
 	if dispatchesCalls(th.HostTID) {
 		return refuse(p, fmt.Sprintf("thread %d", th.TID), "it handles its own system calls (prctl(2), PR_SET_SYSCALL_USER_DISPATCH)")
 	}
 	return nil
+}
+
+// cookieOf returns the core scheduling cookie of a thread; 0: it has none, or the kernel knows
+// of no such thing (Documentation/admin-guide/hw-vuln/core-scheduling.rst).
+func cookieOf(tid int) uint64 {
+	const thread = 0 // PIDTYPE_PID
+	cookie := new(uint64)
+	_, _, e := unix.RawSyscall6(unix.SYS_PRCTL, unix.PR_SCHED_CORE, unix.PR_SCHED_CORE_GET, uintptr(tid), thread, uintptr(unsafe.Pointer(cookie)), 0)
+	if e != 0 {
+		return 0
+	}
+	return *cookie
 }
 
 // sharable is what processes may share as threads do, by the types of kcmp(2).

@@ -313,10 +313,11 @@ func (p *Process) askProcess(ctx context.Context, ps *ProcessState) error {
 		sys(unix.SYS_MEMBARRIER, membarrierGet, 0, 0).may(),
 		sys(unix.SYS_PRCTL, prGetMDWE, 0, 0, 0, 0).may(),
 		sys(unix.SYS_PRCTL, prGetMemoryMerge, 0, 0, 0, 0).may())
+	calls = append(calls, askMachine(flag+8)...)
 	if err := p.run(ctx, p.threads[0], calls); err != nil {
 		return err
 	}
-	buf := make([]byte, flag-at+4)
+	buf := make([]byte, flag-at+24)
 	if err := p.readMem(at, buf); err != nil {
 		return err
 	}
@@ -331,6 +332,11 @@ func (p *Process) askProcess(ctx context.Context, ps *ProcessState) error {
 	}
 	ps.Prctl.Subreaper = le.Uint32(buf[flag-at:]) != 0
 	asked := calls[asking:]
+	machine, words := asked[7:], buf[flag+8-at:]
+	if err := p.machineRefusal(machine, words); err != nil {
+		return err
+	}
+	ps.States = permitted(machine, words)
 	ps.MM.Brk = uint64(asked[0].ret)
 	ps.Prctl.Dumpable = asked[1].ret
 	if p.dumpable >= 0 {
@@ -356,6 +362,9 @@ func (p *Process) inspectThread(ctx context.Context, th *Thread) (ts ThreadState
 	}
 	ts.Comm = text(status.Name)
 	if ts.Extra, err = readRegsets(th.HostTID); err != nil {
+		return ts, err
+	}
+	if err := p.checkLive(th, ts.Extra); err != nil {
 		return ts, err
 	}
 	if err := readScheduling(th.HostTID, &ts); err != nil {

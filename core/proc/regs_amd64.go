@@ -81,9 +81,6 @@ func (th *Thread) ownVector() error  { return nil }
 // usedOf is how much of a register set counts.
 func usedOf(_ uint32, set []byte) int { return len(set) }
 
-// checkRegsets has nothing to refuse.
-func (p *Process) checkRegsets(*Thread) error { return nil }
-
 // settleRegsets has nothing to do: the registers are those that were set.
 func settleRegsets(int, []RegSet) error { return nil }
 

@@ -101,6 +101,7 @@ func (r *Restorer) setProcess(ctx context.Context, p *Process, ps *ProcessState)
 		sys(unix.SYS_PRCTL, unix.PR_SET_CHILD_SUBREAPER, flag[ps.Prctl.Subreaper]).as("PR_SET_CHILD_SUBREAPER"),
 		// As PR_GET_THP_DISABLE has it: 1, and flags from bit 1 on.
 		sys(unix.SYS_PRCTL, unix.PR_SET_THP_DISABLE, uint64(ps.Prctl.THPDisable&1), uint64(ps.Prctl.THPDisable&^1), 0, 0).as("PR_SET_THP_DISABLE"))
+	calls = append(calls, permit(ps.States)...)
 	if ps.Prctl.MergeMemory {
 		calls = append(calls, sys(unix.SYS_PRCTL, prSetMemoryMerge, 1, 0, 0, 0).as("PR_SET_MEMORY_MERGE"))
 	}

@@ -82,6 +82,7 @@ type ProcessState struct {
 	CwdGone    *uint32          `json:"cwd_gone,omitempty"`   // it is deleted, and had this mode
 	Root       string           `json:"root,omitempty"`       // chroot(2); "": none
 	Membarrier uint32           `json:"membarrier,omitempty"` // registrations, membarrier(2)
+	States     uint64           `json:"states,omitempty"`     // of XSAVE that it has asked for, arch_prctl(2)
 	Umask      int              `json:"umask"`
 	UTS        int              `json:"uts,omitempty"` // its namespace: 1 is the first of State.UTS, 0 that of the agent
 	Auxv       []byte           `json:"auxv,omitempty"`
