@@ -29,7 +29,7 @@ type Thread struct {
 	Regs Regs
 	Mask uint64
 
-	vector  []byte           // registers that a call of ours takes from it, beside Regs: see ownVector
+	vector  []byte           // registers that a call of ours takes from it, beside Regs: see readVector
 	compat  bool             // 32-bit code, whose registers are not known
 	worker  bool             // the kernel's own within the process: it runs no code of the program
 	forks   bool             // it has children, and is not the leader

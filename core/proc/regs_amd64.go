@@ -75,8 +75,8 @@ func (r *Regs) isArmed(uint64) bool { return syscall.Errno(-r.ret()) == errResta
 
 // What a call of ours takes from a thread is in the general registers only.
 
-func (th *Thread) readVector() error { return nil }
-func (th *Thread) ownVector() error  { return nil }
+func vectorOf(int) ([]byte, error) { return nil, nil }
+func setVector(int, []byte) error  { return nil }
 
 // usedOf is how much of a register set counts.
 func usedOf(_ uint32, set []byte) int { return len(set) }

@@ -71,24 +71,23 @@ var extraNotes = []regsetNote{
 	{ntArmFPMR, 8, true}, {ntArmPOE, 8, true},
 }
 
-// readVector notes the vector registers of a thread that has them in use: at
+// vectorOf returns the vector registers of a thread that has them in use: at
 // the entry of each call the kernel drops what of them is longer than 128 bits
 // (Documentation/arch/arm64/sve.rst, 3), which is no matter of a call of its own.
-func (th *Thread) readVector() error {
-	th.vector = nil
+func vectorOf(tid int) ([]byte, error) {
 	room := scratch.Get().(*[scratchSize]byte)
 	defer scratch.Put(room)
-	n, err := getRegset(th.HostTID, ntArmSVE, room[:])
+	n, err := getRegset(tid, ntArmSVE, room[:])
 	if isNoRegset(err) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return fmt.Errorf("tid %d: read the vector registers: %w", th.TID, err)
+		return nil, fmt.Errorf("tid %d: read the vector registers: %w", tid, err)
 	}
 	if set := room[:usedOf(ntArmSVE, room[:n])]; hasVector(set) {
-		th.vector = slices.Clone(set)
+		return slices.Clone(set), nil
 	}
-	return nil
+	return nil, nil
 }
 
 // usedOf is how much of a register set counts: what is behind the size that SVE
@@ -106,13 +105,13 @@ func hasVector(set []byte) bool {
 	return len(set) > sveHeader && le.Uint16(set[sveFlagsOff:])&sveHasVector != 0
 }
 
-// ownVector gives a thread the registers back that readVector has noted.
-func (th *Thread) ownVector() error {
-	if th.vector == nil {
+// setVector gives a thread the registers back that vectorOf has found.
+func setVector(tid int, vector []byte) error {
+	if vector == nil {
 		return nil
 	}
-	if err := setRegset(th.HostTID, ntArmSVE, th.vector); err != nil {
-		return fmt.Errorf("tid %d: set the vector registers: %w", th.TID, err)
+	if err := setRegset(tid, ntArmSVE, vector); err != nil {
+		return fmt.Errorf("tid %d: set the vector registers: %w", tid, err)
 	}
 	return nil
 }

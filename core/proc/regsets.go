@@ -54,3 +54,12 @@ func validateRegsets(sets []RegSet) error {
 	}
 	return nil
 }
+
+// readVector notes the registers that a call of ours takes from a thread, beside Regs.
+func (th *Thread) readVector() (err error) {
+	th.vector, err = vectorOf(th.HostTID)
+	return err
+}
+
+// ownVector gives them back.
+func (th *Thread) ownVector() error { return setVector(th.HostTID, th.vector) }

@@ -372,7 +372,8 @@ func (st *State) CheckPaths() error {
 
 // Written lists the files that the program writes to through its memory and has not open, which a
 // plugin would look after, and that have changed since the image was made: they stay as they are. What
-// is written to a page that was not written back before it does not show (mm/memory.c, page_mkwrite).
+// is written to a page that was not written back before it does not show (mm/memory.c, page_mkwrite), nor
+// what is written on tmpfs.
 func (st *State) Written() (paths []string) {
 	for i := range st.Refs {
 		f := &st.Refs[i]
