@@ -79,7 +79,7 @@ A computation of several trees (hiatus launch --join) comes back as a whole, and
 this command returns when all have ended, with the exit code of the first. That
 one is in front; the others have no terminal, but DIR/NAME/output-N.log for it.
 What went to these files, or to the output.log of --detach, goes to those of
-the new name, where there is one.
+the new name, where there is one (but with --ckpt-open-files, which keeps it).
 
 Programs find their old process ids, paths and clocks in new namespaces, which
 an ordinary user may make. "never" takes the current ones, which wants privileges

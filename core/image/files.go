@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -72,10 +73,19 @@ func checkOwner(f *os.File) error {
 	if euid := os.Geteuid(); euid != 0 && int(st.Uid) != euid {
 		return formatErrorf(f.Name(), "belongs to uid %d, not to uid %d", st.Uid, euid)
 	}
-	if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&unix.S_IWOTH != 0 {
+	if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&unix.S_IWOTH != 0 && hasModes(f) {
 		return formatErrorf(f.Name(), "everybody may write to it, mode %04o: if its content is to be trusted, chmod o-w", st.Mode&0o7777)
 	}
 	return nil
+}
+
+// hasModes says whether a file's mode is its own: some file systems have but one for all.
+func hasModes(f *os.File) bool {
+	const ntfs3 = 0x7366746e // NTFS3_SUPER_MAGIC of the kernel
+	var fs unix.Statfs_t
+	without := []int64{unix.FUSE_SUPER_MAGIC, unix.MSDOS_SUPER_MAGIC, unix.EXFAT_SUPER_MAGIC, unix.V9FS_MAGIC,
+		unix.SMB_SUPER_MAGIC, unix.SMB2_SUPER_MAGIC, unix.CIFS_SUPER_MAGIC, ntfs3}
+	return unix.Fstatfs(int(f.Fd()), &fs) != nil || !slices.Contains(without, int64(fs.Type))
 }
 
 // checkPlace refuses, to root, a folder of another user's that anybody could have

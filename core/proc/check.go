@@ -195,7 +195,7 @@ func (p *Process) checkCalls(th *Thread) error {
 		return refuse(p, fmt.Sprintf("seccomp filter of thread %d", th.TID),
 			"it may forbid the system calls of a checkpoint, and cannot be suspended and read without privileges (seccomp(2))")
 	}
-	if cookieOf(th.HostTID) != 0 {
+	if c := cookieOf(th.HostTID); c != 0 && c != cookieOf(0) { // that of the agent came from where both were launched
 		return refuse(p, fmt.Sprintf("thread %d", th.TID), "it shares processors with none but those of its group (prctl(2), PR_SCHED_CORE), which a restart does not bring back")
 	}
 	if dispatchesCalls(th.HostTID) {

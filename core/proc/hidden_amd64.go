@@ -2,6 +2,7 @@ package proc
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -48,9 +49,10 @@ func permitted(calls []call, got []byte) uint64 {
 	return le.Uint64(got) & (1 << amxTiles)
 }
 
-// permit asks for them again, arch_prctl(2), ARCH_REQ_XCOMP_PERM.
+// permit asks for them again, arch_prctl(2), ARCH_REQ_XCOMP_PERM, where this processor has them.
 func permit(states uint64) (calls []call) {
-	if states&(1<<amxTiles) != 0 {
+	here := slices.ContainsFunc(thisCPU().XSave, func(c XComponent) bool { return c.Bit == amxTiles })
+	if states&(1<<amxTiles) != 0 && here {
 		calls = append(calls, sys(unix.SYS_ARCH_PRCTL, archReqXCompPerm, amxTiles).as("ARCH_REQ_XCOMP_PERM %d", amxTiles))
 	}
 	return calls

@@ -12,15 +12,14 @@ import (
 
 // checkFiles compares the files of an image with those that are there, before
 // anything is made. All findings are joined. here says that the files were those of this
-// host, since its last boot; dir is the folder of the computation now.
-func (p *Plugin) checkFiles(here bool, dir string) error {
+// host, since its last boot.
+func (p *Plugin) checkFiles(here bool) error {
 	var errs []error
 	for index, d := range p.state.Inodes {
 		if d.Origin == originNamed {
 			errs = append(errs, p.decideNamed(index, d))
 		}
 	}
-	p.placeOutput(dir)
 	written := map[pathname]bool{} // by the program, since
 	for _, s := range p.state.Files {
 		if s.Kind == kindRegular && s.writable() && (s.Inherited || !p.state.Ended) {
@@ -43,7 +42,7 @@ func (p *Plugin) checkFiles(here bool, dir string) error {
 func (p *Plugin) warnBeside() {
 	var paths []string
 	for _, s := range p.state.Files {
-		if s.Kind == kindRegular && s.writable() && !s.Virtual && !slices.Contains(paths, string(s.Path)) {
+		if s.Kind == kindRegular && s.writable() && !s.Virtual && !s.fresh && !slices.Contains(paths, string(s.Path)) {
 			paths = append(paths, string(s.Path))
 		}
 	}

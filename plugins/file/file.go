@@ -84,10 +84,11 @@ func (p *Plugin) Handle(ctx context.Context, ev plugin.Event) error {
 		p.named.reset()
 		p.offsets.close()
 		p.state.Ended = p.state.Ended && !ev.Restarted
+		p.placeOutput(ev.Dir)
 		if ev.Beside {
 			p.warnBeside()
 		}
-		return p.checkFiles(ev.Here, ev.Dir)
+		return p.checkFiles(ev.Here)
 	case plugin.Running:
 		defer p.making.reset()
 		return p.finish(ctx, ev.Procs)

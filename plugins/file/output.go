@@ -20,20 +20,21 @@ func (p *Plugin) placeOutput(dir string) {
 		return
 	}
 	was = path.Clean(was)
-	pattern := strings.TrimSuffix(name, path.Ext(name)) + "*" + path.Ext(name) // also of the other trees
+	begins, ends := strings.TrimSuffix(name, path.Ext(name)), path.Ext(name)
 	for _, s := range p.state.Files {
 		folder, base := path.Split(string(s.Path))
-		matches, _ := path.Match(pattern, base) // a bad pattern matches nothing
-		if s.Kind != kindRegular || !s.Inherited || !matches || path.Base(folder) != path.Base(was) {
+		other := strings.HasPrefix(base, begins+"-") && strings.HasSuffix(base, ends) // of another tree
+		if s.Kind != kindRegular || !s.Inherited || base != name && !other || path.Base(folder) != path.Base(was) {
 			continue
 		}
-		from, moved := s.Path, path.Join(was, base)
+		from, here := s.Path, path.Join(was, base)
 		var st unix.Stat_t
+		moved := errors.Is(unix.Stat(p.place(s.Path), &st), unix.ENOENT) && unix.Stat(here, &st) == nil
 		switch {
-		case dir != was && s.Flags&unix.O_APPEND != 0:
+		case dir != was && s.Flags&unix.O_APPEND != 0 && (moved || path.Clean(folder) == was):
 			s.Path, s.fresh = pathname(path.Join(dir, base)), true
-		case errors.Is(unix.Stat(p.place(s.Path), &st), unix.ENOENT) && unix.Stat(moved, &st) == nil:
-			s.Path = pathname(moved)
+		case moved:
+			s.Path = pathname(here)
 		default:
 			continue
 		}

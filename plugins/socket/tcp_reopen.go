@@ -195,29 +195,49 @@ func (p *Plugin) makeConnecting(id int, s tcpSocket) error {
 // makeFailed makes a socket whose connect(2) has failed, in the host's network, where
 // the program may try again: by a connect to an address that nobody listens at.
 func (p *Plugin) makeFailed(id int, s tcpSocket) error {
-	nobody, to, err := s.nobody()
-	if err != nil {
-		return err
-	}
-	defer unix.Close(nobody)
 	fd, err := p.makeBound(s)
 	if err != nil {
 		return err
 	}
-	err = s.fail(fd, to)
-	if errors.Is(err, errNoWay) {
-		p.host.Log().Warn().Err(err).Msg("a socket whose connect(2) had failed does not tell so")
-		err = nil
-	}
-	if err != nil {
+	if err := s.fail(fd); err != nil {
 		unix.Close(fd)
-		return err
+		if !s.Known {
+			p.host.Log().Warn().Err(err).Msg("a socket whose connect(2) had failed does not tell so")
+		}
+		if fd, err = p.makeBound(s); err != nil {
+			return err
+		}
 	}
 	p.keep(id, fd)
 	return nil
 }
 
-var errNoWay = errors.New("there is no way to an address that nobody listens at")
+// fail has a connect(2) of fd fail.
+func (s tcpSocket) fail(fd int) error {
+	if d := s.Options.Socket.Device; d != "" && d != "lo" {
+		return fmt.Errorf("it is bound to the interface %q", d)
+	}
+	nobody, to, err := s.nobody()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(nobody)
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return os.NewSyscallError("fcntl", err)
+	}
+	defer unix.SetNonblock(fd, false)
+	if err := unix.Connect(fd, to); !errors.Is(err, unix.EINPROGRESS) {
+		return fmt.Errorf("connect to nobody: %w", err)
+	}
+	if err := awaitEvent(fd, unix.POLLERR); err != nil {
+		return fmt.Errorf("connect to nobody: %w", err)
+	}
+	if !s.Known {
+		return nil
+	}
+	_, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR) // which takes it
+	return os.NewSyscallError("getsockopt SO_ERROR", err)
+}
 
 // nobody takes an address that s can reach, and does not listen there.
 func (s tcpSocket) nobody() (fd int, to unix.Sockaddr, err error) {
@@ -236,25 +256,6 @@ func (s tcpSocket) nobody() (fd int, to unix.Sockaddr, err error) {
 		return -1, nil, fmt.Errorf("bind to %s: %w", addr, err)
 	}
 	return fd, to, nil
-}
-
-// fail has a connect(2) of fd fail.
-func (s tcpSocket) fail(fd int, to unix.Sockaddr) error {
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return os.NewSyscallError("fcntl", err)
-	}
-	defer unix.SetNonblock(fd, false)
-	if err := unix.Connect(fd, to); !errors.Is(err, unix.EINPROGRESS) {
-		return fmt.Errorf("%w: %w", errNoWay, err)
-	}
-	if err := awaitEvent(fd, unix.POLLERR); err != nil {
-		return err
-	}
-	if !s.Known {
-		return nil
-	}
-	_, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR) // which takes it
-	return os.NewSyscallError("getsockopt SO_ERROR", err)
 }
 
 func unspecified(family int) netip.Addr {

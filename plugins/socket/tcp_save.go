@@ -47,7 +47,7 @@ func (p *Plugin) saveTCP(t *tcpTable, e *tcpEntry) (s tcpSocket, err error) {
 		err = p.fitsPrivate(e, s)
 	}
 	if (s.Role == tcpNew || s.Role == tcpFailed) && e.net == t.own && !s.holdsPort() {
-		s.Local = netip.AddrPortFrom(unspecified(s.Family), 0)
+		s.giveBackPort()
 	}
 	if err == nil {
 		err = cmp.Or(e.checkZeroCopy(s), e.checkNotified(s))
@@ -86,7 +86,20 @@ func (s tcpSocket) holdsPort() bool {
 		return true
 	}
 	defer unix.Close(fd)
+	if s.Options.Socket.Device != "" {
+		_ = unix.BindToDevice(fd, s.Options.Socket.Device) // that of a VRF has ports of its own
+	}
 	return unix.Bind(fd, sockaddr(s.Family, s.Local)) != nil
+}
+
+// giveBackPort leaves the port out. The address of one whose connect(2) has not returned with the
+// error is what the kernel has chosen, in most cases; else it is what the program has bound.
+func (s *tcpSocket) giveBackPort() {
+	addr := s.Local.Addr()
+	if s.Role == tcpFailed {
+		addr = unspecified(s.Family)
+	}
+	s.Local = netip.AddrPortFrom(addr, 0)
 }
 
 func pollNow(fd int) (events int16, err error) {
