@@ -53,12 +53,10 @@ func newDirectFile(f *os.File) (*directFile, error) {
 // setDirect sets or clears O_DIRECT.
 func setDirect(f *os.File, on bool) error {
 	flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
-	if err == nil && on {
-		flags |= unix.O_DIRECT
-	} else {
-		flags &^= unix.O_DIRECT
-	}
 	if err == nil {
+		if flags &^= unix.O_DIRECT; on {
+			flags |= unix.O_DIRECT
+		}
 		_, err = unix.FcntlInt(f.Fd(), unix.F_SETFL, flags)
 	}
 	if err != nil {

@@ -16,8 +16,7 @@ const (
 	archReqXCompPerm = 0x1023
 	archGetUntagMask = 0x4001
 	ntIOPerm         = 0x201 // NT_386_IOPERM
-	maxIOPerm        = 8 << 10
-	amxTiles         = 18 // state of XSAVE
+	amxTiles         = 18    // state of XSAVE
 )
 
 // askMachine asks a process for what arch_prctl(2) has permitted it; what it writes is at at, of
@@ -60,16 +59,14 @@ func permit(states uint64) (calls []call) {
 
 // checkRegsets refuses a thread that may use ports: only the superuser gives that.
 func (p *Process) checkRegsets(th *Thread) error {
-	if !p.mayHavePorts() {
+	if ownCapabilities()&(1<<unix.CAP_SYS_RAWIO) == 0 {
 		return nil
 	}
-	if n, err := getRegset(th.HostTID, ntIOPerm, make([]byte, maxIOPerm)); err == nil && n > 0 {
+	if n, err := getRegset(th.HostTID, ntIOPerm, make([]byte, 8)); err == nil && n > 0 { // a word of it
 		return refuse(p, fmt.Sprintf("thread %d", th.TID), "it may use input and output ports (ioperm(2)), which a restart does not permit")
 	}
 	return nil
 }
-
-func (p *Process) mayHavePorts() bool { return ownCapabilities()&(1<<unix.CAP_SYS_RAWIO) != 0 }
 
 // checkLive refuses tiles that are in use: the kernel takes them back only from a thread that has
 // used some before.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -45,7 +44,7 @@ func (p *Plugin) placeOutput(dir string) {
 // reopenFresh opens a file for appending that may have to be made first.
 func (p *Plugin) reopenFresh(s *file) (int, error) {
 	name := p.place(s.Path)
-	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
+	if err := os.MkdirAll(path.Dir(name), 0o700); err != nil {
 		return -1, err
 	}
 	fd, err := unix.Open(name, s.Flags&^unix.O_ASYNC|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NOFOLLOW, s.Was.Mode&0o777)

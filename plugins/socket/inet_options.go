@@ -18,15 +18,15 @@ const (
 
 	ipv6RecvErrRFC4884 = 31
 	ipv6FlowInfo       = 11
+	ipv6FlowInfoSend   = 33
+	ipv6MinHopCount    = 73
 
 	// Of RFC 2292, beside those of RFC 3542 that came after it.
-	ipv6OldPktInfo   = 2
-	ipv6OldHopOpts   = 3
-	ipv6OldDstOpts   = 4
-	ipv6OldRtHdr     = 5
-	ipv6OldHopLimit  = 8
-	ipv6FlowInfoSend = 33
-	ipv6MinHopCount  = 73
+	ipv6OldPktInfo  = 2
+	ipv6OldHopOpts  = 3
+	ipv6OldDstOpts  = 4
+	ipv6OldRtHdr    = 5
+	ipv6OldHopLimit = 8
 
 	icmp6Filter = 1 // linux/icmpv6.h
 )

@@ -72,7 +72,7 @@ func (f forgery) make(tr *trial, gen string) {
 	if err != nil || len(files) != 1 {
 		tr.Fatalf("the image in %s: %v (%v)", gen, files, err)
 	}
-	data := []byte(tr.slurp(files[0]))
+	data := []byte(tr.contentOf(files[0]))
 	old := tr.sum(data)
 	from, to := 0, 40
 	if f.section != "header" {
@@ -82,7 +82,7 @@ func (f forgery) make(tr *trial, gen string) {
 	f.change(data)
 	binary.LittleEndian.PutUint64(data[to:], tr.sum(data[from:to]))
 	manifest := filepath.Join(gen, "manifest.json")
-	text := tr.slurp(manifest)
+	text := tr.contentOf(manifest)
 	now := strings.Replace(text, fmt.Sprintf("%016x", old), fmt.Sprintf("%016x", tr.sum(data)), 1)
 	if now == text {
 		tr.Fatalf("%s does not have the sum %016x", manifest, old)
@@ -118,13 +118,4 @@ func (tr *trial) sum(b []byte) uint64 {
 		tr.Fatal(err)
 	}
 	return sum
-}
-
-func (tr *trial) slurp(path string) string {
-	tr.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		tr.Fatal(err)
-	}
-	return string(data)
 }
